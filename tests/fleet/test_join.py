@@ -232,12 +232,23 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             UNKNOWN_PLACE | {"g3.instance_id": None, "i4.gpus": None},
         ),
+        # An instance that does not say whether it is active may hold it.
+        ({"instances.0.active": None}, {"g1.instance_id": "i1", "i1.state": None}),
+        # So may one that does not say of which chute it is.
+        (
+            NOT_ACTIVE | {"instances": [STARTING, DISABLED | {"chute_id": None}]},
+            {"g2.state": "disabled", "g2.instance_id": "i4"},
+        ),
         # Two items of the inventory name a GPU: one instance is active, so it earns.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
             {"g1.state": "earning", "g1.instance_id": None, "g1.chute_id": None},
         ),
         ({"inventory": [held(1, ACTIVE), held(1, ACTIVE)]}, {"g1.instance_id": "i1"}),
+        (
+            NOT_ACTIVE | {"inventory": [held(1, DISABLED), held(1, STARTING)]},
+            {"g1.state": None, "g4.state": "idle"},
+        ),
         # A GPU that only the inventory has is on no server, and of an unknown model.
         (
             {"inventory.3": held(9, ACTIVE)},
@@ -255,6 +266,10 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
         # Of two records, the first counts.
         ({"nodes.4": gpu(4, gpu_identifier="b200", verified_at=None)}, {"g4.state": "idle"}),
         ({"instances.2": ACTIVE | {"compute_multiplier": 9}}, {"s1.units": 5}),
+        (
+            {"servers.servers.0.gpus.3": gpu(4, gpu_identifier="b200", verified_at=None)},
+            {"g4.state": "idle", "g4.model": "h200"},
+        ),
         ({"nodes": []}, {"g4.state": "idle", "g4.index": None}),
         ({"servers.servers.0.gpus": None}, {"s1.models": None, "s1.state": None}),
         (
@@ -276,8 +291,27 @@ def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
     assert {name: found[name] for name in expected} == expected
 
 
-def test_a_doubted_list_of_held_gpus_tells_no_place() -> None:
-    assert joined(TWO, doubted=("miner_gpus",))["i1.gpus"] is None
+UNLISTED = {"inventory.3": held(9, ACTIVE)}
+ON_TWO_SERVERS = {"miner_gpus.me.provisioned.0.server_id": "s2"}
+
+
+@pytest.mark.parametrize(
+    ("doubted", "changes", "expected"),
+    [
+        ("miner_gpus", TWO, {"i1.gpus": None, "g1.state": "earning"}),
+        ("inventory", {}, {"g4.state": None, "g4.instance_id": None, "i1.gpus": 2}),
+        ("inventory", ON_TWO_SERVERS, {"i1.gpus": None, "i1.server_id": None, "i2.gpus": 1}),
+        ("inventory", {"miner_gpus": {}}, {"i2.gpus": None, "i2.server_id": None}),
+        ("instances", {}, {"g1.state": None, "g4.instance_id": None, "i1.gpus": 2}),
+        ("nodes", {}, {"g4.state": None, "s1.models": None, "i1.gpus": 2}),
+        ("servers", UNLISTED, {"g9.server_id": None, "g1.state": None, "s1.state": None}),
+    ],
+)
+def test_an_answer_that_is_doubted_removes_only_what_needs_all_of_it(
+    doubted: str, changes: Row, expected: dict[str, Any]
+) -> None:
+    found = joined(changes, doubted=(doubted,))
+    assert {name: found[name] for name in expected} == expected
 
 
 SLOT = "servers.servers.0.maintenance_pending"
@@ -379,6 +413,10 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     assert joined(chutes)["s1.runs_chutes"] is runs
     doubted = joined(chutes, doubted=("chutes",))
     assert doubted["s1.runs_chutes"] is runs_if_some_are_missing
+    # A GPU of an unknown model may run any chute.
+    unknown_model = {"nodes.3.gpu_identifier": None}
+    unknown_model["servers.servers.0.gpus.3.gpu_identifier"] = None
+    assert joined(chutes | unknown_model)["s1.runs_chutes"] is None
     # The list of nodes still has the GPUs of the server.
     without_gpus = joined(chutes | {"servers.servers.0.gpus": None})
     assert without_gpus["s1.runs_chutes"] is runs_if_some_are_missing

@@ -315,6 +315,7 @@ def started(created_at: str | None, **fields: Any) -> dict[str, Any]:
     return {"instances": [instance], "inventory": [held]}
 
 
+RUNNING = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
 LISTED = [{"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": None}]
 UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}]
 
@@ -335,6 +336,17 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
         # The only instance on it has been starting for over an hour.
         (started(OVER_AN_HOUR_AGO), "starts_hang"),
         (started(NOON_TEXT), None),
+        # Another one is active there.
+        (
+            {
+                "instances": [STARTING, RUNNING],
+                "inventory": [
+                    {"gpu_id": "g0", "chute_id": "c", "active": False},
+                    {"gpu_id": "g1", "chute_id": "c", "active": True},
+                ],
+            },
+            None,
+        ),
         (started(OVER_AN_HOUR_AGO, active=True, activated_at=OVER_AN_HOUR_AGO), None),
         ({"servers": servers({"is_tee": None})}, "use_not_known"),
         # Whether it must be upgraded soon, or whether the start hangs, is unknown.

@@ -15,7 +15,7 @@ NOTHING = "ChutesMinerEarnsNothing critical"
 HEADING = "ChutesScoreHeadingDown warning"
 BLIND = ["ChutesExporterDown warning", "ChutesMinerUnwatched critical"]
 ALPHA = {"server": "alpha", "server_id": "id-alpha"}
-STATUS = f"First, on the exporter's host: `chutes-exporter status --maintenance --hotkey {HOTKEY}`"
+STATUS = f"First, on the exporter's host: `chutes-exporter status --hotkey {HOTKEY}`"
 SLOT = f"{STATUS}, which shows when a slot is free."
 
 

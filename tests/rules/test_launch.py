@@ -125,6 +125,7 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
         (PRIVATE, {"target_expired": None}, None),
         # A bounty lets the first instance become active, and not the second one.
         (PRIVATE, {"active": 0, "target": 0, "bounty": True}, False),
+        (PRIVATE, {"active": 0, "target": 0}, True),
         (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
         # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
@@ -204,6 +205,13 @@ def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() 
     # Its two numbers may be of different moments.
     one_less = structs.replace(ONLY_ACTIVE, total_instance_count=0.0)
     assert chute_instances(PUBLIC, one_less, {"a"}, unsure, 0).starting == 0
+
+
+def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
+    gpus = [ACTIVE, STARTING, DISABLED]
+    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0).target == 3
+    # A private one has no target then.
+    assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
 @pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])
