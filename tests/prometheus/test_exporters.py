@@ -78,17 +78,7 @@ test_alerts_about_exporters = scenarios(
         ),
         "one exporter of a pair whose feed fails is a warning that names it": pair()
         .feed(20, "instances", HOTKEY, "signature_refused", exporter="two:2")
-        .fires({20: [], HOUR: [BLIND], 3 * HOUR: [BLIND]})
-        .says(
-            BLIND,
-            HOUR,
-            "Chutes exporter two:2: feeds that only another exporter still has: 1 (job chutes)",
-            "These feeds fail only at two:2, so its API access, its key or its clock is at fault. "
-            "Alerts depend on the other exporter. First, on the exporter's host: "
-            "`chutes-exporter check`, which explains each reason.",
-            job="chutes",
-            instance="two:2",
-        ),
+        .fires({20: [], HOUR: [BLIND], 3 * HOUR: [BLIND]}),
         "a feed that only one exporter is to have is silent": pair(1)
         .set("chutes_feed_up", 1, feed="nodes", hotkey="5Other", instance="one:1")
         .set("chutes_feed_max_age_seconds", 900, feed="nodes", hotkey="5Other", instance="one:1")
@@ -102,23 +92,14 @@ test_alerts_about_exporters = scenarios(
         .fires({HOUR: []}),
         "a feed that fails alone is named with its reason": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "timed_out")
-        .fires({30: [], 45: [FAILING]})
-        .says(FAILING, 45, "feed instances fails (timed_out)", job="chutes", feed="instances"),
+        .fires({30: [], 45: [FAILING]}),
         "records that cannot be read are a warning after 30 minutes": Scenario(HOUR)
         .set("chutes_feed_rejected_records", 2, 20, feed="nodes", hotkey=HOTKEY)
-        .fires({34: [], 55: [INCOMPLETE]})
-        .says(INCOMPLETE, 55, "feed nodes has 2 records that cannot be read", **NODES),
+        .fires({34: [], 55: [INCOMPLETE]}),
         "a list that is doubted is a warning after 30 minutes": Scenario(HOUR)
         .set("chutes_feed_doubted", 1, 20, feed="nodes", reason="shrunk", hotkey=HOTKEY)
         .set("chutes_feed_doubted", 1, 0, feed="bounties", hotkey="", reason="no_bounties")
-        .fires({34: [], 55: [INCOMPLETE]})
-        .says(
-            INCOMPLETE,
-            55,
-            "feed nodes lacks at least a fifth of its records",
-            **NODES,
-            reason="shrunk",
-        ),
+        .fires({34: [], 55: [INCOMPLETE]}),
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
         .fires({25: [], 40: [REFUSED]}),

@@ -10,7 +10,6 @@ DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
 FAILS = "ChutesChuteFails warning"
 PAIR = ("one:1", "two:2")
 PLACE = {"instance_id": "i-1", **CHUTE, "private": "true"}
-KUBECTL = "First: `kubectl --context alpha -n chutes get pods -l chutes/chute-id=chute-1`."
 
 
 def early(*, counts: bool) -> Scenario:
@@ -70,15 +69,7 @@ test_alerts_about_instances = scenarios(
         )
         .instance("i-1", 0, purge=3.5 * HOUR, server="alpha")
         .units("i-1", 2)
-        .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
-        .says(
-            PURGE,
-            3 * HOUR,
-            "glm-5 on server alpha is purged from 03:30 UTC on, unless it becomes active",
-            "The service purges an instance of glm-5 (1 pro_6000 on server alpha) soon, unless it "
-            f"becomes active. A purge loses its start-up time (21600 compute units). {KUBECTL}",
-            **PLACE,
-        ),
+        .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]}),
         # The second exporter has an old answer, in which the instance starts and is to be purged.
         "an instance that one of two exporters sees active does not start": Scenario(
             2 * HOUR, {"alpha": 8}, PAIR
@@ -89,17 +80,7 @@ test_alerts_about_instances = scenarios(
         .set("chutes_instance_state", 0, 50, **PLACE, state="active", instance="two:2")
         .set(DEADLINE, 120 * 60, **PLACE, deadline="purge", instance="two:2")
         .fires({2 * HOUR: []}),
-        "a disabled private instance is at risk": disabled()
-        .fires({25: [], 40: [RISK]})
-        .says(
-            RISK,
-            40,
-            "the private glm-5 on server alpha is disabled",
-            "A private instance of glm-5 (1 pro_6000 on server alpha) is disabled, so the service "
-            "will delete it. Then its "
-            f"score of the past day is lost. Do not delete it yourself. {KUBECTL}",
-            **PLACE,
-        ),
+        "a disabled private instance is at risk": disabled().fires({25: [], 40: [RISK]}),
         "two instances that end validly within their first hour are silent": early(
             counts=True
         ).fires({3 * HOUR: []}),
@@ -113,14 +94,7 @@ test_alerts_about_instances = scenarios(
         .remove("i-1", 30)
         .report(0, 0, lost=20)
         .report(HOUR + 2, HOUR, lost=21, ended=1)
-        .fires({HOUR + 1: [], HOUR + 11: [UNITS]})
-        .says(
-            UNITS,
-            HOUR + 11,
-            "in an hour, ended instances lost 21 compute units (21.00 US dollars)",
-            "That is 2.1% of a day's units. Most by the reason probes: 21. Most with the chute "
-            "glm-5: 21. Candidates, ended in the past 2 hours: 1 glm-5 on alpha.",
-        ),
+        .fires({HOUR + 1: [], HOUR + 11: [UNITS]}),
         "a loss of 1.9 % of a day's units in each hour is seen as that of the day": bleeding(
             Scenario(9 * HOUR, {"alpha": 8}, PAIR), hours=9
         )
@@ -164,15 +138,6 @@ test_alerts_about_instances = scenarios(
             Scenario(2 * HOUR, {"alpha": 8}), 3
         )
         .drop(0, "chutes_chute_info")
-        .fires({20: [], HOUR: [FAILS]})
-        .says(
-            FAILS,
-            HOUR,
-            "a chute failed 3 times",
-            "In the 6 hours before the newest audit report, 3 instances of this chute failed to "
-            "start or lost their score. No instance of it is known to run on the platform: suspect "
-            "the chute, and launch another one.",
-            chute_id="chute-1",
-        ),
+        .fires({20: [], HOUR: [FAILS]}),
     }
 )

@@ -203,14 +203,6 @@ test_alerts_about_maintenance = scenarios(
             about_maintenance("Whether instances still earn there is not known now."),
             **ALPHA,
         ),
-        # The last page of an exporter that is gone says that the server is in maintenance.
-        "a server that is back is not to be rebooted because of an exporter that is gone": Scenario(
-            HOUR, {"alpha": 8}, PAIR
-        )
-        .maintain(0, "alpha", "maintenance")
-        .maintain(20, "alpha", "none")
-        .target("one:1", 0, 20)
-        .fires({19: [MAINTENANCE], 35: []}, ever=[MAINTENANCE]),
         "while two exporters disagree, nobody is told to reboot": Scenario(30, {"alpha": 8}, PAIR)
         .maintain(0, "alpha", "maintenance")
         .set(
@@ -231,10 +223,6 @@ test_alerts_about_maintenance = scenarios(
             "servers that wait for their upgrade: 13, 10 will not make it",
             about_window("12h 10m 0s"),
         ),
-        "13 old servers and a slot have not enough time in 51 hours": old_servers(51).fires(
-            {10: [CLOSING]}
-        ),
-        "two slots halve the time": old_servers(51, slots=2).fires({20: []}),
         "those that cannot come back are named apart from those that will not make it": (
             old_servers(8 + 20 / 60, number=4, unmeasured=1)
             .fires({10: [CLOSING]})
@@ -263,9 +251,6 @@ test_alerts_about_maintenance = scenarios(
             {3 * HOUR: [PENDING, HEADING]},
             ever=[PENDING, MAINTENANCE, HEADING],
         ),
-        "planned maintenance of one server does not explain that no server earns": falls(
-            {"alpha": 8, "beta": 8}, 2 * HOUR, 0
-        ).fires({3 * HOUR: [PENDING, NOTHING]}, ever=[PENDING, MAINTENANCE, NOTHING]),
         # Nobody has booted the only server.
         "a maintenance of more than 7 hours is not planned": Scenario(10 * HOUR, {"alpha": 8}, PAIR)
         .maintain(0, "alpha", "none")
