@@ -65,20 +65,6 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
         assert parse_page(gzip.decompress(raw).decode())
 
 
-async def test_a_head_request_gets_no_page(replay: Replay) -> None:
-    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
-        head = await client.head(f"{url}/metrics")
-    assert head.status_code == 200
-    assert head.content == b""
-
-
-async def test_other_paths_and_methods_are_refused(replay: Replay) -> None:
-    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
-        assert (await client.get(f"{url}/nothing")).status_code == 404
-        for path in ("/", "/metrics", "/-/healthy", "/-/ready"):
-            assert (await client.post(f"{url}{path}")).status_code == 405
-
-
 async def test_no_redirect_leads_to_a_host_that_the_client_names(replay: Replay) -> None:
     async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
         # Starlette would redirect this path to the one without a slash at its end.
@@ -110,12 +96,6 @@ async def test_it_is_healthy_at_once_and_ready_after_the_first_request_failed(
 
         await until(is_ready)
         scrape.cancel()
-
-
-async def test_it_is_ready_after_the_first_scrape(replay: Replay) -> None:
-    async with served_exporter(patient(replay.url)) as (url, _):
-        await get(f"{url}/metrics")
-        assert (await get(f"{url}/-/ready")).text == "Ready.\n"
 
 
 async def test_it_is_ready_at_once_if_every_collector_is_off(replay: Replay) -> None:
