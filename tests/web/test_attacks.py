@@ -219,7 +219,6 @@ KEPT_GUESSES = ["".join(guesses(500)).replace("Connection: close\r\n", "")]
         pytest.param(0, [LANDING * 200], True, id="unread pipelines without a password"),
         pytest.param(0, [SCRAPE * 60], False, id="unread pipelines"),
         pytest.param(60, ["GET / HTTP/1.1\r\nX: "], False, id="half requests"),
-        pytest.param(60, [HEALTHY * 500], False, id="pipelines that are read"),
     ],
 )
 @pytest.mark.parametrize("addresses", [1, 100])
@@ -262,3 +261,16 @@ def test_guesses_of_passwords_do_not_delay_the_end(write: Callable[[str], Path])
         assert service.process.wait(PATIENCE) == 0
         assert time.monotonic() - started < 5
     assert not service.has_logged("level=error")
+
+
+@pytest.mark.soak
+def test_pipelines_that_many_addresses_read_delay_an_honest_scrape_by_less_than_a_second() -> None:
+    with running(*NO_API) as service:
+
+        def scrape() -> httpx.Response:
+            honest = httpx.HTTPTransport(local_address="127.0.1.1")
+            with httpx.Client(transport=honest) as client:
+                return client.get(f"{service.url}/metrics", timeout=60)
+
+        with flooded(service, addresses=100, clients=300, patience=60, requests=[HEALTHY * 500]):
+            assert statistics.median(durations(service, scrape, times=10)) < 1
