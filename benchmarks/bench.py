@@ -28,11 +28,11 @@ from starlette.routing import Route
 from benchmarks.large_day import LargeDay
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.fleet import fleet_answers, join
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -101,7 +101,7 @@ def families_of(running: Exporter) -> list[Any]:
     found: list[Any] = []
     for entry in running.plan.entries:
         samples = Samples()
-        collect(entry, states, samples)
+        collect(entry, states, join(states), samples)
         found += samples.collect()
     return [
         *found,

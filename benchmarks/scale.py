@@ -1,4 +1,4 @@
-"""``make bench-scale``: measures Prometheus or VictoriaMetrics with 250 miners and 30 days.
+"""Measures Prometheus or VictoriaMetrics with 250 miners and 30 days: python -m benchmarks.scale.
 
 It prints rows of a table of docs/dev/performance.md. The program is the one that the path finds
 first. An exporter over copies of the recorded day writes the pages, and this process serves them.
@@ -614,7 +614,7 @@ def main() -> None:
     """Measure the chosen parts."""
     # So that the programs end, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    parser = argparse.ArgumentParser(prog="make bench-scale")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("program", choices=("prometheus", "victoria-metrics"))
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--directory", type=Path, default=ROOT / ".cache" / "scale")

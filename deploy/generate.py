@@ -1,4 +1,4 @@
-"""Generates files from alerts, routing, metrics and the Helm chart: `make deploy`."""
+"""Generates files from alerts, routing, metrics and the Helm chart: `make generate`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT: Final = Path(__file__).parent.parent
-MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
+MADE: Final = "# Made by `make generate` from {}; do not edit.\n"
 
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default
@@ -26,7 +26,7 @@ ALERTMANAGER_HEAD: Final = """\
 CHART_HEAD: Final = """\
 # chutes-exporter
 
-{description}. `make deploy` generates this page from values.yaml.
+{description}. `make generate` generates this page from values.yaml.
 
 ```sh
 helm upgrade --install chutes-exporter deploy/helm/chutes-exporter --namespace chutes
@@ -42,7 +42,7 @@ set-ups.
 ALERTS_HEAD: Final = """\
 # Alerts
 
-`make deploy` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
+`make generate` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
 - **warning**: something to know or to do today. [Three](dashboards.md#routing) come at once.

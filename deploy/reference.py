@@ -22,7 +22,7 @@ ALL_METRICS = (
 _INTRODUCTION = """\
 # Metrics
 
-`make deploy` generates this file from the code. Do not edit it.
+`make generate` generates this file from the code. Do not edit it.
 
 A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1
 and text in its labels. An unknown value has no sample. Ids identify series. Join names with

@@ -1,3 +1,3 @@
-"""The Grafana dashboards, as code: `python -m grafana` (`make boards`) writes the JSON in
+"""The Grafana dashboards, as code: `python -m grafana` (`make generate`) writes the JSON in
 `dashboards/`.
 """

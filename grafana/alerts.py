@@ -61,7 +61,7 @@ FIRST: Final = {
     "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6",
     "ChutesServerInMaintenance": "Once nothing earns, boot it if it can come back",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
-    "ChutesUpgradeWindowClosing": "Run chutes-exporter status --maintenance",
+    "ChutesUpgradeWindowClosing": "Run chutes-exporter status",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",
     "ChutesGpuHoursLost": "Find the servers on the Fleet board",
     "ChutesInstanceStartSlow": "Read the log of its pod",

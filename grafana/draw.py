@@ -1,4 +1,4 @@
-"""Draws the dashboards of the recorded day with Grafana's own components: `make pictures`.
+"""Draws the dashboards of the recorded day with Grafana's own components: `python -m grafana.draw`.
 
 Every query of the dashboards' JSON is asked as tests/grafana/answers.py does. CONTRIBUTING.md shows
 how to draw for a look.
@@ -242,7 +242,7 @@ def write_for_readme(pictures: Sequence[Picture]) -> None:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line, with the defaults filled in."""
     parser = argparse.ArgumentParser(
-        prog="make pictures", description="Draw the dashboards with Grafana's components."
+        prog="python -m grafana.draw", description="Draw the dashboards with Grafana's components."
     )
     parser.add_argument(
         "--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated"

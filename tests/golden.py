@@ -54,9 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 FILE = Path(__file__).with_name("golden.json.xz")
-COMMANDS = (
+COMMANDS: tuple[tuple[str, ...], ...] = (
     ("status",),
-    ("status", "--maintenance"),
     ("advise",),
     ("incidents",),
     ("check",),

@@ -45,24 +45,12 @@ _IDS = (
 _MEGABYTE = b"x" * 1_000_000
 
 
-def _record(number: int, text: str = "") -> bytes:
-    """Return a record that every endpoint's decoder accepts.
-
-    Without a text, it is as short as possible.
-    """
+def _record(number: int, text: str) -> bytes:
+    """Return a record with a text, which every endpoint's decoder accepts."""
     record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
-    if text:
-        record |= dict.fromkeys(
-            ("name", "coldkey", "method", "version", "chute_name", "user"), text
-        )
-        record |= {
-            "incentive": 1,
-            "utilization": 1,
-            "compute_units": 1,
-            "concurrency": 1,
-            "bounty": 1,
-            "active": True,
-        }
+    record |= dict.fromkeys(("name", "coldkey", "method", "version", "chute_name", "user"), text)
+    numbers = ("incentive", "utilization", "compute_units", "concurrency", "bounty")
+    record |= dict.fromkeys(numbers, 1) | {"active": True}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -95,8 +83,8 @@ def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
-    """Yield so many records with texts of so many characters, or records without end if 0."""
-    numbers = range(count) if count else itertools.count()
+    """Yield so many records with texts of so many characters."""
+    numbers = range(count)
     # Characters of 2 and 4 bytes take more memory than letters.
     text = "ü😀" * (length // 2)
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
@@ -114,16 +102,6 @@ def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
 
-def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
-    """Yield one record of 63 MB."""
-    beginning, end = b'[{"hotkey":"', b'"}]'
-    if isinstance(endpoint.shape, StreamShape):
-        beginning, end = b'data: {"chute_id":"', b'"}\n'
-    yield beginning
-    yield from itertools.repeat(_MEGABYTE, 63)
-    yield end
-
-
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield numbers without end, where a list of records should be."""
     beginnings = {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}
@@ -131,21 +109,10 @@ def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     yield from itertools.repeat(b"1," * 500_000)
 
 
-KINDS = (
-    "records 0 0",
-    "gzip records 0 0",
-    "endless line",
-    "gzip endless line",
-    "line",
-    "numbers",
-    "full",
-    "records 20000 300",
-    "records 45000 0",
-    "records 400000 0",
-)
+KINDS = ("gzip endless line", "numbers", "full", "records 20000 300")
 """Kinds of answers of all endpoints.
 
-``records COUNT LENGTH`` sends COUNT records (0: without end) with texts of LENGTH characters, and
+``records COUNT LENGTH`` sends COUNT records with texts of LENGTH characters, and
 ``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
 
 
@@ -165,8 +132,6 @@ def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
             return itertools.repeat(_MEGABYTE)
         case ["full"]:
             return _full(endpoint)
-        case ["line"]:
-            return _line(endpoint)
         case _:
             return _numbers(endpoint)
 

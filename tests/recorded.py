@@ -93,7 +93,6 @@ NOT_RECORDED: dict[str, Any] = {
 }
 """The fields of answers that no world has, from the service's code of today or before May 2026."""
 META = json.loads((WORLD_C / "meta.json").read_text())
-EXPECTED = json.loads((WORLD_C / "expected.json").read_text())
 RECORDED_AT: float = META["recorded_at"]
 ALL_ON = {collector.name: not collector.needs_chain for collector in COLLECTORS}
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?")
@@ -149,13 +148,6 @@ def reported_ends(directory: Path) -> list[Row]:
     """
     ended = json.loads((directory / "expected.json").read_bytes())["ended"]["instances"]
     return [row for row in ended if row["report"] is not None]
-
-
-def outcome(row: Row) -> str:
-    """Return what became of the score of an ended instance."""
-    if row["failed_start"]:
-        return "never_active"
-    return "counts" if row["counts"] else "lost"
 
 
 def may_have_lost_race(row: Row) -> bool:

@@ -253,13 +253,6 @@ async def served_exporter(
         yield url, exporter
 
 
-def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which processes run without coverage, which slows a simulated subnet
-    down 2.5-fold.
-    """
-    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
-
-
 def free_port() -> int:
     """Return a port that nobody listens on, and that nobody else gets until this process ends."""
     reserved = socket.socket()

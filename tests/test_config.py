@@ -7,7 +7,6 @@ import pytest
 
 from chutes_exporter.config import (
     Address,
-    ConfigError,
     find_credentials,
     make_settings,
     parse_gpu_cost,
@@ -17,7 +16,6 @@ from chutes_exporter.config import (
     parse_server_cost,
     parse_url,
 )
-from chutes_exporter.feeds.definitions import SCORES, STATS
 from tests.support import HOTKEY, KEY, TEST_SEED
 from tests.test_credentials import OTHER
 
@@ -34,11 +32,6 @@ from tests.test_credentials import OTHER
 def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Address) -> None:
     assert Address.parse(text) == address
     assert Address.parse(str(address)) == address
-
-
-def test_a_trailing_slash_and_the_case_of_the_scheme_do_not_matter() -> None:
-    assert parse_url("https://x.example:8080/y/") == "https://x.example:8080/y"
-    assert parse_url("HTTP://[::1]:1/") == "http://[::1]:1"
 
 
 @pytest.mark.parametrize(
@@ -68,22 +61,13 @@ def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> Non
         assert make_settings(chain_url=url).warnings == ()
 
 
-def test_gpu_models_and_feeds_are_read_in_lower_case_but_servers_are_not() -> None:
-    assert parse_gpu_cost("L40S=0.5") == ("l40s", 0.5)
-    assert parse_lifetime("Scores=1", ["chutes", "scores"]) == ("scores", 1)
+def test_spaces_are_ignored_and_only_names_of_servers_keep_their_case() -> None:
+    assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
+    assert parse_lifetime(" Scores =604800", ["chutes", "scores"]) == ("scores", 7 * 86400)
     # The name of a server may also have the character that ends it.
-    assert parse_server_cost("GPU=7=0.5") == ("GPU=7", 0.5)
-
-
-def test_spaces_around_names_and_hotkeys_are_ignored() -> None:
-    assert parse_gpu_cost(" l40s =0.5") == ("l40s", 0.5)
-    assert parse_lifetime(" scores =1", ["chutes", "scores"]) == ("scores", 1)
-    assert parse_server_cost(" gpu-7 =0.5") == ("gpu-7", 0.5)
+    assert parse_server_cost(" GPU=7 =0.5") == ("GPU=7", 0.5)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
-
-
-def test_a_lifetime_may_be_seven_days() -> None:
-    assert parse_lifetime("scores=604800", ["scores"]) == ("scores", 7 * 86400)
+    assert parse_url("HTTP://[::1]:1/y/") == "http://[::1]:1/y"
 
 
 @pytest.fixture
@@ -120,33 +104,15 @@ def test_beside_a_missing_file_the_other_keys_are_found(hotkey_file: Path) -> No
     assert f"--hotkey-file: {reason}" in error
 
 
-def test_the_freshness_of_single_feeds_can_be_set() -> None:
-    settings = make_settings(ttl={"scores": 10}, max_age={"scores": 20})
-    scores, stats = (
-        feed.with_lifetimes(settings.ttl, settings.max_age) for feed in (SCORES, STATS)
-    )
-    assert (scores.ttl, scores.max_age) == (10, 20)
-    assert (stats.ttl, stats.max_age) == (STATS.ttl, STATS.max_age)
-
-
 def test_all_configured_hotkeys_are_watched() -> None:
     assert make_settings().miners == "all"
     settings = make_settings(hotkeys=[OTHER], keys=[KEY])
     assert settings.watched == {HOTKEY, OTHER}
     assert settings.keys == (KEY,)
     assert settings.miners == "neighbours"
-    assert make_settings(hotkeys=[OTHER], miners="all").miners == "all"
-
-
-def test_a_page_about_watched_miners_has_the_chutes_that_they_need() -> None:
-    assert make_settings(hotkeys=[OTHER]).chutes == "relevant"
-    assert make_settings(hotkeys=[OTHER], miners="all").chutes == "all"
-    assert make_settings().chutes == "all"
-    assert make_settings(hotkeys=[OTHER], chutes="all").chutes == "all"
-    assert make_settings(hotkeys=[OTHER], miners="all", chutes="relevant").chutes == "relevant"
-    # Nobody's chutes would be none.
-    with pytest.raises(ConfigError, match="--chutes relevant needs a watched miner: add --hotkey"):
-        make_settings(chutes="relevant")
+    assert settings.chutes == make_settings(hotkeys=[OTHER], miners="watched").chutes == "relevant"
+    everything = make_settings(hotkeys=[OTHER], miners="all")
+    assert (everything.miners, everything.chutes) == ("all", "all")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import os
-import sys
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
@@ -40,27 +39,14 @@ def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
     clock = Clock(0)
     limit = RateLimit(clock)
     junk = record("uvicorn.error", "Invalid HTTP request received.")
-    other = record("uvicorn.error", "Upgrade")
-    assert [limit.filter(line) for line in (junk, junk, other)] == [True, False, True]
+    # Lines may differ after the first line of a message.
+    first, second = (record("asyncio", f"Task exception\nfuture: {number}") for number in (1, 2))
+    passed = [limit.filter(line) for line in (junk, junk, first, second)]
+    assert passed == [True, False, True, False]
     clock.now = 59.9
     assert not limit.filter(junk)
     clock.now = 60
     assert [limit.filter(line) for line in (junk, junk)] == [True, False]
-
-
-def test_lines_of_one_kind_that_clients_can_cause_may_differ_after_their_first_line() -> None:
-    limit = RateLimit(Clock())
-    lines = [
-        record("asyncio", f"Task exception was never retrieved\nfuture: {number}")
-        for number in range(3)
-    ]
-    assert [limit.filter(line) for line in lines] == [True, False, False]
-
-
-def test_lines_that_clients_cannot_cause_are_all_written() -> None:
-    limit = RateLimit(Clock())
-    line = record("serve", {"event": "listening"})
-    assert all(limit.filter(line) for _ in range(3))
 
 
 def test_lines_of_this_package_and_of_libraries_have_one_form(
@@ -110,12 +96,6 @@ def test_what_a_terminal_obeys_or_does_not_show_is_escaped(
     else:
         assert "ünï 😀" in lines[0]
         assert "\\ue0001" in lines[0]
-
-
-def test_without_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    with configured("logfmt"):
-        structlog.get_logger("serve").error("nobody sees this")
 
 
 @contextlib.contextmanager
@@ -176,11 +156,3 @@ def test_a_full_disk_or_a_reader_that_has_gone_stops_nothing() -> None:
         stream.is_full = False
         logger.warning("three")
     assert stream.getvalue() == "log lines were dropped: 2\nthree\n"
-
-
-def test_a_line_that_cannot_be_made_is_reported_as_by_every_handler(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with handler(io.StringIO()) as logger:
-        logger.warning("%d", "text")
-    assert "--- Logging error ---" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, m
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.request_metrics import RequestCounters
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
-from chutes_exporter.api.worker import Bounded, Worker
+from chutes_exporter.api.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -49,8 +49,6 @@ _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_PORT = 65535
 _OK = str(httpx.codes.OK.value)
 _TOTAL_TIMEOUT = 120.0
-# Computing time until the body of an answer. Usually it takes a few milliseconds.
-_HEAD_SECONDS = 1.0
 _MAX_ERROR_BYTES = 64 * 1024
 _PIECES_AT_ONCE = 16
 _DETAIL_CHARACTERS = 200
@@ -131,11 +129,6 @@ class ChutesClient:
             lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
         )
         self._http = _http_client(base_url, timeout)
-
-    @property
-    def clock_offset(self) -> float | None:
-        """Seconds by which the local clock is ahead of the API's. None before the first date."""
-        return self.api_clock.offset
 
     async def __aenter__(self) -> Self:
         return self
@@ -238,10 +231,7 @@ class ChutesClient:
                 if key and endpoint.signed:
                     headers = key.headers(int(self.api_clock()), endpoint.purpose)
                 built = self._http.build_request(endpoint.method, headers=headers, **request)
-                sending = self._http.send(built, stream=True)
-                # Any number of interim responses (100 Continue) may come before the response.
-                too_much_work = errors.TooLargeError("the beginning of the answer is too much work")
-                response = await Bounded(sending, _HEAD_SECONDS, too_much_work)
+                response = await self._http.send(built, stream=True)
                 async with aclosing(response):
                     self._set_api_clock(response)
                     if response.status_code != httpx.codes.OK:
@@ -403,7 +393,7 @@ async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -
     It is the field ``detail`` of a JSON body, or else the body itself unless that is HTML.
     """
     body = b""
-    # This tally only limits the pieces. What it counts is no answer, and is not kept.
+    # What this tally counts is no answer, and is not kept.
     async for chunk in _received(response, Tally()):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
@@ -424,12 +414,14 @@ def _shortened(text: str, scrub: Callable[[str], str]) -> str:
 
 
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed, and count its bytes and pieces in the tally."""
+    """Yield the body, decompressed, and count its bytes in the tally."""
     coding = response.headers.get("content-encoding", "")
+    count = 0
     async for piece in inflated(response.aiter_raw(), coding):
-        tally.add_piece(len(piece))
+        tally.size += len(piece)
+        count += 1
         # What was received at once can have thousands of pieces. Let other tasks run in between.
-        if tally.pieces % _PIECES_AT_ONCE == 0:
+        if count % _PIECES_AT_ONCE == 0:
             await asyncio.sleep(0)
         yield piece
 

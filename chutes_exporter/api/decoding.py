@@ -35,15 +35,8 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """
 MAX_REJECTED = 10_000
 """How many more unreadable than readable records an answer may have before its end, which may never
-come. A stream may have as many more empty lines than records.
+come.
 """
-MAX_PIECES = 20_000
-"""Pieces of a body, each of which takes some time, however small it is.
-
-The service sends each record of a stream as a piece, and networks cut bodies into pieces of 1.4 KB.
-"""
-BYTES_PER_MORE_PIECE = 500
-"""Bytes of a body for which one more piece is allowed."""
 
 _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
@@ -118,7 +111,7 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, and of the bytes and pieces of its decompressed body.
+    """Counts of the records of an answer, and of the bytes of its decompressed body.
 
     Attributes:
         check: Checks the fields of the answer. None if they need no check now.
@@ -126,24 +119,9 @@ class Tally:
 
     accepted: int = 0
     rejected: int = 0
-    empty_lines: int = 0
     size: int = 0
-    pieces: int = 0
     first_error: str = ""
     check: FieldCheck | None = None
-
-    def add_piece(self, size: int) -> None:
-        """Count a piece of the body, or raise TooLargeError if too many pieces are too small."""
-        self.size += size
-        self.pieces += 1
-        if self.pieces > MAX_PIECES + self.size // BYTES_PER_MORE_PIECE:
-            raise TooLargeError(f"{self.size} bytes came in {self.pieces} pieces")
-
-    def add_empty_line(self) -> None:
-        """Count a line without a record, or raise UndecodableError if there are too many."""
-        self.empty_lines += 1
-        if self.empty_lines > self.accepted + self.rejected + MAX_REJECTED:
-            raise UndecodableError(f"{self.empty_lines} lines are empty", status=200)
 
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read, or raise UndecodableError if there are too many."""
@@ -361,18 +339,15 @@ class StreamShape(Generic[R]):
         """Yield the readable records of a body as lines arrive, and count all in the tally.
 
         Raise ApiError for a body that is too long, or empty if it may not be, and for too many
-        unreadable records or empty lines. At the end, most of the records must have been readable.
+        unreadable records. At the end, most of the records must have been readable.
         """
         is_empty = True
         async for line in _lines(chunks):
             if not line:
-                tally.add_empty_line()
                 continue
             is_empty = False
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
-                # Like empty lines, it must not come without end.
-                tally.add_empty_line()
                 continue
             if tally.check is not None:
                 tally.check.add(self.kind, payload)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from bittensor_core import (
-    CRYPTO_ED25519,
     CRYPTO_SR25519,
     KeyfileError,
     Keypair,
@@ -20,7 +18,6 @@ from bittensor_core import (
 )
 
 from chutes_exporter.api.errors import scrub
-from chutes_exporter.api.schema_drift import UNREADABLE
 from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
@@ -126,15 +123,16 @@ class Hotkey:
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         pair = _signing_pair(content)
-        # A file without a usable pair may name a type of key that the library does not know.
-        crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
-        _require_sr25519(crypto_type, source)
         # The file must also have the address of the pair. Otherwise, half a private key would pass
         # for the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
                 f"{source} has no key that belongs to its ss58Address: use the file of a "
                 "hotkey as the wallet wrote it"
+            )
+        if pair.crypto_type != CRYPTO_SR25519:
+            raise HotkeyError(
+                f"{source} has a key of another type: Chutes accepts only those of the type sr25519"
             )
         return cls(pair)
 
@@ -174,17 +172,6 @@ def _hotkey_file_content(path: Path, source: str) -> bytes:
         ) from None
 
 
-def _require_sr25519(crypto_type: Any, source: str) -> None:
-    """Raise HotkeyError if a key file names another type of key. Without a type, it is sr25519."""
-    if crypto_type in (CRYPTO_SR25519, None):
-        return
-    is_ed25519 = crypto_type == CRYPTO_ED25519
-    kind = "the type ed25519" if is_ed25519 else "a type that the exporter does not know"
-    raise HotkeyError(
-        f"{source} has a key of {kind}: Chutes accepts only those of the type sr25519"
-    )
-
-
 def _signing_pair(content: bytes) -> Keypair | None:
     """Return the key pair of a key file, None if it has none that can sign."""
     try:
@@ -195,21 +182,6 @@ def _signing_pair(content: bytes) -> Keypair | None:
         # Omit the library's message: it may quote the file.
         return None
     return pair
-
-
-class _KeyFile(msgspec.Struct, rename="camel"):
-    crypto_type: Any = None
-
-
-def _crypto_type(content: bytes) -> Any:
-    """Return the type of key that a key file names, or None without one.
-
-    The library may not know this type.
-    """
-    try:
-        return msgspec.json.decode(content, type=_KeyFile).crypto_type
-    except UNREADABLE:
-        return None
 
 
 def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:

@@ -54,11 +54,9 @@ def known(record: type[Record]) -> Known:
         used.add(declared.encode_name)
         if any(records_in(declared.type)):
             inner[declared.encode_name] = declared.type
-    unused: set[str] = set()
-    for names in record.UNUSED.values():
-        unused.update(names.split())
+    unused = " ".join(record.UNUSED.values()).split()
     return Known(
-        fields=frozenset(used | unused),
+        fields=frozenset(used.union(unused)),
         always=frozenset(used.difference(record.SOMETIMES)),
         inner=inner,
     )
@@ -87,25 +85,13 @@ def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
         yield from records_in(part, path)
 
 
-class Object(NamedTuple):
-    """An object in an answer.
+def objects(
+    kind: Any, value: Any, path: str = ""
+) -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
+    """Yield the path, the class and the fields of each object in an answer of a type.
 
-    Attributes:
-        path: Where it is: empty, or such as ``servers.gpus.``.
-        record: Its class.
-        fields: Its fields by their names in the API, as JSON text or plain values.
-    """
-
-    path: str
-    record: type[Record]
-    fields: dict[str, Any]
-
-
-def objects(kind: Any, value: Any, path: str = "") -> Iterator[Object]:
-    """Yield each object in an answer of a type.
-
-    The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding
-    reports it. The path is that of the answer itself.
+    A path is empty, or such as ``servers.gpus.``. The answer and the fields are JSON text or plain
+    values. Text that cannot be read is skipped, because decoding reports it.
     """
     # The type may allow null, in which there is no object.
     kind = not_none(kind)
@@ -120,7 +106,7 @@ def objects(kind: Any, value: Any, path: str = "") -> Iterator[Object]:
         for item in items:
             yield from objects(item_kind, item, path)
         return
-    yield Object(path, kind, value)
+    yield path, kind, value
     for name, inner_kind in known(kind).inner.items():
         yield from objects(inner_kind, value.get(name), f"{path}{name}.")
 

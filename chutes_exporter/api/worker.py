@@ -1,15 +1,13 @@
-"""A thread for the work that an upstream causes, and a limit of that work."""
+"""A thread for the work that an upstream causes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 
@@ -75,44 +73,3 @@ async def _close_generators() -> None:
         await asyncio.wait(others)
     # Close the generators that were not dropped, too.
     await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-class Bounded(Generic[T]):
-    """Awaits a coroutine, but raises an error inside it once it has computed for some seconds.
-
-    Time in which the coroutine waits for something does not count.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], seconds: float, error: Exception) -> None:
-        self._coroutine = coroutine
-        self._seconds = seconds
-        self._error = error
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        """Run the coroutine from one wait to the next, and take the time in between.
-
-        Except for the time, ``await`` does the same: it resumes the coroutine, which ends with
-        StopIteration, or returns what it waits for. The ``yield`` passes that on to the event loop.
-        When the event loop comes back, with or without an error, the coroutine is resumed with it.
-        """
-        resume: Callable[[], Any] = partial(self._coroutine.send, None)
-        computed = 0.0
-        while True:
-            started = time.thread_time()
-            try:
-                awaited = resume()
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            computed += time.thread_time() - started
-            try:
-                yield awaited
-            except BaseException as error:  # noqa: BLE001 - also a cancellation
-                # This error goes first. The limit is looked at after the next wait.
-                resume = partial(self._coroutine.throw, error)
-                continue
-            resume = partial(self._coroutine.send, None)
-            if computed > self._seconds:
-                resume = partial(self._coroutine.throw, self._error)
-                # What the coroutine does about the error may take as long again.
-                computed = 0.0

@@ -12,6 +12,7 @@ from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
@@ -61,10 +62,15 @@ class Miners:
 
 
 class Answers:
-    """The known answers, by the feed's name."""
+    """The known answers, by the feed's name.
 
-    def __init__(self, answers: Mapping[str, Answer[Any]]) -> None:
+    Attributes:
+        joined: What all answers of the page make together.
+    """
+
+    def __init__(self, answers: Mapping[str, Answer[Any]], joined: Joined | None = None) -> None:
         self._answers = answers
+        self.joined = joined or Joined({THE_PLATFORM: answers})
 
     def __getitem__(self, feed: Feed[T]) -> T:
         value: T = self._answers[feed.name].value
@@ -79,10 +85,9 @@ class Answers:
     def __contains__(self, feed: Feed[Any]) -> bool:
         return feed.name in self._answers
 
-    @property
-    def by_name(self) -> Mapping[str, Answer[Any]]:
-        """The known answers, by the name of their feed."""
-        return self._answers
+    def received_at(self, feed: Feed[Any]) -> float | None:
+        """Return the Unix time of an answer, None if it is not known."""
+        return self._answers[feed.name].received_at if feed in self else None
 
     def whole(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -231,7 +236,8 @@ class Part:
     Attributes:
         feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
-        chooses_chutes: Whether ``also`` serves only to choose the exported chutes.
+        of_chutes: Whether it has samples only of exported chutes.
+        of_fleet: Whether it is made of the miner's fleet.
         collect_unknown: Adds samples that say that nothing is known, after a failure.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure
@@ -242,7 +248,8 @@ class Part:
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Miners, Samples], None]
     also: tuple[Feed[Any], ...] = ()
-    chooses_chutes: bool = False
+    of_chutes: bool = False
+    of_fleet: bool = False
     collect_unknown: Callable[[Miners, Samples], None] | None = None
 
     @property
@@ -334,16 +341,6 @@ class Collector:
         names: set[str] = set()
         for part in self.parts:
             names.update(feed.name for feed in part.feeds)
-        return frozenset(names)
-
-    @property
-    def source_feeds(self) -> frozenset[str]:
-        """Names of the feeds of which its samples are made, without those that only choose them."""
-        names: set[str] = set()
-        for part in self.parts:
-            # The other feeds of a part that chooses chutes only tell which of them are exported.
-            feeds = part.feeds if part.chooses_chutes else part.all_feeds
-            names.update(feed.name for feed in feeds)
         return frozenset(names)
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
-from chutes_exporter.fleet.ends import Ledger, sum_of_losses
+from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 
@@ -142,9 +142,9 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     other reports would look like all. Losses are lower bounds then.
     """
     reports = answers[AUDIT_REPORT]
-    # The names of chutes show which ends were redeployments. Without a key, they are not known.
-    chutes = answers.get(CHUTES, [])
-    ledger = Ledger(reports.hours, chutes)
+    ledger = answers.joined.ledger
+    if ledger is None:
+        return
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
     for end in ledger.ends(FAILURE_HOURS):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.feeds import definitions as f
-from chutes_exporter.fleet.answers import FleetAnswers, Listed
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import (
     DEADLINES,
     GPU_STATES,
@@ -21,31 +20,8 @@ from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chutes_exporter.api.answer import Answer
-    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
     from chutes_exporter.rules.money import Costs
-
-FEEDS: Final[dict[str, Feed[Any]]] = {
-    "servers": f.SERVERS,
-    "nodes": f.NODES,
-    "inventory": f.INVENTORY,
-    "instances": f.INSTANCES,
-    "miner_gpus": f.MINER_GPUS,
-    "maintenance": f.MAINTENANCE,
-    "measurements": f.TEE_MEASUREMENTS,
-    "jobs": f.JOBS,
-    "metagraph": f.METAGRAPH,
-    "chutes": f.CHUTES,
-    "active_instances": f.ACTIVE_INSTANCES,
-    "utilization": f.UTILIZATION,
-    "bounties": f.BOUNTIES,
-    "held_gpus": f.HELD_GPUS,
-    "supported_gpus": f.SUPPORTED_GPUS,
-}
-"""The feeds of a fleet, by the name of the answer."""
 
 _OWN = tuple(
     FEEDS[name]
@@ -213,28 +189,9 @@ FLEET_INSTANCES = _metric(
 )
 
 
-def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswers:
-    """Return the answers that a fleet is joined from, with the time of the one about its instances.
-
-    ``answers`` are by the name of the feed.
-    """
-    listed: dict[str, Listed[Any]] = {}
-    at = 0.0
-    for name, feed in FEEDS.items():
-        answer = answers.get(feed.name)
-        if answer is None:
-            continue
-        # The maintenance policy is one record, and all other answers are lists.
-        records = answer.value if isinstance(answer.value, list) else [answer.value]
-        listed[name] = Listed(records, answer.whole)
-        if feed is f.INSTANCES:
-            at = answer.received_at
-    return FleetAnswers(hotkey, at, **listed)
-
-
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
-    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
+    fleet = answers.joined.fleet(miners.hotkey)
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
     # A GPU or an instance without a server has the empty id and name.
@@ -251,10 +208,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     _add_upgrades(fleet, out)
-    policy = answers.by_name.get(f.MAINTENANCE.name)
-    if policy is not None:
-        # Upgrades begin now at the earliest: at the time of the answer about the window.
-        out.add(LATE, plan_upgrades(fleet, policy.received_at).late, fleet.hotkey)
+    # Upgrades begin now at the earliest: at the time of the answer about the window.
+    now = answers.received_at(f.MAINTENANCE)
+    if now is not None:
+        out.add(LATE, plan_upgrades(fleet, now).late, fleet.hotkey)
     # At the end, because a failure above must leave it to `_collect_unknown` to say what is known.
     # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:
@@ -402,6 +359,7 @@ COLLECTOR = Collector(
             ),
             _collect,
             (*_OWN, f.METAGRAPH),
+            of_fleet=True,
             collect_unknown=_collect_unknown,
         ),
     ),

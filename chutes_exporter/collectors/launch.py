@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
+from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
 from chutes_exporter.duration import DAY
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.feeds.definitions import INSTANCES
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
@@ -150,9 +151,9 @@ LAST_ACTIVE = _metric(
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
-    answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
-    fleet = join_fleet(answers_of_fleet)
-    _add_instances(fleet, answers_of_fleet.at, out)
+    fleet = answers.joined.fleet(miners.hotkey)
+    # Without this answer, no state of an instance is known, and so no decision.
+    _add_instances(fleet, answers.received_at(INSTANCES) or 0.0, out)
     if fleet.markets is None:
         # It is unknown what can be launched.
         return
@@ -262,6 +263,7 @@ COLLECTOR = Collector(
             ),
             _collect,
             LAUNCH_FEEDS,
+            of_fleet=True,
         ),
     ),
 )

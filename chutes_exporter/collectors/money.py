@@ -11,7 +11,7 @@ from chutes_exporter.collectors.base import (
     distinct,
     metric_of,
 )
-from chutes_exporter.collectors.fleet import OF_SERVER, fleet_answers
+from chutes_exporter.collectors.fleet import OF_SERVER
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import (
     CHAIN,
@@ -22,7 +22,6 @@ from chutes_exporter.feeds.definitions import (
     SERVERS,
     STATS,
 )
-from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.rules.money import (
     compute_unit_usd,
     fleet_cost,
@@ -116,7 +115,7 @@ def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
 def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the profit of each server whose name and GPUs are known. Prices are for an hour."""
     unit_usd = _unit_usd(answers)
-    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
+    fleet = answers.joined.fleet(miners.hotkey)
     for server in fleet.servers:
         # Prices are for GPUs, so that of a server without GPUs is not known. Models of None mean
         # that a GPU may be missing, or be of an unknown model.
@@ -171,5 +170,5 @@ PROFIT_OF_DAY = Collector(
 PROFIT_BY_SERVER = Collector(
     "server_profit",
     "an estimate of what is left of each server's pay after the price of its GPUs",
-    (Part((*_FLEET, CHAIN, FMV, STATS), (SERVER_PROFIT,), _server_profits),),
+    (Part((*_FLEET, CHAIN, FMV, STATS), (SERVER_PROFIT,), _server_profits, of_fleet=True),),
 )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors import relevance
 from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
 from chutes_exporter.metric import Metric
 
@@ -219,7 +218,6 @@ class Table(Part, Generic[R]):
         self._joined = joined
         self._records = records
         self._miner = miner
-        self._of_chutes = of_chutes
         # A feed that is not about the platform has an answer for each miner.
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
         self.rows: dict[Metric, Row] = {}
@@ -238,8 +236,7 @@ class Table(Part, Generic[R]):
             feeds=(feed, *joined),
             metrics=declared,
             collect=self._collect,
-            also=relevance.FEEDS if of_chutes else (),
-            chooses_chutes=of_chutes,
+            of_chutes=of_chutes,
         )
 
     def _declare(self, name: str, declaration: Row | Total, labels: tuple[str, ...]) -> Metric:
@@ -270,7 +267,9 @@ class Table(Part, Generic[R]):
         if self.key:
             records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()
-        chutes = relevance.relevant_chutes(answers, miners) if self._of_chutes else None
+        chutes = None
+        if self.of_chutes and miners.chutes == "relevant":
+            chutes = answers.joined.relevant_chutes
         for record in records:
             if self._is_exported(record, miners, chutes):
                 add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)

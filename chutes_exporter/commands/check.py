@@ -117,7 +117,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
             lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
     # Without an answer, it is no wonder that the clock is unknown.
     if any(state.snapshot for state in states.values()):
-        lines += _clock_line(client.clock_offset)
+        lines += _clock_line(client.api_clock.offset)
     lines += _change_lines(client.changes)
     return _result(settings, lines)
 
@@ -310,23 +310,23 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     Result.print adds at the end what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    passed = [line for line in lines if line.verdict == "ok"]
     failed = [line for line in lines if line.verdict == "failed"]
+    # Most lines that passed have no reason.
+    notes = [line for line in lines if line.verdict == "ok" and line.reason]
     if failed:
         say(f"{len(failed)} failed.", fg="red")
-    elif len(passed) < len(lines):
-        say("Not everything is known. Nothing that is known failed.", fg="yellow")
-    else:
+    elif all(line.verdict == "ok" for line in lines):
         say("All checks passed.", fg="green")
+    else:
+        say("Not everything is known. Nothing that is known failed.", fg="yellow")
     print_remarks("failed", failed, "red")
     print_table([_row(line) for line in lines])
-    # Most lines that passed have no reason.
-    print_remarks("ok", [line for line in passed if line.reason], "green")
+    print_remarks("ok", notes, "green")
 
 
 def _row(line: Line) -> dict[str, Any]:
     """Return the cells of a line. The hotkey is shortened, so that the table fits."""
-    about = f"{line.hotkey[:4]}…{line.hotkey[-4:]}" if line.hotkey else ""
+    about = line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}"
     status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
     return {
         "feed": line.feed,

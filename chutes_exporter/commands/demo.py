@@ -20,8 +20,8 @@ from chutes_exporter import log
 from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import Command, Parsed, option, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
-from chutes_exporter.config import Address, ConfigError, Credentials
-from chutes_exporter.demo.day import DayError, open_day
+from chutes_exporter.config import Address, Credentials
+from chutes_exporter.demo.day import open_day
 from chutes_exporter.demo.replay import Replay, parse_fault
 from chutes_exporter.duration import HOUR, MINUTE
 from chutes_exporter.web.server import signals
@@ -93,10 +93,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
 
     A temporary directory has the hotkey file of the watched miner.
     """
-    try:
-        day = open_day()
-    except DayError as error:
-        raise ConfigError(f"{error}. Install the exporter again") from None
+    day = open_day()
     speed = flags["speed"]
     replay = Replay(day, at=flags["start"], speed=speed, listen=flags["demo_listen_address"])
     replay.faults.update(dict(flags["demo_fault"]))

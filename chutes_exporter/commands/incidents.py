@@ -92,7 +92,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
     """Return what a compute unit is worth. What is not known for it becomes a gap."""
     # The price needs no fleet, only answers about the platform. Their gaps have no hotkey.
-    report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
+    report = await collect_report(settings, frozenset({_UNIT_USD}), feeds=())
     reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
     return report.value(_UNIT_USD)
 

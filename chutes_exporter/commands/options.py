@@ -316,10 +316,11 @@ def settings_of(
     for name, value in flags.items():
         if name in setting_names:
             arguments[name] = dict(value) if name in _PAIRS else value
-    arguments.update(others)
+    # Collectors that the user switches neither on nor off are missing.
+    choices = {item.name: flags.get(f"collector_{item.name}") for item in COLLECTORS}
     settings = config.make_settings(
-        **arguments,
-        collectors=_collector_choices(flags),
+        **arguments | others,
+        collectors={name: is_on for name, is_on in choices.items() if is_on is not None},
         keys=credentials.keys,
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
@@ -339,19 +340,6 @@ def _refuse_ttl_above_max_age(settings: Settings) -> None:
                 f"--feed.ttl: {pair} is above the age at which an answer is dropped, "
                 f"{chosen.max_age:g} s: add --feed.max-age {pair} or more, or lower --feed.ttl"
             )
-
-
-def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the collectors that the user switches on (True) or off, by name.
-
-    Others are missing: they run by default, or not.
-    """
-    choices = {}
-    for collector in COLLECTORS:
-        choice = flags.get(f"collector_{collector.name}")
-        if choice is not None:
-            choices[collector.name] = choice
-    return choices
 
 
 def _refuse_empty_variables() -> None:

@@ -80,11 +80,7 @@ del _ENDPOINTS["miner_gpus"]
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     endpoint = _ENDPOINTS[flags["endpoint"]]
-    hotkeys: Collection[str] = settings.watched
-    # The variable is meant for all commands, so its hotkeys do not replace that of the key.
-    source = click.get_current_context().get_parameter_source("hotkeys")
-    if source is ParameterSource.COMMANDLINE:
-        hotkeys = flags["hotkeys"]
+    hotkeys = _selected_hotkeys(settings, flags)
     key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
     path = _path_values(endpoint, flags["ids"])
     async with client_of(settings, endpoint.name) as client:
@@ -110,6 +106,16 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     click.echo(f"Rows: {len(rows)}", err=True)
     if left_out:
         click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
+
+
+def _selected_hotkeys(settings: Settings, flags: Mapping[str, Any]) -> Collection[str]:
+    """Return the hotkeys of the command line, or without any, all that are watched."""
+    # The variable is meant for all commands, so its hotkeys do not replace that of the key.
+    source = click.get_current_context().get_parameter_source("hotkeys")
+    if source is ParameterSource.COMMANDLINE:
+        chosen: tuple[str, ...] = flags["hotkeys"]
+        return chosen
+    return settings.watched
 
 
 def _refuse_unknown_columns(columns: Sequence[str], rows: Sequence[Cells]) -> None:
@@ -181,19 +187,27 @@ def _rows_of(endpoint: e.Endpoint[Any], value: Any) -> list[Cells]:
     # msgspec calls the hook for values of a type that it does not know, which are only times.
     plain = msgspec.to_builtins(value, enc_hook=iso_time)
     if endpoint is e.MAINTENANCE:
-        # A row for each TEE server, with the policy and its window at the end.
-        servers = plain.pop("servers") or [{}]
-        window = plain.pop("active_window") or {}
-        return [server | window | plain for server in servers]
+        return _maintenance_rows(plain)
     if endpoint is e.SCORES:
-        rows = []
-        for hotkey, share in plain["final_scores"].items():
-            raw_values = plain["raw_values"].get(hotkey) or {}
-            rows.append({"hotkey": hotkey, "share": share, **raw_values})
-        return rows
+        return _score_rows(plain)
     rows = plain if isinstance(plain, list) else [plain]
     if endpoint is e.METAGRAPH:
         ratios = incentive_shares(value)
         for row in rows:
             row["incentive_ratio"] = ratios.get(row["hotkey"])
+    return rows
+
+
+def _maintenance_rows(plain: Cells) -> list[Cells]:
+    """Return a row for each TEE server, with the policy and its window at the end."""
+    servers = plain.pop("servers") or [{}]
+    window = plain.pop("active_window") or {}
+    return [server | window | plain for server in servers]
+
+
+def _score_rows(plain: Cells) -> list[Cells]:
+    rows = []
+    for hotkey, share in plain["final_scores"].items():
+        raw_values = plain["raw_values"].get(hotkey) or {}
+        rows.append({"hotkey": hotkey, "share": share, **raw_values})
     return rows

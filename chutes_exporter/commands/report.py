@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.feeds.definitions import SERVERS
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.gaps import NotKnown
     from chutes_exporter.page.rendering import States
@@ -74,16 +76,15 @@ class Report:
 
 
 async def collect_report(
-    settings: Settings, metrics: frozenset[str], *, with_fleets: bool = True
+    settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] = FEEDS.values()
 ) -> Report:
-    """Request once what the metrics and amounts in dollars need, and by default the fleets.
+    """Request once what the metrics and amounts in dollars need, and some feeds, by default all of
+    the fleets.
 
     What is not known becomes a gap of the report.
     """
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(
-            metrics | _MONEY, timeout=PATIENCE, with_fleets=with_fleets
-        )
+        collected = await exporter.samples(metrics | _MONEY, feeds, timeout=PATIENCE)
         now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings)
     return Report(

@@ -205,12 +205,6 @@ def percent(ratio: float | None) -> str:
     return "-" if value is None else f"{value:.3g} %"
 
 
-def whole_percent(ratio: float | None) -> int | None:
-    """Return a ratio as a whole number, None if it is unknown or too large for a number."""
-    value = product(100, ratio)
-    return None if value is None else round(value)
-
-
 def cell_text(value: Any) -> str:
     """Return a value as a table shows it. A time loses its seconds, a float has at most ten digits,
     and a list, such as a server's GPUs, is only counted.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,12 +22,15 @@ _SNAPSHOT_SECONDS: Final = 60.0
 """More than a snapshot takes."""
 
 
-class DayError(ValueError):
+_UNREADABLE: Final = (
+    *(KeyError, IndexError, TypeError, AttributeError, EOFError),
+    *(msgspec.MsgspecError, lzma.LZMAError, tarfile.TarError),
+)
+"""Errors that a damaged recording causes."""
+
+
+class DayError(ConfigError):
     """A recording cannot be used. The message names the file and says what is wrong."""
-
-
-class _Endpoint(msgspec.Struct):
-    lines: int
 
 
 class _Manifest(msgspec.Struct):
@@ -35,7 +39,7 @@ class _Manifest(msgspec.Struct):
     step: float
     miners: dict[str, str]
     seeds: dict[str, str]
-    endpoints: dict[str, _Endpoint]
+    endpoints: dict[str, Any]
 
 
 class _Line(msgspec.Struct):
@@ -102,25 +106,15 @@ class Day:
                 name: Hotkey.from_seed(seed, address=manifest.miners[name])
                 for name, seed in manifest.seeds.items()
             }
-            self._chains: dict[tuple[str, str, str], _Chain] = {}
-            for name, endpoint in manifest.endpoints.items():
-                self._add(name, files[name], endpoint.lines)
-        except OSError as error:
-            raise DayError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (lzma.LZMAError, tarfile.TarError, EOFError) as error:
-            raise DayError(f"{path} is damaged: {error}") from None
-        except (KeyError, msgspec.MsgspecError, ValueError) as error:
-            raise DayError(f"{path} is no recording that is known: {error!r}") from None
-
-    def _add(self, name: str, text: bytes, expected: int) -> None:
-        """Add the chains of an endpoint."""
-        lines = _DECODER.decode_lines(text)
-        if len(lines) != expected:
-            raise ValueError(f"{name} has {len(lines)} lines instead of {expected}")
-        chains: defaultdict[tuple[str, str, str], list[_Line]] = defaultdict(list)
-        for line in lines:
-            chains[name, line.hotkey, line.server_id].append(line)
-        self._chains |= {key: _Chain(lines) for key, lines in chains.items()}
+            chains: defaultdict[tuple[str, str, str], list[_Line]] = defaultdict(list)
+            for name in manifest.endpoints:
+                for line in _DECODER.decode_lines(files[name]):
+                    chains[name, line.hotkey, line.server_id].append(line)
+            self._chains = {key: _Chain(lines) for key, lines in chains.items()}
+        except (*_UNREADABLE, OSError, ValueError) as error:
+            raise DayError(
+                f"{path} is damaged, or of another format: {error!r}. Install the exporter again"
+            ) from None
 
     def answer(self, endpoint: str, moment: float, hotkey: str = "", part: str = "") -> Any | None:
         """Return the JSON of an answer with the recorded times, None if there was none.
@@ -148,7 +142,7 @@ class Day:
         began = max(0.0, moment // self._step * self._step)
         try:
             return chain.answer(began + _SNAPSHOT_SECONDS, path)
-        except (KeyError, IndexError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        except _UNREADABLE as error:
             raise DayError(f"{self._path} is damaged: {endpoint}: {error!r}") from None
 
 
@@ -156,7 +150,7 @@ def open_day(path: Path | None = None) -> Day:
     """Open a recording, by default the one of this package.
 
     Raises:
-        DayError: Its format is not known, or it is damaged.
+        DayError: It is damaged, or of another format.
     """
     return Day(path or RECORDING)
 

@@ -245,15 +245,10 @@ class Replay(AsyncExitStack):
         if endpoint is e.RELEASE_JOB:
             return self._release_job(request.path_params["job_id"], hotkey)
         body = self._body(request, endpoint, hotkey)
-        if not isinstance(endpoint.shape, StreamShape):
-            return Response(body, media_type="application/json")
-        records = msgspec.json.decode(body, type=list[msgspec.Raw])
-        events = [b"data: %s\n\n" % bytes(record) for record in records[: fault.records]]
-        # A stream that a query has ended early does not say that it is complete.
-        is_whole = fault.records is None
-        if not events and is_whole and request.query_params.get("explicit_null") == "true":
-            events = [b"data: NO_ITEMS\n\n"]
-        return Response(b"".join(events))
+        if isinstance(endpoint.shape, StreamShape):
+            wants_end = request.query_params.get("explicit_null") == "true"
+            body = _stream(body, fault.records, wants_end=wants_end)
+        return Response(body, media_type="application/json")
 
     def _body(self, request: Request, endpoint: Endpoint[Any], hotkey: str) -> bytes:
         """Return the JSON of an answer with its times moved, or raise HTTPException."""
@@ -261,7 +256,7 @@ class Replay(AsyncExitStack):
         name = endpoint.name
         if endpoint is e.STATS and query.get("per_chute") == "true":
             name = "stats_per_chute"
-        recorded_name = _PART_OF.get(name, name)
+        recorded_name = _MADE_OF.get(name, name)
         miner = hotkey or ids.get("hotkey", "")
         part = ids.get("server_id") or query.get("path", "")
         recorded = self.day.answer(recorded_name, self.moment(), miner, part)
@@ -272,7 +267,8 @@ class Replay(AsyncExitStack):
         if made_of is recorded and not self.edits:
             return body
         answer = self._edited(recorded_name, self._completed(recorded_name, recorded))
-        answer = _part(name, answer, {**ids, **query})
+        if name in _PARTS:
+            answer = _PARTS[name](answer, {**ids, **query})
         if name != recorded_name:
             answer = self._edited(name, answer)
         body = self._moved(msgspec.json.encode(answer))
@@ -353,8 +349,8 @@ class Replay(AsyncExitStack):
         return hotkey
 
 
-_PART_OF: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
-"""Answers that are a part of a recorded one, with its name."""
+_MADE_OF: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
+"""Answers that are made of a recorded one, with its name."""
 _STATS: Final = ("stats", "stats_per_chute")
 _MINER_OF_JOB: Final = ("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id")
 
@@ -366,32 +362,49 @@ def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
     return e.HELD_GPUS if "detailed" in query else e.PLATFORM_GPUS
 
 
-def _part(name: str, answer: Any, asked: Mapping[str, str]) -> Any:
-    """Return the part of an answer that a request asks for, or raise HTTPException.
-
-    ``asked`` has what stands in the path and in the query.
-    """
-    miner = asked.get("miner_hotkey") or asked.get("hotkey")
-    if name == "chute":
-        ids = asked["chute_id"], asked["version"]
-        for chute in answer:
-            if (chute["chute_id"], chute["version"]) == ids:
-                return chute
-        raise HTTPException(404, "Not Found")
-    if name == "miner_gpus":
-        return {hotkey: gpus for hotkey, gpus in answer.items() if hotkey == miner}
-    if miner and name == "scores":
-        return {kind: {miner: values.get(miner)} for kind, values in answer.items()}
-    if miner and name in _STATS:
-        return {window: _stats_of(miner, stats) for window, stats in answer.items()}
-    return answer
+def _stream(body: bytes, most_records: int | None, *, wants_end: bool) -> bytes:
+    """Return a list as events of a stream, of which a fault may leave out the last ones."""
+    records = msgspec.json.decode(body, type=list[msgspec.Raw])
+    events = [b"data: %s\n\n" % bytes(record) for record in records[:most_records]]
+    # A stream that a query has ended early does not say that it is complete.
+    if not events and wants_end and most_records is None:
+        return b"data: NO_ITEMS\n\n"
+    return b"".join(events)
 
 
-def _stats_of(miner: str, stats: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    found = {}
-    for kind, records in stats.items():
-        found[kind] = [record for record in records if record["miner_hotkey"] == miner]
+def _chute(chutes: Any, asked: Mapping[str, str]) -> Any:
+    for chute in chutes:
+        if (chute["chute_id"], chute["version"]) == (asked["chute_id"], asked["version"]):
+            return chute
+    raise HTTPException(404, "Not Found")
+
+
+def _gpus_of_miner(gpus_by_hotkey: Any, asked: Mapping[str, str]) -> Any:
+    miner = asked["hotkey"]
+    return {miner: gpus_by_hotkey[miner]} if miner in gpus_by_hotkey else {}
+
+
+def _stats_of_miner(windows: Any, asked: Mapping[str, str]) -> Any:
+    """Return the stats of a miner, or those of all miners if the request names none."""
+    miner = asked.get("miner_hotkey")
+    if miner is None:
+        return windows
+    found: dict[str, dict[str, list[Any]]] = {}
+    for window, stats in windows.items():
+        found[window] = {}
+        for kind, records in stats.items():
+            found[window][kind] = [one for one in records if one["miner_hotkey"] == miner]
     return found
+
+
+_PARTS: Final[dict[str, Callable[[Any, Mapping[str, str]], Any]]] = {
+    "chute": _chute,
+    "miner_gpus": _gpus_of_miner,
+    "stats_per_chute": _stats_of_miner,
+}
+"""Functions that take the part of an answer that a request asks for, by its path and query. An
+HTTPException means that there is none.
+"""
 
 
 class _CutResponse(Response):

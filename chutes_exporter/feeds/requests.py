@@ -64,10 +64,8 @@ class Requests:
         if endpoint is AUDIT_REPORT:
             return await self.reports.read()
         if not endpoint.signed:
-            # The hotkey stands in the path of some endpoints, and in the query of others.
-            return await self._client.fetch(
-                endpoint, params=_query(feed), path=_hotkey_parameter(feed)
-            )
+            path = {"hotkey": feed.hotkey} if feed.hotkey else {}
+            return await self._client.fetch(endpoint, params=_query(feed), path=path)
         if feed.hotkey:
             return await self._client.fetch(endpoint, key=self._keys[feed.hotkey])
         # The answer about the platform is the same for each signer.
@@ -87,18 +85,14 @@ class Requests:
         return await self._client.fetch(endpoint, key=last_key)
 
 
-def _hotkey_parameter(feed: Feed[Any]) -> dict[str, str]:
-    """Return the hotkey as a parameter for a feed about one miner. Other feeds need none."""
-    return {"hotkey": feed.hotkey} if feed.endpoint.scope == "miner" else {}
-
-
 def _query(feed: Feed[Any]) -> dict[str, str]:
     """Return the query parameters of an unsigned request for a feed."""
-    if feed.per_chute and feed.hotkey:
-        return {"per_chute": "true", "miner_hotkey": feed.hotkey}
+    query = {}
     if feed.per_chute:
-        return {"per_chute": "true"}
-    if "{hotkey}" in feed.endpoint.path:
-        # The path has the hotkey.
-        return {}
-    return _hotkey_parameter(feed)
+        query["per_chute"] = "true"
+        if feed.hotkey:
+            query["miner_hotkey"] = feed.hotkey
+    # The hotkey stands in the path of some endpoints, and in the query of others.
+    elif feed.endpoint.scope == "miner" and "{hotkey}" not in feed.endpoint.path:
+        query["hotkey"] = feed.hotkey
+    return query

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chutes_exporter.api import records as r
+    from chutes_exporter.fleet.offers import Demand
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ def records_of(answer: Listed[T] | None) -> Sequence[T]:
 class FleetAnswers:
     """The answers about a miner and the platform. None is one that is missing.
 
-    ``at`` is the Unix time of the answer about its instances.
+    ``at`` is the Unix time of the answer about its instances. ``demand`` is what the answers about
+    the platform make together, which is found once for all miners.
     """
 
     hotkey: str
@@ -52,6 +54,7 @@ class FleetAnswers:
     bounties: Listed[r.Bounty] | None = None
     held_gpus: Listed[r.HeldGpu] | None = None
     supported_gpus: Listed[r.SupportedGpu] | None = None
+    demand: list[Demand] | None = None
 
     @property
     def policy(self) -> r.MaintenancePolicy | None:

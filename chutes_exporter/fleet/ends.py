@@ -155,13 +155,6 @@ class Ledger:
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
 
-    def open_record(self, instance_id: str) -> ComputeRecord | None:
-        """Return the record of an instance without an end in the newest report, if it has one."""
-        for record in self._reports[0].multipliers if self._reports else ():
-            if record.instance_id == instance_id and record.ended_at is None:
-                return record
-        return None
-
     def chute_name(self, chute_id: str) -> str | None:
         """Return the name of a chute, None if it is not known."""
         chute = self.chutes.get(chute_id)

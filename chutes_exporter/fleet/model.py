@@ -15,7 +15,6 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.api.records import ComputeRecord
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import InstanceState
@@ -483,8 +482,6 @@ class Fleet:
         window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
         outages: Servers that probably died in these hours.
-        open_records: The multiplier of each last active instance since its last change, by the
-            instance's id.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
 
@@ -501,7 +498,6 @@ class Fleet:
     window: Window | None = None
     failures: Failures | None = None
     outages: tuple[Outage, ...] = ()
-    open_records: Mapping[str, ComputeRecord] = field(default_factory=dict)
     known: Mapping[Topic, bool] = field(default_factory=dict)
 
     @cached_property

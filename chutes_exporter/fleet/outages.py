@@ -53,11 +53,6 @@ def find_outages(ledger: Ledger, fleet: Fleet) -> tuple[Outage, ...]:
 
 def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
     """Return a fleet with what the reports tell of it. Nothing is launched on what died."""
-    open_records = {}
-    for instance in fleet.instances:
-        record = ledger.open_record(instance.instance_id) if instance.is_last_active else None
-        if record is not None:
-            open_records[instance.instance_id] = record
     outages = find_outages(ledger, fleet)
     left_out = dict(fleet.left_out)
     for outage in outages:
@@ -71,7 +66,6 @@ def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
         fleet,
         failures=failures,
         outages=outages,
-        open_records=open_records,
         left_out=left_out,
         plans=plans,
     )

@@ -1,4 +1,4 @@
-"""Which instance holds which GPU."""
+"""Which instance holds which GPU, and where instances are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import Instance, InventoryItem
+    from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.model import Gpu
     from chutes_exporter.rules.instances import InstanceState
 
 
@@ -42,42 +45,33 @@ def find_holders(
     by_id: dict[str, Instance] = {}
     for instance in instances:
         by_id.setdefault(instance.instance_id, instance)
-    distinct = [*by_id.values()]
     by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in distinct:
+    for instance in by_id.values():
         by_chute[instance.chute_id].append(instance)
     holders: dict[str, Holder] = {}
     for item in inventory:
         # An item without a chute may be of any instance. An instance without one may be of any
         # item.
-        candidates = distinct
+        candidates = [*by_id.values()]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
         holder = _holder(item, candidates)
-        if item.gpu_id in holders:
-            holder = _merged(holders[item.gpu_id], holder)
+        other = holders.get(item.gpu_id, holder)
+        if other != holder:
+            # Two items name the GPU. A GPU with an active instance earns, whatever the other does.
+            state = holder.state if holder.state == other.state else None
+            if "active" in (holder.state, other.state):
+                state = "active"
+            holder = Holder(chute_id=None, chute=None, state=state, instance_id=None)
         holders[item.gpu_id] = holder
     return holders
-
-
-def _merged(one: Holder, other: Holder) -> Holder:
-    """Return the holder of a GPU that two items name. If they differ, at most its state is known.
-
-    The state is that of both. A GPU with an active instance earns, whatever the other one does.
-    """
-    if one == other:
-        return one
-    state = one.state if one.state == other.state else None
-    if "active" in (one.state, other.state):
-        state = "active"
-    return Holder(chute_id=None, chute=None, state=state, instance_id=None)
 
 
 def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     """Return the holder that an item of the inventory means.
 
-    ``candidates`` are the instances that its chute may have. If several of them agree with the
-    item's ``active``, the one that was verified at the same time as the item holds the GPU.
+    ``candidates`` are the instances that its chute may have. Those hold the GPU that agree with the
+    item's ``active`` and, if there are some, were verified at the same time.
     """
     possible = candidates
     if item.active is not None:
@@ -86,27 +80,70 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     same_time = [
         instance for instance in possible if instance.last_verified_at == item.last_verified_at
     ]
-    instance_id = None
-    for instances in (possible, same_time):
-        if len(instances) == 1:
-            instance_id = instances[0].instance_id
-            break
-    state = _state(item, possible, same_time)
-    return Holder(item.chute_id, item.chute_name, state, instance_id)
-
-
-def _state(
-    item: InventoryItem, possible: Sequence[Instance], same_time: Sequence[Instance]
-) -> InstanceState | None:
-    """Return the state of the instance that holds a GPU, None if several states are possible.
-
-    It is the state that all possible instances have, or else all of them that were verified at the
-    same time as the GPU.
-    """
+    holding = same_time or possible
+    states = {instance_state(instance) for instance in holding}
     if item.active:
-        return "active"
-    for instances in (possible, same_time):
-        states = {instance_state(instance) for instance in instances}
-        if len(states) == 1:
-            return states.pop()
-    return None
+        states = {"active"}
+    return Holder(
+        chute_id=item.chute_id,
+        chute=item.chute_name,
+        state=states.pop() if len(states) == 1 else None,
+        instance_id=holding[0].instance_id if len(holding) == 1 else None,
+    )
+
+
+# Not frozen, because it takes less time to make a thousand.
+@dataclass(slots=True)
+class Place:
+    """Where an instance is. All of it is None if that is unknown."""
+
+    server_id: str | None = None
+    model: str | None = None
+    gpus: int | None = None
+
+
+class Places:
+    """Where instances are: by the list of held GPUs, which names the instance of each.
+
+    Without that list, the inventory tells it, unless several instances are possible for a GPU.
+    """
+
+    def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
+        self._list: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+        if are_whole(answers.miner_gpus):
+            for held in records_of(answers.miner_gpus):
+                self._list[held.instance_id].append((held.server_id, held.gpu))
+        # The inventory does not name the instance of a GPU. Only the list of instances tells it.
+        self._inventory_is_whole = are_whole(answers.inventory, answers.instances)
+        self._inventory: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+        # The chutes of GPUs of which it is unknown which instance holds them, if any.
+        self._uncertain_chutes: set[str | None] = set()
+        for gpu in gpus:
+            if gpu.instance_id is None:
+                self._uncertain_chutes.add(gpu.chute_id)
+            elif gpu.instance_id:
+                self._inventory[gpu.instance_id].append((gpu.server_id, gpu.model))
+
+    def of(self, instance: Instance) -> Place:
+        """Return where an instance is, with an empty place if its GPUs were deleted."""
+        place = _common_place(self._list[instance.instance_id])
+        if place.gpus is not None or not self._inventory_is_whole:
+            return place
+        uncertain = self._uncertain_chutes
+        if uncertain and (instance.chute_id is None or uncertain & {instance.chute_id, None}):
+            # It may hold more GPUs than the inventory tells.
+            return Place()
+        gpus = self._inventory[instance.instance_id]
+        return _common_place(gpus) if gpus else Place("", "", 0)
+
+
+def _common_place(gpus: Sequence[tuple[str | None, str | None]]) -> Place:
+    """Return the place of an instance with GPUs on these servers and of these models.
+
+    It is unknown unless all GPUs are on one known server and of one known model.
+    """
+    distinct = set(gpus)
+    if len(distinct) != 1:
+        return Place()
+    server_id, model = distinct.pop()
+    return Place(server_id, model, len(gpus)) if server_id and model else Place()

@@ -1,43 +1,56 @@
-"""The upgrades of TEE servers in a maintenance window: which is next, and which are late."""
+"""The maintenance of TEE servers: the next step of each server, decided here and nowhere else."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from chutes_exporter.fleet.model import Fleet, Instance, Server, Window
 
 Phase = Literal["none", "announced", "open", "over"]
 """What the newest window is at a time."""
+Step = Literal[
+    "cannot come back",  # It certainly does not boot with the target. Do not touch it.
+    "boot",  # Nothing runs on it any more: boot it with the target.
+    "do not reboot until",  # Something may run on it, and would lose its score.
+    "request now",  # A slot is free for its maintenance.
+    "wait",  # It needs the upgrade, but no slot is free for it yet.
+    "not known",
+    "nothing",
+]
+"""What to do with a server. The reason of the step says what "until" and "wait" mean."""
+STEPS: Final[tuple[Step, ...]] = get_args(Step)
 
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The upgrade of a server that waits for it.
+    """The step of a TEE server, with its upgrade if it waits for one.
 
     Attributes:
-        place: Its place in the order, from 1.
+        reason: Why this is the step, as a sentence.
+        place: Its place in the order of those that wait, from 1. None if it does not wait, or must
+            not be upgraded, or while the order is unknown.
         lost_units: Compute units of the past day that the score would lose if the server was
             rebooted now. After maintenance has ended its instances, it loses none.
-        units_per_second: What it earns, and does not earn during the upgrade.
         done_at: Unix time at which it is done at the latest, None if that is unknown or never.
         is_late: Whether that is after the end of the window.
     """
 
     server: Server
-    place: int
-    lost_units: float | None
-    units_per_second: float | None
-    done_at: float | None
-    is_late: bool | None
+    step: Step
+    reason: str
+    place: int | None = None
+    lost_units: float | None = None
+    done_at: float | None = None
+    is_late: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,69 +68,45 @@ class Waiting:
     unmeasured: tuple[Server, ...] | None
     ordered: tuple[Server, ...] | None
 
-    @property
-    def bootable(self) -> int | None:
-        """The number of servers that may boot with the target, None while that is unknown."""
-        return None if self.unmeasured is None else len(self.servers) - len(self.unmeasured)
-
 
 @dataclass(frozen=True, slots=True)
 class UpgradePlan:
-    """The upgrades of a miner in the newest window, at a time.
+    """The maintenance of a miner's servers at a time.
 
     Attributes:
         phase: None if it is unknown whether there is a window to plan for.
-        window: The newest window, None without one.
+        window: The newest window, None if it is unknown.
+        servers: Each server that may have TEE, with its step: what needs most care first.
         free_slots: Servers whose maintenance can be requested now.
-        waiting: None while it is unknown which servers wait.
-        upgrades: Those that may come back, the next one first. None while the order is unknown.
-        late: How many of them will not make it.
+        late: How many servers that may come back will not make it.
         last_done_at: When the last one is done at the latest, None if that is unknown, or if none
             waits.
         unknown: What is not known of all this, as texts.
     """
 
     phase: Phase | None
-    window: Window | None = None
+    window: Window | None
+    servers: tuple[Upgrade, ...]
     free_slots: int | None = None
-    waiting: Waiting | None = None
-    upgrades: tuple[Upgrade, ...] | None = None
     late: int | None = None
     last_done_at: float | None = None
     unknown: tuple[str, ...] = ()
 
-    @property
-    def has_window(self) -> bool:
-        """Whether there is a window in which servers can still be upgraded."""
-        return self.phase in ("announced", "open")
-
 
 def find_waiting(fleet: Fleet) -> Waiting | None:
     """Return the servers that wait for their upgrade, None while that is unknown of one."""
-    servers = _waiting_servers(fleet)
-    if servers is None:
-        return None
-    if any(server.measured is None for server in servers):
-        return Waiting(servers, unmeasured=None, ordered=None)
-    unmeasured = [server for server in servers if server.cannot_come_back]
-    may_come_back = [server for server in servers if not server.cannot_come_back]
-    return Waiting(servers, tuple(unmeasured), _ordered(may_come_back))
-
-
-def _waiting_servers(fleet: Fleet) -> tuple[Server, ...] | None:
-    """Return the servers that wait for their upgrade, in any order."""
     if not fleet.known.get("servers"):
         return None
     if any(server.waits_for_upgrade is None for server in fleet.servers):
         return None
-    return tuple(server for server in fleet.servers if server.waits_for_upgrade)
-
-
-def _ordered(servers: Sequence[Server]) -> tuple[Server, ...] | None:
-    """Return servers in the order in which to upgrade them, None while that is unknown."""
-    if any(None in (server.last_instances, server.idle_gpus) for server in servers):
-        return None
-    return tuple(sorted(servers, key=upgrade_order))
+    servers = tuple(server for server in fleet.servers if server.waits_for_upgrade)
+    if any(server.measured is None for server in servers):
+        return Waiting(servers, unmeasured=None, ordered=None)
+    unmeasured = tuple(server for server in servers if server.cannot_come_back)
+    others = [server for server in servers if not server.cannot_come_back]
+    if any(None in (server.last_instances, server.idle_gpus) for server in others):
+        return Waiting(servers, unmeasured, ordered=None)
+    return Waiting(servers, unmeasured, tuple(sorted(others, key=upgrade_order)))
 
 
 def upgrade_order(server: Server) -> tuple[int, int, str, str]:
@@ -131,29 +120,99 @@ def upgrade_order(server: Server) -> tuple[int, int, str, str]:
 
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
-    """Return the upgrades of a miner at a Unix time, with everything that is known of them."""
+    """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
     window = fleet.window
     phase = _phase(window, now)
-    if window is None or phase is None:
-        return UpgradePlan(
-            None, window, unknown=("whether a maintenance window is open or announced",)
+    waiting, times, free_slots = find_waiting(fleet), None, None
+    if window is not None and phase in ("announced", "open"):
+        times = _Times(window, begins_at=now if phase == "open" else window.starts_at)
+        if window.slots is not None and window.used_slots is not None:
+            free_slots = max(0, math.floor(window.slots - window.used_slots))
+    ordered = waiting.ordered if waiting is not None and times is not None else ()
+    places = {server.server_id: place for place, server in enumerate(ordered or (), 1)}
+    upgrades = []
+    for server in fleet.servers:
+        if server.tee is not False:
+            place = places.get(server.server_id)
+            step, reason = _step(server, phase, place, free_slots)
+            upgrade = Upgrade(server, step, reason, place, lost_by_reboot(server, now))
+            upgrades.append(upgrade if times is None else times.timed(upgrade))
+    upgrades.sort(key=lambda one: (STEPS.index(one.step), one.place or 0, one.server.name or ""))
+    plan = UpgradePlan(phase, window, tuple(upgrades), free_slots)
+    if phase is None:
+        return replace(plan, unknown=("whether a maintenance window is open or announced",))
+    if times is None:
+        return plan
+    plan = replace(plan, unknown=tuple(_unknown(times.window, waiting)))
+    if waiting is None or waiting.unmeasured is None:
+        return plan
+    # The last one of those that may come back has this place in the order.
+    count = len(waiting.servers) - len(waiting.unmeasured)
+    last_done_at = times.done_at(count) if count else None
+    return replace(plan, late=times.late(count), last_done_at=last_done_at)
+
+
+def _step(
+    server: Server, phase: Phase | None, place: int | None, free_slots: int | None
+) -> tuple[Step, str]:
+    """Return the step of a TEE server, and why.
+
+    ``place`` is its place in the order, None if it has none. Only "boot" and "request now" tell to
+    do something that cannot be undone, so they need all that proves it safe.
+    """
+    # A server is upgraded while it holds a slot, and must be if its version is refused.
+    is_near = phase in ("announced", "open") or server.holds_slot or server.boots is False
+    if server.cannot_come_back and is_near:
+        return "cannot come back", "The service lists the target version for no host like it."
+    if server.holds_slot:
+        return _step_in_slot(server)
+    if server.boots is False:
+        reason = "The service refuses its version: maintenance must end its instances first."
+        return "do not reboot until", reason
+    if server.holds_slot is None:
+        return "not known", "The answers do not say whether it holds a slot."
+    if server.needs_upgrade is False or phase in ("none", "over"):
+        return "nothing", "No window is open or announced in which it needs an upgrade."
+    return _step_outside_slot(server, phase, place, free_slots)
+
+
+def _step_outside_slot(
+    server: Server, phase: Phase | None, place: int | None, free_slots: int | None
+) -> tuple[Step, str]:
+    """Return the step of a server that holds no slot and may need the upgrade, and why."""
+    if server.needs_upgrade is None or phase is None:
+        return "not known", "The answers do not say whether it needs the upgrade of a window."
+    if phase == "announced":
+        return "wait", "The window is not open yet."
+    if server.measured != "measured":
+        return "not known", (
+            "The service lists the target version for no host, the API has no GPUs of it, or the "
+            "list cannot be read. So it may not come back."
         )
-    if phase in ("none", "over"):
-        return UpgradePlan(phase, window)
-    waiting = find_waiting(fleet)
-    # The number of servers to upgrade. The last one of them has this place in the order.
-    count = None if waiting is None else waiting.bootable
-    times = _Times(window, begins_at=now if phase == "open" else window.starts_at)
-    return UpgradePlan(
-        phase=phase,
-        window=window,
-        free_slots=_free_slots(window),
-        waiting=waiting,
-        upgrades=_upgrades(waiting, times, now),
-        late=None if count is None else times.late(count),
-        last_done_at=times.done_at(count) if count else None,
-        unknown=tuple(_unknown(window, waiting)),
-    )
+    if free_slots is None or place is None:
+        return "not known", "The answers do not say whether a slot is free for it now."
+    if place <= free_slots:
+        return "request now", "A slot is free for its maintenance."
+    return "wait", "No slot is free for it yet."
+
+
+def _step_in_slot(server: Server) -> tuple[Step, str]:
+    """Return the step of a server that holds a slot and may come back, and why."""
+    if server.maintenance is None:
+        return "not known", "The answers do not say whether something still runs there."
+    if not is_down(server):
+        reason = "Wait until its status is maintenance, and nothing runs there: at most 3 hours."
+        return "do not reboot until", reason
+    if server.measured != "measured":
+        return "not known", "The answers do not say whether it can come back with the target."
+    return "boot", "Nothing runs there any more. Boot it with the target version."
+
+
+def is_down(server: Server) -> bool:
+    """Return whether a server is in maintenance, and certainly nothing runs there."""
+    if server.maintenance != "maintenance":
+        return False
+    return server.earning_instances == 0 and not server.instances
 
 
 def _phase(window: Window | None, now: float) -> Phase | None:
@@ -167,12 +226,6 @@ def _phase(window: Window | None, now: float) -> Phase | None:
     if window.starts_at is None:
         return None
     return "announced" if window.starts_at > now else "over"
-
-
-def _free_slots(window: Window) -> int | None:
-    if window.slots is None or window.used_slots is None:
-        return None
-    return max(0, math.floor(window.slots - window.used_slots))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +248,13 @@ class _Times:
         rounds = math.ceil((used + place) / slots)
         return self.begins_at + rounds * UPGRADE_SECONDS
 
+    def timed(self, upgrade: Upgrade) -> Upgrade:
+        """Return an upgrade with its times, if it has a place in the order."""
+        if upgrade.place is None:
+            return upgrade
+        done_at, is_late = self.done_at(upgrade.place), self.is_late(upgrade.place)
+        return replace(upgrade, done_at=done_at, is_late=is_late)
+
     def is_late(self, place: int) -> bool | None:
         """Return whether the server with a place in the order is done after the end of the window.
 
@@ -211,24 +271,6 @@ class _Times:
         """Return how many servers of a number will not make it, None while that is unknown."""
         are_late = [self.is_late(place) for place in range(1, count + 1)]
         return None if None in are_late else are_late.count(True)
-
-
-def _upgrades(waiting: Waiting | None, times: _Times, now: float) -> tuple[Upgrade, ...] | None:
-    """Return the upgrades of the servers that wait, None while their order is unknown."""
-    if waiting is None or waiting.ordered is None:
-        return None
-    upgrades = []
-    for place, server in enumerate(waiting.ordered, 1):
-        upgrade = Upgrade(
-            server=server,
-            place=place,
-            lost_units=lost_by_reboot(server, now),
-            units_per_second=server.earned_units_per_second,
-            done_at=times.done_at(place),
-            is_late=times.is_late(place),
-        )
-        upgrades.append(upgrade)
-    return tuple(upgrades)
 
 
 def lost_by_reboot(server: Server, now: float) -> float | None:

@@ -14,16 +14,14 @@ from chutes_exporter.collectors.ended_instances import (
     UNKNOWN,
 )
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR
-from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.rules.losses import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.api.records import Chute
     from chutes_exporter.collectors.base import Samples
     from chutes_exporter.feeds.reports import Reports
-    from chutes_exporter.fleet.ends import End
+    from chutes_exporter.fleet.ends import End, Ledger
 
 
 @dataclass
@@ -56,7 +54,7 @@ class EndCounters:
         # A page may be made in another thread, so that this is replaced, and never changed.
         self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in hotkeys}
 
-    def add_samples(self, reports: Reports, chutes: Sequence[Chute], out: Samples) -> None:
+    def add_samples(self, reports: Reports, ledger: Ledger, out: Samples) -> None:
         """Count what is new in the reports, and add all counters of miners that they have."""
         watched = self._watched
         for hotkey, hours in watched.items():
@@ -65,7 +63,6 @@ class EndCounters:
                 self._old_hours.setdefault(hotkey, hours | reports.first_listed)
         for hotkey in self._old_hours.keys() - watched.keys():
             self._forget(hotkey)
-        ledger = Ledger(reports.hours, chutes)
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
             if self._is_new(end):

@@ -15,17 +15,11 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
-from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES, METAGRAPH
-from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
+from chutes_exporter.feeds.fleet import FEEDS, JoinedFleets, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.fleet.ends import Ledger
-from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
 from chutes_exporter.page.plan import Entry, Plan, make_plan
@@ -41,9 +35,6 @@ if TYPE_CHECKING:
     from chutes_exporter.page.rendering import States
 
 T = TypeVar("T")
-
-_OF_FLEETS = frozenset(feed.name for feed in FLEET_FEEDS.values())
-"""The names of the feeds that fleets are joined from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +127,7 @@ class Exporter:
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
+        self._fleets = JoinedFleets()
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
     async def __aenter__(self) -> Self:
@@ -189,42 +181,57 @@ class Exporter:
 
     async def samples(
         self,
-        metrics: Collection[str],
+        metrics: Collection[str] = (),
+        feeds: Iterable[Feed[Any]] = FEEDS.values(),
         *,
         timeout: float | None = None,
-        with_fleets: bool = True,
     ) -> Collected:
         """Return the fleets, and the samples of all collectors that have one of the metrics and are
         on.
 
-        Without a timeout, it takes the cached answers, and sends no request. Without fleets, it
-        requests nothing for them, and they are unknown.
+        It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
+        all of the fleets. Without a timeout, it takes the cached answers, and sends no request.
         """
         plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
-        feeds = list(plan.feeds)
-        if with_fleets:
-            # A dictionary keeps the order, and each feed once.
-            feeds = list(dict.fromkeys([*plan.feeds, *self._feeds_of_fleets()]))
+        names = {feed.name for feed in feeds}
+        if not self.settings.keys:
+            # Without a key, nothing but the seat of a miner is known.
+            names &= {METAGRAPH.name}
+        # A dictionary keeps the order, and each feed once.
+        wanted = dict.fromkeys(plan.feeds)
+        wanted |= dict.fromkeys(feed for feed in self.plan.feeds if feed.name in names)
         if timeout is None:
             # The chutes that failed are found in the cached reports.
-            feeds += self._feed_of_reports()
+            wanted |= dict.fromkeys(self._feed_of_reports())
         else:
             # A command, which has a timeout, reads the reports itself: the pauses between them
             # would take minutes.
-            await self.feeds.read_all(feeds, timeout)
+            await self.feeds.read_all(list(wanted), timeout)
         async with self._rendering:
-            all_states = self._states(feeds)
-            states = {feed: all_states[feed] for feed in feeds}
-            watched = sorted(self.settings.watched)
-            return await self._in_thread(partial(_collected, plan.entries, states, watched))
+            all_states = self._states(wanted)
+            states = {feed: all_states[feed] for feed in wanted}
+            return await self._in_thread(partial(self._collect, plan.entries, states))
 
-    def _feeds_of_fleets(self) -> list[Feed[Any]]:
-        """Return the feeds of the plan that fleets are joined from."""
-        names = _OF_FLEETS
-        if not self.settings.keys:
-            # Without a key, nothing but the seat of a miner is known.
-            names = frozenset({METAGRAPH.name})
-        return [feed for feed in self.plan.feeds if feed.name in names]
+    def _collect(self, entries: Sequence[Entry], states: States) -> Collected:
+        """Run collectors on the answers that are known, and join the fleets of watched miners.
+
+        A collector that fails for one miner is listed with that hotkey. Neighbours of watched
+        miners get no samples here, because none are given to the collectors.
+        """
+        joined = join(states, self.settings.watched, self._fleets)
+        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        failed: list[tuple[str, str]] = []
+        for entry in entries:
+            out = Samples()
+            for hotkey, succeeded in rendering.collect(entry, states, joined, out).items():
+                if not succeeded:
+                    failed.append((entry.collector.name, hotkey))
+            for family in out.collect():
+                for sample in family.samples:
+                    samples[sample.name].append((sample.labels, sample.value))
+        watched = sorted(self.settings.watched)
+        fleets = {hotkey: joined.fleet_with_reports(hotkey) for hotkey in watched}
+        return Collected(samples, failed, states, fleets)
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""
@@ -250,8 +257,15 @@ class Exporter:
             # Later scrapes get a later page, because this one has the answers of this moment.
             del self._pages[variant]
             states = self._states(self.plan.feeds)
-            make = partial(self._maker.make, states, variant.form, gzipped=variant.gzipped)
-            return await self._in_thread(make)
+            return await self._in_thread(partial(self._page, states, variant))
+
+    def _page(self, states: States, variant: _Variant) -> bytes:
+        return self._maker.make(
+            states,
+            join(states, self.settings.watched, self._fleets),
+            variant.form,
+            gzipped=variant.gzipped,
+        )
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -270,57 +284,3 @@ class Exporter:
 
 def _has_one_of(metrics: Collection[str], entry: Entry) -> bool:
     return any(metric.name in metrics for metric in entry.collector.metrics)
-
-
-def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str]) -> Collected:
-    """Run collectors on the answers that are known, and join the fleets of watched miners.
-
-    A collector that fails for one miner is listed with that hotkey. Neighbours of watched miners
-    get no samples here, because none are given to the collectors.
-    """
-    samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
-    failed: list[tuple[str, str]] = []
-    for entry in entries:
-        out = Samples()
-        succeeded_by_hotkey = rendering.collect(entry, states, out)
-        for hotkey, succeeded in succeeded_by_hotkey.items():
-            if not succeeded:
-                failed.append((entry.collector.name, hotkey))
-        for family in out.collect():
-            for sample in family.samples:
-                samples[sample.name].append((sample.labels, sample.value))
-    return Collected(samples, failed, states, _fleets(states, watched))
-
-
-def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
-    """Return the fleets of the watched miners by hotkey, each with what the reports tell of it."""
-    ledger = _ledger(states)
-    fleets = {}
-    for hotkey in watched:
-        fleets[hotkey] = _fleet(states, hotkey)
-        if ledger is not None:
-            failures = find_failures(ledger, hotkey, FAILURE_HOURS)
-            fleets[hotkey] = with_reports(fleets[hotkey], ledger, failures)
-    return fleets
-
-
-def _ledger(states: States) -> Ledger | None:
-    """Return the ended instances, None without a report.
-
-    The cached reports have the ended instances of all watched miners, because a reload that adds a
-    miner lets all reports be read again.
-    """
-    reports = rendering.newest_value(states, AUDIT_REPORT)
-    if reports is None:
-        return None
-    chutes = rendering.newest_value(states, CHUTES)
-    return Ledger(reports.hours, chutes or ())
-
-
-def _fleet(states: States, hotkey: str) -> Fleet:
-    """Return the fleet of a miner, joined from the known answers about it and the platform."""
-    answers = {}
-    for feed, state in states.items():
-        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM):
-            answers[feed.name] = state.snapshot.answer
-    return join_fleet(fleet_answers(answers, hotkey))

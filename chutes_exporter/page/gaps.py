@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.feeds.definitions import (
     INSTANCES,
     JOBS,
@@ -16,6 +15,7 @@ from chutes_exporter.feeds.definitions import (
     NODES,
     SERVERS,
 )
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.feeds.sanity_checks import WORDS
 from chutes_exporter.rules import instances, maintenance
 from chutes_exporter.rules.jobs import is_stuck

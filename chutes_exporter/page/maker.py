@@ -12,6 +12,7 @@ from chutes_exporter.page.telemetry import OwnLines
 if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.fleet import Joined
     from chutes_exporter.page.plan import Plan
     from chutes_exporter.page.rendering import States
     from chutes_exporter.page.telemetry import Telemetry
@@ -27,9 +28,9 @@ class PageMaker:
         self._own = OwnLines(telemetry, settings, client)
         self._compressors = {form: Compressor() for form in Format}
 
-    def make(self, states: States, form: Format, *, gzipped: bool) -> bytes:
+    def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics."""
-        lines_by_entry = self._renderer.render(states, form)
+        lines_by_entry = self._renderer.render(states, joined, form)
         # Collectors for which the page has no room have no body.
         parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
         parts.append(self._own.lines(lines_by_entry, states, form))

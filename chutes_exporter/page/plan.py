@@ -9,10 +9,10 @@ from chutes_exporter.collectors import COLLECTORS, Collector, Miners
 from chutes_exporter.config import NEEDS_MINER, ConfigError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.fleet import FEEDS, RELEVANCE_FEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.collectors.base import Part
     from chutes_exporter.config import MinersChoice, Settings
@@ -26,13 +26,17 @@ default.
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A collector of a plan, with its feeds by hotkey, those about the platform under
-    :data:`THE_PLATFORM`.
+    """A collector of a plan.
+
+    Attributes:
+        feeds: Its feeds by hotkey, those about the platform under :data:`THE_PLATFORM`.
+        feeds_of_fleets: All feeds of the fleets of which it is made.
     """
 
     collector: Collector
     miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
+    feeds_of_fleets: tuple[Feed[Any], ...] = ()
 
 
 class Plan:
@@ -55,7 +59,7 @@ class Plan:
         """
         watched = set[str]()
         for entry in self.entries:
-            if AUDIT_REPORT.name not in entry.collector.source_feeds:
+            if AUDIT_REPORT not in entry.collector.feeds:
                 continue
             # A collector with the scope "signer" exports only miners with a key, whatever the
             # choice.
@@ -147,33 +151,38 @@ def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
     collectors = [one for one in COLLECTORS if off_reason(one, settings) is None]
-    # Some collectors use reports only to choose chutes. Reports are too large to be read just for
-    # that.
-    reads_reports = any(AUDIT_REPORT.name in one.source_feeds for one in collectors)
-    needless_feeds: set[str] = set()
-    if not reads_reports:
-        needless_feeds.add(AUDIT_REPORT.name)
-    return Plan(_entry(collector, settings, needless_feeds) for collector in collectors)
+    relevance: list[Feed[Any]] = []
+    if settings.chutes == "relevant":
+        # Reports are too large to be read only to choose chutes.
+        reads_reports = any(AUDIT_REPORT in one.feeds for one in collectors)
+        relevance = [feed for feed in RELEVANCE_FEEDS if reads_reports or feed != AUDIT_REPORT]
+    return Plan(_entry(collector, settings, relevance) for collector in collectors)
 
 
-def _entry(collector: Collector, settings: Settings, needless_feeds: AbstractSet[str]) -> Entry:
+def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]]) -> Entry:
     """Return a collector with the miners that it has samples of, and with its feeds.
 
-    ``needless_feeds`` are the names of feeds that are left out.
+    ``relevance`` are the feeds that tell which chutes are exported.
     """
     miners = _miners(collector, settings)
     # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
     feeds_by_hotkey: dict[str, dict[Feed[Any], None]] = {}
+    feeds_of_fleets: list[Feed[Any]] = []
     for part in collector.parts:
-        feeds = [one for one in _readable_feeds(part, settings) if one.name not in needless_feeds]
+        feeds = [*part.all_feeds, *(relevance if part.of_chutes else [])]
         for hotkey in _hotkeys(part, settings):
             for feed in feeds:
+                # Without a key, a part has only the answers that need none.
+                if feed.endpoint.signed and not settings.keys:
+                    continue
                 of_subject = feed.of(_subject(feed, hotkey, miners))
                 wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
                 feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
-    return Entry(
-        collector, miners, {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
-    )
+            if part.of_fleet:
+                of_fleet = FEEDS.values()
+                feeds_of_fleets += [one.of(_subject(one, hotkey, miners)) for one in of_fleet]
+    by_hotkey = {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
+    return Entry(collector, miners, by_hotkey, tuple(feeds_of_fleets))
 
 
 def _miners(collector: Collector, settings: Settings) -> Miners:
@@ -201,15 +210,6 @@ def _hotkeys(part: Part, settings: Settings) -> list[str]:
         "miner": sorted(settings.watched),
     }
     return by_scope[part.scope]
-
-
-def _readable_feeds(part: Part, settings: Settings) -> list[Feed[Any]]:
-    """Return the feeds of a part, without a key only those that need none."""
-    feeds = part.all_feeds
-    if part.chooses_chutes and settings.chutes == "all":
-        # The part uses its other feeds only to choose chutes, and all are exported.
-        feeds = part.feeds
-    return [feed for feed in feeds if settings.keys or not feed.endpoint.signed]
 
 
 def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:

@@ -5,7 +5,7 @@ same.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -13,7 +13,8 @@ from chutes_exporter.collectors import Answers, neighbours
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.collectors.neighbours import Neighbours
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exposition import lines
 
 if TYPE_CHECKING:
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
 
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.feeds.fleet import Joined
     from chutes_exporter.page.end_counters import EndCounters
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry, Plan
 
     States = Mapping[Feed[Any], FeedState]
-
-T = TypeVar("T")
-
 
 _log = structlog.get_logger("page")
 
@@ -73,7 +72,7 @@ class Renderer:
         # The names of collectors that were left out last time.
         self._left_out: list[str] = []
 
-    def render(self, states: States, form: Format) -> dict[Entry, Lines]:
+    def render(self, states: States, joined: Joined, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
 
         A page that would be too large loses whole collectors. The most important ones come first,
@@ -84,7 +83,7 @@ class Renderer:
         lines_by_entry: dict[Entry, Lines] = {}
         room = self._max_series
         for entry in self._plan.entries:
-            rendered = self._lines_of(entry, states, form, room)
+            rendered = self._lines_of(entry, states, joined, form, room)
             # What does not fit stays without its body, and is made again once there is room.
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
@@ -122,7 +121,9 @@ class Renderer:
             answers = _known_answers(neighbours.FEEDS, states)
             self._neighbours = neighbours.find_neighbours(answers, watched, self._neighbours)
 
-    def _lines_of(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
+    def _lines_of(
+        self, entry: Entry, states: States, joined: Joined, form: Format, room: int
+    ) -> Lines:
         """Return the kept lines if no answer and no exported neighbour has changed, or make new
         ones.
 
@@ -136,12 +137,11 @@ class Renderer:
         if kept is not None and kept.are_current(versions, near, room):
             return kept
         samples = Samples(room)
-        succeeded = collect(entry, states, samples, near)
-        reports = newest_value(states, AUDIT_REPORT)
+        succeeded = collect(entry, states, joined, samples, near)
         # The lines are made again for each new answer, which may have ends to count.
-        if entry.collector is ENDED_INSTANCES and reports is not None:
-            chutes = newest_value(states, CHUTES)
-            self._ends.add_samples(reports, chutes or (), samples)
+        if entry.collector is ENDED_INSTANCES and joined.ledger is not None:
+            reports = joined.about(THE_PLATFORM)[AUDIT_REPORT.name].value
+            self._ends.add_samples(reports, joined.ledger, samples)
         return Lines(
             versions=versions,
             neighbours=near,
@@ -154,15 +154,19 @@ class Renderer:
 def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     """Return the version of each answer that a collector reads, 0 for a missing one."""
     versions = []
-    for feeds in entry.feeds.values():
+    for feeds in (*entry.feeds.values(), entry.feeds_of_fleets):
         for feed in feeds:
-            snapshot = states[feed].snapshot
+            snapshot = states[feed].snapshot if feed in states else None
             versions.append(0 if snapshot is None else snapshot.version)
     return tuple(versions)
 
 
 def collect(
-    entry: Entry, states: States, out: Samples, near: frozenset[str] = frozenset()
+    entry: Entry,
+    states: States,
+    joined: Joined,
+    out: Samples,
+    near: frozenset[str] = frozenset(),
 ) -> dict[str, bool]:
     """Add what a collector makes of all known answers to ``out``, and return by hotkey whether that
     succeeded.
@@ -172,24 +176,18 @@ def collect(
     succeeded = {}
     for hotkey, feeds in entry.feeds.items():
         miners = replace(entry.miners, hotkey=hotkey, neighbours=near)
-        succeeded[hotkey] = entry.collector.run(_known_answers(feeds, states), miners, out)
+        answers = _known_answers(feeds, states, joined)
+        succeeded[hotkey] = entry.collector.run(answers, miners, out)
     return succeeded
 
 
-def _known_answers(feeds: Iterable[Feed[Any]], states: States) -> Answers:
+def _known_answers(
+    feeds: Iterable[Feed[Any]], states: States, joined: Joined | None = None
+) -> Answers:
     """Return the answers of these feeds, without those that are not known."""
     answers_by_name = {}
     for feed in feeds:
         state = states.get(feed)
         if state is not None and state.snapshot is not None:
             answers_by_name[feed.name] = state.snapshot.answer
-    return Answers(answers_by_name)
-
-
-def newest_value(states: States, feed: Feed[T]) -> T | None:
-    """Return the value of a feed's newest good answer, None if there is none."""
-    state = states.get(feed)
-    if state is None or state.snapshot is None:
-        return None
-    value: T = state.snapshot.answer.value
-    return value
+    return Answers(answers_by_name, joined)

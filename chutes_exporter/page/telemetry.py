@@ -307,7 +307,7 @@ def _clock_offset(client: ChutesClient) -> float | None:
     """Return the seconds by which the local clock is ahead of the API's, None without a recent
     answer.
     """
-    offset = client.clock_offset
+    offset = client.api_clock.offset
     is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
     if offset is None or not is_recent:
         return None
@@ -330,7 +330,7 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
         for hotkey, feeds in entry.feeds.items():
             missing = {feed.name for feed in feeds if states[feed].missing}
             # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
-            if missing & collector.source_feeds:
+            if missing & {feed.name for feed in collector.feeds}:
                 is_off = True
             # Without a feed that it needs, a collector neither succeeds nor fails.
             if missing & collector.needed_feeds:

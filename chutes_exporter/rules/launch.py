@@ -213,7 +213,7 @@ def _refusal_on_any_server(
     blacklisted = is_blacklisted(seat)
     if blacklisted:
         return "blacklisted"
-    disabled = _is_disabled(chute)
+    disabled = None if chute.disabled is UNSET else bool(chute.disabled)
     if disabled:
         return "disabled"
     room = room_now(chute, instances)
@@ -233,35 +233,17 @@ def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | No
     If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
     and None if all checks let it pass.
     """
-    tee_differs = _tee_differs(chute, server)
-    if tee_differs:
+    tee_is_known = chute.tee is not None and server.tee is not None
+    if tee_is_known and chute.tee != server.tee:
         return "tee_mismatch"
     if server.in_maintenance:
         return "in_maintenance"
-    needs_more_gpus = _needs_more_gpus(chute, server)
-    if needs_more_gpus:
+    gpus = chute.node_selector.gpu_count if chute.node_selector else None
+    if gpus is not None and gpus > server.free_gpus:
         return "too_many_gpus"
-    if None in (tee_differs, server.in_maintenance, needs_more_gpus):
+    if not tee_is_known or server.in_maintenance is None or gpus is None:
         return "unknown"
     return None
-
-
-def _is_disabled(chute: Chute) -> bool | None:
-    if chute.disabled is UNSET:
-        return None
-    return bool(chute.disabled)
-
-
-def _tee_differs(chute: Chute, server: LaunchServer) -> bool | None:
-    if chute.tee is None or server.tee is None:
-        return None
-    return chute.tee != server.tee
-
-
-def _needs_more_gpus(chute: Chute, server: LaunchServer) -> bool | None:
-    if chute.node_selector is None or chute.node_selector.gpu_count is None:
-        return None
-    return chute.node_selector.gpu_count > server.free_gpus
 
 
 def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefusal:

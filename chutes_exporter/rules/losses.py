@@ -250,17 +250,6 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     return Loss(units, precision, is_last_of_chute)
 
 
-def deletion_penalty(record: ComputeRecord, now: float) -> float | None:
-    """Return the compute units that the deletion of a public, last active instance takes from the
-    score.
-
-    These are nine tenths of those since the last change of its multiplier. Its record is open since
-    then.
-    """
-    seconds = _past_day(record.started_at, now, now=now).seconds_of(record)
-    return product(1 - _PUBLIC_PENALTY, _multiplier(record), seconds)
-
-
 def loss_needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
     """Return whether the report of an hour may have a multiplier that is missing for the loss of
     an ended instance.

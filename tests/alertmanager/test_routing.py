@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,12 +82,6 @@ def alert(name: str, severity: str, **labels: str) -> dict[str, dict[str, str]]:
     }
 
 
-def severity_of(name: str) -> str:
-    """Return the severity of an alert that has one."""
-    (severity,) = (severity for found, severity in SEVERITIES if found == name)
-    return severity
-
-
 async def post(address: str, *alerts: dict[str, Any]) -> None:
     """Give alerts to an Alertmanager."""
     async with patient_client() as client:
@@ -159,18 +152,6 @@ class Receivers:
 def shortened(match: re.Match[str]) -> str:
     """Return a time of the routing without the waiting."""
     return f"{match[1]}: 1s"
-
-
-def stretched(match: re.Match[str]) -> str:
-    """Return a time of the routing so that what takes longer than 5 minutes never happens in a
-    test, and no alert is sent but those that wait for no others.
-    """
-    setting, time_of_example = match.groups()
-    if setting == "group_wait":
-        # Alerts that wait for no others have 0 seconds.
-        return "group_wait: 0s" if time_of_example == "0s" else "group_wait: 1h"
-    is_short = time_of_example in ("1m", "5m")
-    return f"{setting}: 1s" if is_short else f"{setting}: 1h"
 
 
 @contextlib.contextmanager
@@ -246,26 +227,6 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
 
-async def test_what_is_urgent_waits_for_no_other_alert(tmp_path: Path) -> None:
-    receivers = Receivers()
-    urgent = [(name, severity_of(name)) for name in AT_ONCE]
-    others = SEVERITIES - {*urgent, ("Watchdog", "none")}
-    async with served(receivers.app) as url:
-        with alertmanager(tmp_path / "alertmanager", url, stretched) as address:
-            # With `stretched`, these wait for an hour.
-            await post(address, *(alert(*one) for one in sorted(others)))
-            # A second server does not wait for the next message of a group either.
-            for server in ("a", "b"):
-                await post(address, *(alert(*one, server=server) for one in urgent))
-                for name, severity in urgent:
-                    text = f"({name} {severity} {server})"
-                    await until(lambda text=text: receivers.got(text))  # type: ignore[misc]
-    for name in AT_ONCE:
-        assert bool(receivers.rang(f"({name} ")) == (name in RINGING), name
-    for name, severity in others:
-        assert not receivers.got(f"({name} {severity} "), name
-
-
 async def test_only_what_costs_money_now_and_can_be_stopped_rings(tmp_path: Path) -> None:
     receivers = Receivers()
     heard = SEVERITIES - {("Watchdog", "none")}
@@ -284,42 +245,6 @@ async def test_only_what_costs_money_now_and_can_be_stopped_rings(tmp_path: Path
     assert critical <= ringing
     for name, severity in ringing:
         assert (severity == "critical") == (name not in AT_ONCE), name
-
-
-async def test_every_info_is_in_the_next_digest_if_it_lasts_so_long(tmp_path: Path) -> None:
-    receivers = Receivers()
-    first, *others = sorted(one for one in SEVERITIES if one[1] == "info")
-    async with served(receivers.app) as url:
-        with alertmanager(tmp_path / "alertmanager", url) as address:
-            await post(address, alert(*first))
-            await until(lambda: receivers.got(f"({first[0]} info )"))
-            # These begin just after a digest.
-            await post(address, *(alert(*one) for one in others))
-            await until(lambda: receivers.got(f"({others[-1][0]} info )"))
-    digest = receivers.messages[-1]
-    assert digest["disable_notification"]
-    assert all(f"({name} info )" in digest["text"] for name, _ in (first, *others))
-
-
-async def test_the_silence_of_the_runbook_is_for_the_gpus_of_one_server(tmp_path: Path) -> None:
-    runbook = Path(__file__).parents[2] / "docs" / "runbooks" / "fleet.md"
-    (command,) = re.findall(r"^amtool silence add .*$", runbook.read_text(), re.MULTILINE)
-    # The silence is for the first of these three alerts. The others have another server or name.
-    gone = [alert("ChutesGpusGone", "warning", server=server) for server in ("alpha", "beta")]
-    idle = alert("ChutesGpusIdle", "warning", server="alpha")
-    # Nobody listens at the address of the receivers: nothing needs to arrive.
-    with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
-        await post(address, *gone, idle)
-        local = command.replace("http://localhost:9093", f"http://{address}")
-        run(*shlex.split(local.replace("SERVER", "alpha")))
-        async with patient_client() as client:
-
-            async def silenced() -> list[dict[str, Any]]:
-                found = (await client.get(f"http://{address}/api/v2/alerts")).json()
-                return [one["labels"] for one in found if one["status"]["silencedBy"]]
-
-            await until(silenced)
-            assert await silenced() == [gone[0]["labels"]]
 
 
 DESCRIPTION = (

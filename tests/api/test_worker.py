@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api.worker import Bounded, Worker
+from chutes_exporter.api.worker import Worker
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -16,34 +14,6 @@ if TYPE_CHECKING:
 
 async def nothing() -> None:
     """Do nothing, as the last coroutine of a worker."""
-
-
-def compute(seconds: float) -> None:
-    """Keep the processor busy for some seconds."""
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
-
-
-async def test_a_worker_does_not_keep_the_loop_of_its_caller_busy() -> None:
-    worker = Worker("test")
-
-    async def busy() -> str:
-        compute(0.3)
-        return threading.current_thread().name
-
-    before = time.thread_time()
-    assert await worker.run(busy()) == "test"
-    assert time.thread_time() - before < 0.2
-    await worker.aclose(nothing())
-
-
-async def test_the_thread_of_a_worker_ends_with_it() -> None:
-    worker = Worker("test")
-    await worker.run(nothing())
-    assert "test" in {thread.name for thread in threading.enumerate()}
-    await worker.aclose(nothing())
-    assert "test" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("ended_by", ["its caller", "the worker"])
@@ -66,66 +36,6 @@ async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(ended_by: str
     assert states == ["begun", "ended"]
     with pytest.raises(asyncio.CancelledError):
         await caller
-
-
-async def test_the_end_of_a_worker_does_not_interrupt_a_coroutine_that_cleans_up() -> None:
-    worker, states = Worker("test"), list[str]()
-
-    async def slow_to_end() -> None:
-        states.append("begun")
-        try:
-            await asyncio.Event().wait()
-        finally:
-            states.append("cleans up")
-            await asyncio.sleep(0.05)
-            states.append("ended")
-
-    caller = asyncio.create_task(worker.run(slow_to_end()))
-    await until(lambda: states == ["begun"])
-    caller.cancel()
-    await until(lambda: "cleans up" in states)
-    await worker.aclose(nothing())
-    assert states == ["begun", "cleans up", "ended"]
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-
-
-class TooMuchError(Exception):
-    """The error of a bounded coroutine."""
-
-
-async def test_a_coroutine_may_wait_but_not_compute_for_long() -> None:
-    states = list[str]()
-
-    async def waiting() -> str:
-        # It waits for 0.25 seconds in total, which is more than it may compute.
-        for _ in range(5):
-            await asyncio.sleep(0.05)
-        return "result"
-
-    async def computing() -> None:
-        try:
-            while True:
-                compute(0.02)
-                await asyncio.sleep(0)
-        finally:
-            # It may still wait while it ends with the error.
-            await asyncio.sleep(0)
-            states.append("cleaned up")
-
-    assert await Bounded(waiting(), 0.2, TooMuchError()) == "result"
-    with pytest.raises(TooMuchError):
-        await Bounded(computing(), 0.1, TooMuchError())
-    assert states == ["cleaned up"]
-
-
-async def test_a_bounded_coroutine_can_be_cancelled() -> None:
-    async def bounded() -> None:
-        await Bounded(asyncio.sleep(1000), 1, TooMuchError())
-
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await bounded()
 
 
 async def test_a_generator_that_was_dropped_is_closed_before_the_worker_ends() -> None:

@@ -44,8 +44,6 @@ def recorded_block(**changes: str | None) -> Block:
 NETUID = (64).to_bytes(2, "little")
 _PALLETS = {"Number": "System", "Now": "Timestamp"}
 """The pallets of the items of the whole chain. The others are in that of the subnets."""
-_SIZES = {"Number": 4, "Incentive": 2, "Dividends": 2}
-"""The bytes of a number of these items. Those of the others have 8."""
 
 
 def _twox128(text: str) -> bytes:
@@ -56,20 +54,6 @@ def key(name: str, argument: bytes) -> str:
     """Return the key of an item, made of the hashes of its names."""
     pallet = _PALLETS.get(name, "SubtensorModule")
     return "0x" + (_twox128(pallet) + _twox128(name) + argument).hex()
-
-
-def stored(block: Block, name: str) -> list[int]:
-    """Return the numbers of an item, read without the exporter's code. A single number is a list of
-    one.
-    """
-    # The key of an item of the whole chain does not name the subnet.
-    argument = b"" if name in _PALLETS else NETUID
-    text = block.storage[key(name, argument)] or "0x"
-    data = bytes.fromhex(text.removeprefix("0x"))
-    size = _SIZES.get(name, 8)
-    # A list of 64 to 16383 numbers begins with two bytes for its length, and a number with none.
-    start = 2 if len(data) > 2 * size else 0
-    return [int.from_bytes(data[at : at + size], "little") for at in range(start, len(data), size)]
 
 
 def number(value: float, size: int) -> str:

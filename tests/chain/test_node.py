@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from chutes_exporter.feeds.definitions import CHAIN, METAGRAPH
 from chutes_exporter.feeds.sanity_checks import seats_are_others
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
-from tests.support import HOTKEY, NOON, PATIENCE, Clock, Page, data_of, patient, series
+from tests.support import NOON, PATIENCE, Clock, Page, data_of, patient, series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,38 +80,6 @@ async def test_the_page_has_every_number_of_a_recorded_block() -> None:
     assert page[UP] == 1
 
 
-async def test_a_page_needs_six_calls_of_the_node() -> None:
-    node = FakeNode()
-    await node.page()
-    assert node.calls == [
-        "chain_getBlockHash",
-        "chain_getFinalizedHead",
-        "state_getRuntimeVersion",
-        # The items of the whole subnet, and then those of its seats.
-        STORAGE,
-        STORAGE,
-        PRICE,
-    ]
-
-
-async def test_the_pay_of_the_seats_of_a_coldkey_adds_up_to_its_income() -> None:
-    page = await FakeNode().page()
-    pay_of_coldkeys: dict[str, float] = defaultdict(float)
-    for hotkey, seat in EXPECTED["seats"].items():
-        pay = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
-        pay_of_coldkeys[seat["coldkey"]] += pay
-    incomes = EXPECTED["income_by_coldkey"]
-    assert pay_of_coldkeys == pytest.approx(
-        {coldkey: income["alpha_per_day_rao"] / 1e9 for coldkey, income in incomes.items()}
-    )
-
-
-async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
-    page = await FakeNode().page(hotkeys=[HOTKEY], miners="watched")
-    with_hotkey = [dict(labels) for _, labels in data_of(page) if "hotkey" in dict(labels)]
-    assert {labels["hotkey"] for labels in with_hotkey} == {HOTKEY}
-
-
 def storage_of(**changes: str | None) -> FakeNode:
     """Return a node with other texts of some items of the subnet. None is no value."""
     return FakeNode(recorded_block(**changes))
@@ -154,23 +121,11 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         HASH,
         "MaxAllowedUids: it has 3 bytes instead of 2",
     ),
-    "no text": (storage_of(max_seats="0xzz"), HASH, "MaxAllowedUids: non-hexadecimal"),
-    "empty list": (storage_of(emission="0x"), HASH, "Emission: it has no bytes instead of 1"),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
-    "list of another form": (
-        storage_of(emission="0x03" + "00" * 7),
-        HASH,
-        "Emission: it has 8 bytes instead of 0",
-    ),
     "longer list": (
         storage_of(incentive="0x0504" + "0000" * 257),
         NUMBER,
         "Incentive: it has more values than",
-    ),
-    "neither true nor false": (
-        storage_of(registration_open="0x02"),
-        NUMBER,
-        "NetworkRegistrationAllowed: it is nei",
     ),
     "too dear": (
         storage_of(registration_cost=number(10**12, 8)),
@@ -192,12 +147,6 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         "0",
         "LastMechansimStepBlock: it is not in the day before the block",
     ),
-    "block 2^32": (
-        storage_of(block=number(2**32 - 1, 4)),
-        "4294967295",
-        "LastMechansimStepBlock: it is not in the day before the block",
-    ),
-    "no hotkey": (other_value(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (
         replying(STORAGE, another_block),
@@ -213,11 +162,6 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         replying(STORAGE, lambda _: error(-32601)),
         HASH,
         "{'code': -32601, 'message': 'no'}",
-    ),
-    "forgotten block": (
-        replying(STORAGE, lambda _: error(4003)),
-        HASH,
-        "{'code': 4003, 'message': 'no'}",
     ),
     "another form": (
         replying(STORAGE, lambda _: {"result": None}),
@@ -294,15 +238,6 @@ async def test_what_cannot_be_known_is_absent_and_the_rest_stays(
     )
 
 
-async def test_an_unknown_version_is_shown_and_changes_nothing() -> None:
-    reply = {"result": {"specVersion": 9999}}
-    node = replying("state_getRuntimeVersion", lambda _: reply)
-    page = data_of(await node.page())
-    expected = expected_page()
-    expected[series("chutes_chain_info", spec_version="9999")] = expected.pop(VERSION)
-    assert page == pytest.approx(expected)
-
-
 async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     fake = FakeNode()
     async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
@@ -321,7 +256,7 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     assert not seats_are_others(None, answer, None)
 
 
-# The block is of about noon. A "miss" is an answer that was not cached, and is good.
+# The block is of about noon.
 @pytest.mark.parametrize(
     ("own", "of_api", "is_good"), [(NOON + DAY, NOON, True), (NOON, NOON + DAY, False)]
 )
@@ -337,10 +272,6 @@ async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
             assert await exporter.feeds.read(CHAIN, PATIENCE) == is_good
 
 
-async def test_a_public_node_gets_one_request_a_second() -> None:
-    assert Node("https://entrypoint-finney.opentensor.ai", timeout=1).pause == 1
-
-
 async def test_there_is_a_pause_between_two_requests_to_a_node() -> None:
     fake = FakeNode()
     async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
@@ -349,3 +280,17 @@ async def test_there_is_a_pause_between_two_requests_to_a_node() -> None:
         await node.read()
     # A reading has six requests.
     assert time.monotonic() - started >= 5 * 0.05
+
+
+async def test_the_pay_stays_known_in_the_block_of_an_epoch() -> None:
+    at_epoch = {
+        "last_paid_epoch": number(EXPECTED["head"]["number"], 8),
+        "pending_miners": number(0, 8),
+    }
+    fake, pay = FakeNode(), []
+    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+        # Several mechanisms pay by other rules.
+        for changes in ({}, at_epoch, {"mechanisms": "0x02"}):
+            fake.block = recorded_block(**changes)
+            pay.append((await node.read()).value.alpha_per_day)
+    assert pay == [pytest.approx(PAID), pay[0], None]

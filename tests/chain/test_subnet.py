@@ -212,26 +212,3 @@ def test_a_seat_is_paid_its_share_of_the_incentive_of_what_gathers_for_miners(
         # A day has 7200 blocks.
         day = 7200 * per_block
         assert paid == pytest.approx([0.1 * day, 0.3 * day, 0.6 * day, 0])
-
-
-def test_the_pay_in_the_block_of_an_epoch_is_that_of_the_last_reading() -> None:
-    epoch = replace(STATE, last_paid_epoch=HEAD, pending_miners=0)
-    assert epoch.miners_per_block(last=4.5) == 4.5
-    # Not by other rules, and not in another block.
-    assert replace(epoch, consensus=1).miners_per_block(last=4.5) is None
-    assert STATE.miners_per_block(last=4.5) == 5
-
-
-def test_pay_is_without_what_is_withheld() -> None:
-    # A tenth and six tenths of 7200 blocks with 5 rao each.
-    assert pay(STATE, owned="b") == pytest.approx([3600, 0, 21600, 0])
-
-
-def test_nobody_is_paid_without_any_incentive() -> None:
-    assert pay(replace(STATE, incentive=(0, 0, 0))) == [0] * 4
-
-
-def test_the_part_of_the_miners_is_unknown_without_the_emission_of_the_subnet() -> None:
-    assert subnet_of(STATE, [], [], []).miners_emission_ratio == 0.5
-    for unknown in (replace(STATE, emission_per_block=0), replace(STATE, pending_miners=0)):
-        assert subnet_of(unknown, [], [], []).miners_emission_ratio is None

@@ -13,6 +13,7 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Miners, base
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.feeds.reports import Reports
 from tests.support import NOON
 
@@ -60,11 +61,13 @@ def collected(
     known = {}
     for feed, body in answers.items():
         known[feed.name] = answer(feed, body, doubted=feed in doubted)
+    joined = Joined({"": known}, frozenset(watched))
     out = base.Samples()
     # First for the platform, then for the miner.
     for hotkey in ("", ME):
         exported = Miners(frozenset(watched), miners, hotkey, chutes=chutes)
-        assert collector.run(Answers(known), exported, out) is (succeeds or not hotkey)
+        answered = Answers(known, joined)
+        assert collector.run(answered, exported, out) is (succeeds or not hotkey)
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for family in out.collect():

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS
+from chutes_exporter.collectors.fleet import COLLECTOR
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import INSTANCES
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import SERVER_STATES, TOPICS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu

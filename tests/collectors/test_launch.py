@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.collectors.launch import COLLECTOR
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 from tests.collectors.support import Samples, collected, of
 from tests.fleet import test_join, test_offers

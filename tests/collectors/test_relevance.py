@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.chutes import COLLECTOR
-from chutes_exporter.collectors.relevance import FEEDS
 from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
@@ -18,6 +17,7 @@ from chutes_exporter.feeds.definitions import (
     STATS_PER_CHUTE,
     UTILIZATION,
 )
+from chutes_exporter.feeds.fleet import RELEVANCE_FEEDS
 from tests.api.reports import INSTANCE
 from tests.collectors.support import NOON_TEXT, Samples, collected
 
@@ -168,7 +168,7 @@ def test_sums_over_all_chutes_stay_those_of_all_chutes() -> None:
 
 
 def test_without_a_key_the_public_answers_choose() -> None:
-    signed = {feed for feed in FEEDS if feed.endpoint.signed}
+    signed = {feed for feed in RELEVANCE_FEEDS if feed.endpoint.signed}
     assert signed == {CHUTES, ACTIVE_INSTANCES}
     assert not any(part.needs_key for part in UTILIZATION_COLLECTOR.parts)
     given = {feed: body for feed, body in ANSWERS.items() if feed not in signed}

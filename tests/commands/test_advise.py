@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.commands.worlds import PresentWorld
-from tests.recorded import WORLD_H, may_have_lost_race, reported_ends
+from tests.recorded import WORLD_H, may_have_lost_race, reported_ends, rows
 
 FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
 """A chute of which three instances lost their score. The start of a fourth may have lost a race."""
@@ -163,3 +163,22 @@ async def test_a_chute_that_hangs_here_is_not_launched_again(world: PresentWorld
     found = await world.found()
     assert offers_of(found)[best]["hanging_here"] == 1
     assert best not in str(found["plan"])
+
+
+async def test_the_sum_of_the_plan_is_unknown_while_more_may_be_possible(
+    world: PresentWorld,
+) -> None:
+    total = (await world.found())["plan"][-1]
+    assert (total["server"], total["units_first_day"] > 0) == ("all", True)
+    # What chutes for the 4090 pay becomes unknown.
+    for chute in rows(world.bodies["chutes"]):
+        models = chute["node_selector"]["supported_gpus"]
+        if "4090" in models and "pro_6000" not in models:
+            world.change("chutes", chute["chute_id"], public=None)
+    found = await world.found()
+    assert ("4090", "not_known") in {(row["gpu"], row["reason"]) for row in found["stay_idle"]}
+    total = found["plan"][-1]
+    assert (total["server"], total["units_first_day"], total["units_later_day"]) == (
+        *("all", None),
+        None,
+    )

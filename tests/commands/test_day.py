@@ -22,9 +22,9 @@ async def test_a_server_that_died_is_named_with_what_ended_and_has_no_idle_gpus(
         screen = await output_of(replay, "status", "--gpu.cost=pro_6000=1.5")
         found = json.loads(await output_of(replay, "status", "--json"))
         plan = await output_of(replay, "advise")
-    assert "1 server has probably died: several instances ended within minutes" in screen
+    assert "Servers that have probably died: 1. Several instances ended within minutes" in screen
     assert "which keep their score" in screen
-    assert "First see whether it answers: chutes-miner tee node-health --name balder" in screen
+    assert "First see whether they answer: chutes-miner tee node-health --name balder" in screen
     findings = {finding["kind"]: finding for finding in found["findings"]}
     (dead,) = findings["dead_servers"]["things"]
     # The starting instances on other servers, the crash loop and the probes that fail again and
@@ -40,27 +40,26 @@ async def test_the_headline_counts_the_idle_gpus_of_the_table() -> None:
     async with Replay(recorded_day(), at=21 * HOUR) as replay:
         found = json.loads(await output_of(replay, "status", "--json"))
     (miner,) = found["miners"]
-    idle = sum(counts["idle"] for counts in miner["gpus"].values())
+    idle = miner["gpus"][-1]["idle"]
     # Those of the server in maintenance cannot be used.
     (finding,) = [one for one in found["findings"] if one["kind"] == "idle_gpus"]
     assert finding["count"] < idle
-    assert f", {idle} GPUs idle." in found["verdict"]
+    assert f", idle GPUs: {idle}." in found["verdict"]
 
 
 async def test_without_measurements_it_is_said_that_nobody_knows_which_server_comes_back() -> None:
     async with Replay(recorded_day(), at=20 * HOUR) as replay:
         replay.faults["tee_measurements"] = Fault(status=503)
         found = json.loads(await output_of(replay, "status", "--json"))
-        screen = await output_of(replay, "status", "--maintenance")
     findings = {finding["kind"]: finding for finding in found["findings"]}
     undecided = findings["undecided_upgrades"]
     assert (undecided["things"], undecided["needs_action"]) == (["freya (1.4.0)"], True)
     assert "ends in 10 hours" in undecided["problem"]
-    assert "Whether it can come back is not known" in undecided["problem"]
+    assert "not known whether they can come back" in undecided["problem"]
     # It would not come back.
-    assert "Ask the operators of Chutes before you boot it" in findings["maintenance"]["advice"]
-    # This screen does not advise to look at itself.
-    assert "chutes-exporter status --maintenance" not in screen
+    assert "maintenance" not in findings
+    advice = findings["undecided_maintenance"]["advice"]
+    assert "Ask the operators of Chutes before you boot them" in advice
 
 
 def blacklisted(seats: Any) -> Any:
@@ -76,5 +75,5 @@ async def test_a_blacklisted_miner_is_not_told_to_launch() -> None:
         replay.edits["metagraph"] = blacklisted
         screen = await output_of(replay, "status")
     assert "The miner is blacklisted." in screen
-    assert "Stop it, because it cannot earn" in screen
+    assert "Stop them, because they cannot earn" in screen
     assert "launch another" not in screen

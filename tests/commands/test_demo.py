@@ -7,9 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chutes_exporter.cli import cli, main
+from chutes_exporter.cli import cli
 from chutes_exporter.config import Address
-from chutes_exporter.demo import day
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.support import (
     HOTKEY,
@@ -98,35 +97,6 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
     reason = f"{flag}: cannot listen on {address}: Address already in use. Choose another address"
     assert result.stderr.endswith(f"Error: {reason}\n")
     assert result.returncode == 2
-
-
-@pytest.mark.parametrize(
-    ("flag", "reason"),
-    [
-        ("--from=24:01", "'24:01' is no time of the day: write for example 06:00"),
-        ("--speed=0", "0.0 is not in the range 0<x<=600"),
-        ("--miner=rich", "'rich' is not one of 'troubled', 'healthy'"),
-        ("--demo.fault=scores", "'scores' is invalid: write for example scores=status:503"),
-    ],
-)
-def test_a_wrong_choice_is_refused_with_its_flag(flag: str, reason: str) -> None:
-    result = run("demo", flag)
-    assert f"Error: Invalid value for '{flag.partition('=')[0]}': {reason}" in result.stderr
-    assert result.returncode == 2
-
-
-def test_a_damaged_recording_is_refused_without_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "day.tar.xz"
-    path.write_bytes(b"")
-    monkeypatch.setattr(day, "RECORDING", path)
-    with pytest.raises(SystemExit) as ended:
-        main(["demo", *LISTEN, *ANY_PORT])
-    assert ended.value.code == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith(f"Error: {path} is damaged")
-    assert "Traceback" not in errors
 
 
 def test_the_demo_listens_on_this_machine_only() -> None:

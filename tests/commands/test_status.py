@@ -62,9 +62,9 @@ async def test_the_price_of_a_server_comes_before_that_of_its_model(replay: Repl
     prices = ("--gpu.cost=pro_6000=7", "--gpu.cost=h200=3", "--gpu.cost=b300=4")
     own = ("--gpu.cost=4090=1", "--server.cost=balder=2", "--server.cost=gone=9")
     _, found, findings = await report(replay, *prices, *own, **MINE)
-    (miner,) = found["miners"]
-    assert miner["cost_usd_per_hour"] == 18 * 7 + 4 * 2 + 10 * 3 + 4 * 4 + 2 * 1
-    assert miner["idle_cost_usd_per_hour"] == 7 + 3 * 2 + 2 * 3 + 4 * 4
+    *_, everything = found["miners"][0]["gpus"]
+    assert everything["cost_usd_per_hour"] == 18 * 7 + 4 * 2 + 10 * 3 + 4 * 4 + 2 * 1
+    assert everything["idle_cost_usd_per_hour"] == 7 + 3 * 2 + 2 * 3 + 4 * 4
     assert findings["dead_servers"]["cost_usd_per_hour"] == 3 * 2
     assert found["servers_not_found"] == ["gone"]
 
@@ -72,18 +72,20 @@ async def test_the_price_of_a_server_comes_before_that_of_its_model(replay: Repl
 async def test_a_model_without_a_cost_is_named_and_leaves_the_sum_unknown(replay: Replay) -> None:
     _, found, findings = await report(replay, "--gpu.cost=h200=3", **MINE)
     (miner,) = found["miners"]
-    assert miner["models_without_cost"] == ["4090", "b300", "pro_6000"]
-    assert miner["cost_usd_per_hour"] is miner["idle_cost_usd_per_hour"] is None
+    priced = [row["gpu"] for row in miner["gpus"] if row["cost_usd_per_hour"] is not None]
+    assert priced == ["h200"]
     assert findings["dead_servers"]["cost_usd_per_hour"] is None
+    _, output = await status(replay, "--gpu.cost=h200=3", **MINE)
+    assert "The cost of b300 is unknown: add --gpu.cost b300=USD_PER_HOUR." in output
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(body=b'{"awaiting_replacement": []}'), ", and waits for no instance any more"),
+        (Fault(body=b'{"awaiting_replacement": []}'), " It waits for replacements of: none."),
         (
             Fault(body=b'{"awaiting_replacement": [{"chute_id": "c"}]}'),
-            ", until 1 instance has a replacement (chutes c)",
+            " It waits for replacements of: c.",
         ),
         (Fault(status=503), ""),
     ],
@@ -95,7 +97,7 @@ async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
     replay.faults["server_maintenance"] = fault
     code, output = await status(replay, **MINE)
     assert code == 1
-    assert f" balder: pending{words}. " in output
+    assert f"nothing runs there: at most 3 hours.{words} " in output
     assert ("? server_maintenance of balder: 503" in output) == (not words)
 
 

@@ -38,11 +38,6 @@ class PresentWorld:
         assert not errors
         return code, output
 
-    async def text(self, *arguments: str) -> str:
-        """Return what the command writes, with single blanks."""
-        _, output = await self.run(*arguments)
-        return " ".join(output.split())
-
     async def found(self, *arguments: str) -> dict[str, Any]:
         """Return the advice to the miner as JSON, with what is not known."""
         _, output = await self.run("--json", *arguments)

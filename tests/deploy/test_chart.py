@@ -106,7 +106,7 @@ def pod(values: Object) -> tuple[Object, Object]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_generated_files_are_committed(name: str) -> None:
-    assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make deploy`"
+    assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make generate`"
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -127,21 +127,6 @@ def test_every_object_is_valid_by_the_schemas_of_its_kind(setup: str) -> None:
             kubernetes_validate.validate(found, "1.33", strict=True)
 
 
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"hotkey": HOTKEY}, "hotkey"),
-        ({"hotkeys": ["5F"]}, "hotkeys"),
-        ({"chainUrl": "node.example"}, "chainUrl"),
-        ({"scrape": "annotation"}, "scrape"),
-        ({"networkPolicy": {"namespaces": []}}, "namespaces"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_its_name(values: Object, named: str) -> None:
-    with pytest.raises(helm_python.HelmValuesError, match=named):
-        render(values)
-
-
 def test_the_whole_subnet_is_never_watched_by_accident() -> None:
     other = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}
     for values in ({}, {"extraEnv": [other]}):
@@ -152,16 +137,6 @@ def test_the_whole_subnet_is_never_watched_by_accident() -> None:
     render({"existingSecret": "", "extraArgs": ["--hotkey-file=/keys/miner"]})
     for name in ("CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_HOTKEY_FILE", "HOTKEY", "MINER_SS58"):
         render({"existingSecret": "", "extraEnv": [{"name": name, "value": HOTKEY}]})
-
-
-def test_helm_test_runs_check_with_the_settings_of_the_exporter() -> None:
-    job = only("annotations", "Job")
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["args"] == ["check"]
-    assert container["env"] == pod({})[1]["env"]
-    # Its pod has no labels, so the Service does not lead to it.
-    assert "metadata" not in job["spec"]["template"]
 
 
 @pytest.mark.parametrize("setup", ["annotations", "operator", "subnet"])
@@ -209,18 +184,6 @@ def test_the_parts_find_each_other(setup: str) -> None:
         assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
         probes = pod({"probes": {"protocol": "TCP"}})[1]
         assert probes[probe]["tcpSocket"] == {"port": "metrics"}
-
-
-def test_the_network_policy_allows_only_dns_and_the_api_out_and_only_monitoring_in() -> None:
-    policy = only("annotations", "NetworkPolicy")["spec"]
-    labels = {"kubernetes.io/metadata.name": "monitoring"}
-    monitoring = {"namespaceSelector": {"matchLabels": labels}}
-    dns = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
-    https = [{"protocol": "TCP", "port": 443}]
-    metrics = [{"protocol": "TCP", "port": 10064}]
-    assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["egress"] == [{"ports": dns}, {"ports": https}]
-    assert policy["ingress"] == [{"from": [monitoring], "ports": metrics}]
 
 
 def test_the_key_comes_from_the_secret_and_the_subnet_has_none() -> None:
@@ -285,13 +248,6 @@ def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:
     assert len({config["metadata"]["name"] for config in configs}) == len(configs)
 
 
-def test_the_subnet_can_stand_beside_a_miner() -> None:
-    def names(example: str) -> set[tuple[str, str]]:
-        return {(found["kind"], found["metadata"]["name"]) for found in built(example)}
-
-    assert names("operator").isdisjoint(names("subnet"))
-
-
 def test_everything_that_can_be_set_reaches_an_object() -> None:
     def texts_and_numbers(value: Any) -> set[Any]:
         """Return the values at any depth of objects and lists."""
@@ -308,41 +264,3 @@ def test_everything_that_can_be_set_reaches_an_object() -> None:
     assert texts_and_numbers(values) - in_objects == set()
     assert "registry.example/chutes-exporter:1.2.3" in in_objects
     assert only("everything", "Secret")["metadata"]["name"] == "true-web"
-
-
-def test_parts_can_be_switched_off() -> None:
-    parts = render({"networkPolicy": {"enabled": False}, "dashboards": {"enabled": False}})
-    assert parts.keys() == {"check.yaml", "deployment.yaml", "service.yaml", "NOTES.txt"}
-
-
-@pytest.mark.parametrize(
-    ("release", "name"), [("mine", "mine-chutes-exporter"), ("a" * 53, f"{'a' * 53}-chutes-ex")]
-)
-def test_objects_have_the_name_of_the_release(release: str, name: str) -> None:
-    # Kubernetes allows 63 characters, so the second name is cut.
-    texts = render(release=release)
-    assert yaml.safe_load(texts["deployment.yaml"])["metadata"]["name"] == name
-    assert f"exec deployment/{name} -- chutes-exporter check" in texts["NOTES.txt"]
-
-
-def test_the_values_for_two_prometheus_are_valid_and_tell_them_apart() -> None:
-    path = ROOT / "deploy" / "replicas" / "kube-prometheus-stack-values.yaml"
-    spec = yaml.safe_load(path.read_text())["prometheus"]["prometheusSpec"]
-    # The chart copies these fields.
-    prometheus = {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "Prometheus",
-        "metadata": {"name": "kube-prometheus-stack-prometheus"},
-        "spec": spec,
-    }
-    jsonschema.validate(prometheus, OPERATOR["Prometheus"])
-    # The schema would find a name of a field that does not exist.
-    wrong = {**prometheus, "spec": {**spec, "replicaLabel": "replica"}}
-    with pytest.raises(jsonschema.ValidationError, match="replicaLabel"):
-        jsonschema.validate(wrong, OPERATOR["Prometheus"])
-    assert spec["replicas"] == 2
-    compose = yaml.safe_load((path.parent / "prometheus.yml").read_text())
-    (dropped,) = compose["alerting"]["alert_relabel_configs"]
-    assert spec["replicaExternalLabelName"] == dropped["regex"]
-    labels = compose["global"]["external_labels"]
-    assert spec["externalLabels"] | {"replica": labels["replica"]} == labels

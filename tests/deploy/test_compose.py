@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.support import ROOT
 
@@ -70,19 +69,3 @@ def test_services_are_pinned_restricted_and_on_this_machine_only() -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}, name
-
-
-def test_grafana_finds_the_dashboards_and_prometheus() -> None:
-    services = services_of("demo")
-    mounted = {
-        volume["target"]: Path(volume["source"]) for volume in services["grafana"]["volumes"]
-    }
-    (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/chutes.yml").read_text())[
-        "providers"
-    ]
-    assert mounted[provider["options"]["path"]].samefile(ROOT / "grafana" / "dashboards")
-    (source,) = yaml.safe_load(
-        (ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text()
-    )["datasources"]
-    assert source["url"].removeprefix("$") in services["grafana"]["environment"]
-    assert services["grafana"]["depends_on"]["prometheus"]["condition"] == "service_healthy"

@@ -70,16 +70,6 @@ def test_a_tag_that_differs_from_a_version_and_a_version_without_notes_are_refus
     assert not (tmp_path / "dist").exists()
 
 
-def test_the_notes_are_the_section_of_the_version_with_lines_joined_and_links_to_the_tag(
-    built: Path,
-) -> None:
-    assert (built / "notes.md").read_text() == (
-        "A long sentence that goes over two lines.\n\n"
-        f"- Read [the list]({REPOSITORY}/blob/v{VERSION}/docs/metrics.md) and [the "
-        "site](https://example.org).\n"
-    )
-
-
 def test_the_release_attests_attaches_and_sums_every_file(built: Path) -> None:
     names = {
         f"chutes-exporter-{VERSION}.tgz",
@@ -148,24 +138,6 @@ def test_a_dashboard_for_grafana_com_asks_for_its_data_source(uid: str, built: P
     assert (built / "grafana" / "pictures" / f"{uid}-sick.png").exists()
 
 
-def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywhere(
-    built: Path, tmp_path: Path
-) -> None:
-    name = f"chutes-exporter-{VERSION}.cdx.json"
-    text = (built / "sbom" / name).read_bytes()
-    lock = (ROOT / "requirements.lock").read_text()
-    locked = set(re.findall(r"^([\w.-]+)==(\S+) ", lock, re.MULTILINE))
-    listed = set()
-    for component in json.loads(text)["components"]:
-        package = component["name"].replace("_", "-").lower()
-        listed.add((package, component["version"]))
-    assert listed == locked | {("chutes-exporter", VERSION)}
-    # No package has an address on the machine that made the list.
-    assert b"file:" not in text
-    release.bill_of_materials(tmp_path / "again", VERSION)
-    assert (tmp_path / "again" / name).read_bytes() == text
-
-
 def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
         names = archive.namelist()
@@ -183,20 +155,6 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
         assert "node_modules" not in name
         assert "__pycache__" not in name
         assert not name.startswith(".cache")
-
-
-def test_the_links_of_the_page_on_pypi_lead_to_files_that_exist(built: Path) -> None:
-    with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        metadata = archive.read(name).decode()
-    (home,) = re.findall(
-        r"^Project-URL: Homepage, https://github\.com/(\S+)$", metadata, re.MULTILINE
-    )
-    roots = rf"https://(?:raw\.githubusercontent|github)\.com/{home}/(?:blob/)?(?:main|v{VERSION})/"
-    found = re.findall(rf"{roots}([^)\s#]+)", metadata)
-    # All relative links of the README are among them, beside those of the project.
-    assert len(found) > len(re.findall(r"\]\((?!https?:|#)", (ROOT / "README.md").read_text())) > 0
-    assert [path for path in found if not (ROOT / path).exists()] == []
 
 
 def test_the_demo_starts_from_the_wheel(built: Path, tmp_path: Path) -> None:

@@ -86,22 +86,6 @@ def test_both_exporters_have_the_key_and_both_prometheus_scrape_both(
     assert stores == [{"prometheus"}, {"prometheus-2"}]
 
 
-def test_grafana_has_both_prometheus(project: dict[str, Any], tmp_path: Path) -> None:
-    folder = "/etc/grafana/provisioning/datasources"
-    example = str(tmp_path / "replicas" / "datasources")
-    assert mounts(project["services"]["grafana"], folder) == {example}
-    sources = read(REPLICAS / "datasources" / "prometheus.yml")["datasources"]
-    (one,) = read(ROOT / "grafana" / "provisioning" / "datasources" / "prometheus.yml")[
-        "datasources"
-    ]
-    urls = []
-    for source in sources:
-        urls.append(source["url"])
-        assert {**source, "name": "", "url": ""} == {**one, "name": "", "url": ""}
-    assert urls == ["http://prometheus:9090", "http://prometheus-2:9090"]
-    assert len({source["name"] for source in sources}) == 2
-
-
 def test_each_prometheus_differs_from_a_single_one_only_by_the_label_of_the_replica() -> None:
     example = read(REPLICAS / "prometheus.yml")
     assert example["global"]["external_labels"].pop("replica") == "${REPLICA}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -110,15 +109,3 @@ def test_an_address_that_somebody_has_is_refused_though_it_answers(
     assert str(error.value).endswith(advice)
     assert ("systemctl" in str(error.value)) == (name != "exporter")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stack_that_loses_a_program_ends(tmp_path: Path) -> None:
-    with stack(tmp_path) as (process, addresses):
-        assert process.stdout is not None
-        assert addresses[0] in process.stdout.readline()
-        # The last flag of Prometheus is its own address.
-        found = subprocess.run(
-            ["pgrep", "-f", f"=http://{addresses[1]}$"], capture_output=True, text=True, check=True
-        )
-        os.kill(int(found.stdout), signal.SIGKILL)
-        assert process.wait(timeout=PATIENCE) == 1

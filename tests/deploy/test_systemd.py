@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from tests.support import ROOT
-from tests.test_cli import COMMAND, run
+from tests.test_cli import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,12 +57,3 @@ def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     names = [line.split(":")[0] for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
     assert user in names
-
-
-def test_the_environment_file_sets_a_local_address_and_names_real_settings() -> None:
-    text = (UNITS / "environment").read_text()
-    settings = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert settings == ["CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:10064"]
-    text_of_help = run("serve", "--help").stdout
-    for name in re.findall(r"^#?([A-Z][A-Z0-9_]+)=", text, re.MULTILINE):
-        assert name in text_of_help or name == "MINER_SS58", name

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -241,12 +239,6 @@ async def test_a_feed_is_down_once_a_request_takes_longer_than_its_last_answer_i
     assert (await slow, feeds.state.up, feeds.state.last_failure) == (2, True, None)
 
 
-async def test_a_feed_that_nobody_reads_any_more_is_neither_up_nor_down(feeds: Cache) -> None:
-    await feeds.ask()
-    feeds.time.now += FEED.max_age
-    assert (feeds.state.up, feeds.state.failures) == (None, 0)
-
-
 async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache) -> None:
     feeds.open.clear()
     await feeds.ask(timeout=0.01)
@@ -267,18 +259,6 @@ async def test_of_the_feeds_that_nobody_wants_only_evidence_is_read(feeds: Cache
     feeds.keep_only([replace(FEED, evidence=(evidence,))])
     assert [await feeds.ask(feed=feed) for feed in (FEED, evidence, other)] == [1, 2, None]
     assert feeds.states().keys() == {FEED, evidence}
-
-
-async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(
-    feeds: Cache,
-) -> None:
-    await feeds.ask()
-    answer = weakref.ref(feeds.peek(FEED).answer)  # type: ignore[union-attr] # it succeeds
-    assert answer() is not None
-    feeds.time.now += FEED.max_age
-    feeds.states()
-    gc.collect()
-    assert answer() is None
 
 
 async def test_closing_cancels_requests_in_flight(feeds: Cache) -> None:

@@ -134,13 +134,6 @@ async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(
     assert (api.asked, reports.hours[0].end) == ([OLD["path"]], NOON - HOUR)
 
 
-async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
-    later = entry(4, 11, created_at="2026-11-24T11:09:04")
-    api = Api(later, OLD)
-    await read(api)
-    assert api.asked == [later["path"]]
-
-
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
     with pytest.raises(UndecodableError):
         await read(Api(FUTURE))
@@ -246,18 +239,6 @@ async def test_a_report_that_is_late_does_not_slow_the_older_ones() -> None:
         reports = (await reader.read()).value
     assert api.listed == 2
     assert reports.hours[0].end == NOON
-
-
-async def test_a_record_that_cannot_be_read_leaves_its_hour_not_whole() -> None:
-    older = entry(10, 10)
-    api = Api(OLD, older)
-    api.texts = {older["path"]: body([INSTANCE, {}])}
-    async with reading(api) as (reader, _):
-        await reader.read()
-        answer = await reader.read()
-    assert [report.whole for report in answer.value.hours] == [True, False]
-    assert (answer.rejected, answer.whole) == (1, False)
-    assert "missing required field" in answer.first_error
 
 
 @pytest.mark.parametrize("ahead", [0, -1800, -86400, 86400])

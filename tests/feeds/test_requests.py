@@ -52,13 +52,3 @@ async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(replay: Replay)
     replay.faults["scores"] = Fault(status=404)
     page = await scrape(watching(replay.url))
     assert page[series("chutes_feed_up", feed="scores")] == 0
-
-
-async def test_a_collector_without_answers_has_no_series_to_leave_out(
-    replay: Replay,
-) -> None:
-    replay.faults["scores"] = Fault(status=404)
-    # No series may be exported, so each collector that has some is left out.
-    page = await scrape(watching(replay.url, max_series=0))
-    assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
-    assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1

@@ -7,8 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
 from chutes_exporter.duration import DAY
+from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner

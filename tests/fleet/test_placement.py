@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space, best_placement
 from tests.collectors.support import answer
@@ -78,7 +78,12 @@ def answers_at(hour: int) -> FleetAnswers:
     return replace(fleet_answers(known, hotkey), at=day.first + hour * HOUR)
 
 
-@pytest.mark.parametrize("recorded", [*WORLDS, *range(25)], ids=str)
+def name_of(recorded: Miner | int) -> str:
+    """Return the name of a world, or an hour of the day."""
+    return f"{recorded}:00" if isinstance(recorded, int) else recorded.directory.name
+
+
+@pytest.mark.parametrize("recorded", [*WORLDS, *range(25)], ids=name_of)
 def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | int) -> None:
     if isinstance(recorded, int):
         fleet = join_fleet(answers_at(recorded))

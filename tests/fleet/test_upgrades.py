@@ -10,7 +10,13 @@ import pytest
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.model import Server, Window
-from chutes_exporter.fleet.upgrades import UpgradePlan, find_waiting, lost_by_reboot, plan_upgrades
+from chutes_exporter.fleet.upgrades import (
+    Upgrade,
+    UpgradePlan,
+    find_waiting,
+    lost_by_reboot,
+    plan_upgrades,
+)
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
 
 NOW = 1_800_000_000.0
@@ -48,7 +54,12 @@ def plan(*servers: Server, window: Window | None = OPEN, **changes: Any) -> Upgr
 
 def names(found: UpgradePlan) -> str:
     """Return the ids of the servers to upgrade, in their order."""
-    return " ".join(one.server.server_id for one in found.upgrades or ())
+    return " ".join(one.server.server_id for one in ordered(found))
+
+
+def ordered(found: UpgradePlan) -> list[Upgrade]:
+    """Return the servers to upgrade, in their order."""
+    return sorted((one for one in found.servers if one.place), key=lambda one: one.place or 0)
 
 
 def test_the_fewest_last_instances_come_first_and_then_the_most_idle_gpus() -> None:
@@ -63,7 +74,7 @@ def test_the_fewest_last_instances_come_first_and_then_the_most_idle_gpus() -> N
     for order in itertools.permutations(servers):
         found = plan(*order)
         assert names(found) == "d e c b a"
-        assert [one.place for one in found.upgrades or ()] == [1, 2, 3, 4, 5]
+        assert [one.place for one in ordered(found)] == [1, 2, 3, 4, 5]
 
 
 def test_a_server_that_holds_a_slot_or_has_the_target_version_does_not_wait() -> None:
@@ -79,8 +90,7 @@ def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
     # Upgrades take 4 hours. In the only slot, the 3 servers that are being upgraded now need all 12
     # hours of the window, so each server in the order is late.
     found = plan(waits("a"), waits("b", measured="not_measured"), used_slots=3)
-    assert found.waiting is not None
-    assert [server.server_id for server in found.waiting.unmeasured or ()] == ["b"]
+    assert [one.server.server_id for one in found.servers if one.place is None] == ["b"]
     assert (names(found), found.late) == ("a", 1)
     # A server of which no answer decides whether it comes back stays in the order.
     assert names(plan(waits("a", measured="undecided"))) == "a"
@@ -90,9 +100,9 @@ def test_each_upgrade_takes_4_hours_in_the_slots_and_so_do_those_that_hold_one()
     # In the first 4 hours, one of the 2 slots is still taken.
     servers = [waits(name) for name in "abcd"]
     found = plan(*servers, slots=2, used_slots=1, ends_at=NOW + 8 * HOUR)
-    hours = [((one.done_at or 0) - NOW) / HOUR for one in found.upgrades or ()]
+    hours = [((one.done_at or 0) - NOW) / HOUR for one in ordered(found)]
     assert hours == [4, 8, 8, 12]
-    assert [one.is_late for one in found.upgrades or ()] == [False, False, False, True]
+    assert [one.is_late for one in ordered(found)] == [False, False, False, True]
     assert (found.late, found.last_done_at, found.free_slots) == (1, NOW + 12 * HOUR, 1)
 
 
@@ -129,7 +139,7 @@ def test_an_announced_window_begins_later() -> None:
 def test_of_an_unknown_window_only_that_is_said(window: Window | None) -> None:
     found = plan(waits("a"), window=window)
     assert found.unknown == ("whether a maintenance window is open or announced",)
-    assert (found.phase, found.upgrades) == (None, None)
+    assert (found.phase, names(found)) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ def test_without_a_window_nothing_is_planned_and_nothing_unknown(
     window: Window, phase: str
 ) -> None:
     found = plan(waits("a"), window=window)
-    assert (found.phase, found.upgrades, found.unknown) == (phase, None, ())
+    assert (found.phase, names(found), found.unknown) == (phase, "", ())
 
 
 def test_of_an_open_window_the_start_does_not_matter() -> None:
@@ -184,7 +194,7 @@ def test_of_an_open_window_the_start_does_not_matter() -> None:
 def test_what_is_unknown_of_one_server_leaves_no_order(server: Server, reason: str) -> None:
     found = plan(waits("a"), server)
     assert found.unknown == (reason,)
-    assert found.upgrades is None
+    assert names(found) == ""
 
 
 @pytest.mark.parametrize(
@@ -245,3 +255,49 @@ def test_what_a_reboot_loses_is_unknown_while_the_instance_of_a_gpu_is() -> None
 
 def test_a_reboot_of_a_server_without_instances_loses_nothing() -> None:
     assert lost_by_reboot(make_server("s1", *make_gpus("idle", 2)), NOW) == 0
+
+
+DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
+
+
+@pytest.mark.parametrize(
+    ("step", "server", "window"),
+    [
+        ("nothing", make_server("s"), OPEN),
+        ("nothing", waits("s"), Window(is_open=False, exists=False)),
+        ("nothing", waits("s"), replace(OPEN, is_open=False, ends_at=NOW - 1)),
+        ("wait", waits("s"), ANNOUNCED),
+        ("wait", waits("s"), replace(OPEN, used_slots=1)),
+        ("request now", waits("s"), OPEN),
+        ("do not reboot until", waits("s", holds_slot=True, maintenance="pending"), OPEN),
+        (
+            "do not reboot until",
+            make_server("s", needs_upgrade=True, instances=(make_instance(),), **DOWN),
+            OPEN,
+        ),
+        ("do not reboot until", make_server("s", *make_gpus(None, 2), **DOWN), OPEN),
+        ("do not reboot until", waits("s", boots=False), OPEN),
+        ("boot", waits("s", idle=2, **DOWN), OPEN),
+        ("boot", waits("s", idle=2, **DOWN), None),
+        ("cannot come back", waits("s", measured="not_measured"), OPEN),
+        ("cannot come back", waits("s", measured="not_measured"), ANNOUNCED),
+        ("cannot come back", waits("s", measured="not_measured", **DOWN), None),
+        ("cannot come back", waits("s", measured="not_measured", boots=False), None),
+        ("not known", waits("s", measured=None, **DOWN), OPEN),
+        ("not known", waits("s", measured="undecided"), OPEN),
+        ("not known", waits("s", holds_slot=None, maintenance=None), OPEN),
+        ("not known", make_server("s", holds_slot=None, maintenance=None), None),
+        ("not known", make_server("s", needs_upgrade=None), OPEN),
+        ("not known", waits("s"), None),
+        ("not known", waits("s"), replace(OPEN, used_slots=None)),
+        ("not known", waits("s", is_whole=False), OPEN),
+    ],
+)
+def test_each_server_has_one_step(step: str, server: Server, window: Window | None) -> None:
+    (found,) = plan(server, window=window).servers
+    assert found.step == step
+    assert found.reason
+
+
+def test_a_server_without_tee_has_no_step() -> None:
+    assert plan(make_server("s", tee=False)).servers == ()

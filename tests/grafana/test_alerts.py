@@ -36,10 +36,6 @@ def test_each_alert_has_a_first_step_that_its_own_text_names_too() -> None:
             assert command in texts[name], (name, command)
 
 
-def test_each_alert_with_a_first_step_links_to_a_board() -> None:
-    assert alerts.BOARDS.keys() == alerts.FIRST.keys()
-
-
 def metrics(exporter: Exporter, states: States, without: str = "") -> set[str]:
     """Return the names of the metrics that collectors make of the answers in ``states``, but for
     the answer of one feed.
@@ -95,8 +91,3 @@ async def test_a_metric_of_the_fleet_needs_the_feeds_without_which_it_is_absent(
 def test_an_alert_needs_the_feeds_without_which_it_cannot_fire(alert: str, feeds: set[str]) -> None:
     assert alerts.NEEDED[alert] == feeds
     assert all(alert in alerts.blinded()[feed] for feed in feeds)
-
-
-def test_alerts_about_the_exporter_itself_need_no_feed() -> None:
-    about_exporter = {name for name, board in alerts.BOARDS.items() if board == "chutes-exporter"}
-    assert not about_exporter & alerts.NEEDED.keys()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,12 @@ from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
 from deploy.reference import ALL_METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
-from grafana.alerts import BOARDS as BOARD_OF_ALERT
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
-from grafana.parts import BOARD_ORDER, NO_RULES, RUNBOOK, dashboard_json
-from grafana.parts import RULES as RULES_LOADED
+from grafana.parts import BOARD_ORDER, dashboard_json
 from tests.day import GROUPS
 from tests.grafana.display import PANELS, committed, run_script
-from tests.grafana.promql import calls, implicit_joins, metrics, selectors
+from tests.grafana.promql import implicit_joins, metrics, selectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +39,6 @@ RULES = {
     for rule in group["rules"]
 }
 RECORDED = {name for name, rule in RULES.items() if "record" in rule}
-FIELD = "${__data.fields."
 
 
 def each_query() -> Iterator[tuple[str, str]]:
@@ -65,7 +61,7 @@ def each_query() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_the_committed_dashboards_are_those_that_the_code_makes(board: Board) -> None:
     assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == dashboard_json(board).encode(), (
-        "run `make boards`"
+        "run `make generate`"
     )
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys() == BOARD_ORDER.keys()
 
@@ -99,20 +95,6 @@ def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
     } == {}
 
 
-def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
-    for board in BOARDS:
-        dashboard = ALL[board.uid]
-        variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
-        # `allValue` is the regular expression of "All". Without it, "All" chooses the listed
-        # hotkeys, and only watched ones are listed.
-        assert "allValue" not in variables.get("hotkey", {})
-        # Only the queries of other variables use `cluster`.
-        used = set(re.findall(r"\$(\w+)", json.dumps(dashboard["panels"])))
-        assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, (
-            board.uid
-        )
-
-
 def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() -> None:
     for where, query in each_query():
         # These two boards also show miners and exporters that are not chosen.
@@ -134,26 +116,6 @@ def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() ->
             of_miner = name.startswith("chutes_miner") and "hotkey" in CATALOGUE[name].labels
             if about_miners and (of_miner or name.startswith("hotkey:")):
                 assert chosen["hotkey"] == "($hotkey)", place
-
-
-def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
-    for where, query in each_query():
-        rates = [text for name, text in calls(query) if name in ("rate", "increase")]
-        counters = {
-            name
-            for name in metrics(query)
-            if name.endswith(("_total", "_bucket", "_sum", "_count"))
-        }
-        assert counters == {name for text in rates for name in metrics(text)}, where
-
-
-def test_a_stat_that_needs_the_rules_says_whether_they_are_loaded() -> None:
-    for uid, panel in PANELS:
-        if panel["type"] == "stat":
-            queries = [target["expr"] for target in panel["targets"]]
-            # The recording that is there whenever the rules are loaded says so by itself.
-            recorded = set[str]().union(*map(metrics, queries)) & RECORDED - {RULES_LOADED}
-            assert (NO_RULES in queries) == bool(recorded), (uid, panel["title"])
 
 
 def test_series_meet_on_labels_that_are_named() -> None:
@@ -179,42 +141,6 @@ def test_every_metric_exists_and_everything_recorded_is_read() -> None:
     # Texts ask for metrics, too.
     asked = set(re.findall(r"\bchutes_\w+(?=[{)\[])", texts))
     assert asked - known == set()
-
-
-def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
-    for uid, dashboard in ALL.items():
-        own = {variable["name"] for variable in dashboard["templating"]["list"]}
-        assert [link["url"] for link in dashboard["links"]] == [
-            f"/d/{name}" for name in BOARD_ORDER
-        ]
-        # A dot marks the link to the board itself.
-        assert [link["url"] for link in dashboard["links"] if link["title"].startswith("●")] == [
-            f"/d/{uid}"
-        ]
-        assert all(
-            link["includeVars"] and link["keepTime"] and link["type"] == "link"
-            for link in dashboard["links"]
-        )
-        urls = set(re.findall(r'"url": "([^"]+)"', json.dumps(dashboard["panels"])))
-        assert urls
-        for url in urls:
-            # A runbook: that of the alert in the cell, or that of the alert about failing feeds.
-            if url.startswith("https://"):
-                assert url in (RUNBOOK, RUNBOOK.replace("${__value.raw}", "ChutesFeedFailing"))
-                continue
-            path, _, query = url.partition("?")
-            target = path.removeprefix("/d/")
-            # An alert leads to its own board, which ignores variables that it does not have.
-            targets = set(BOARD_OF_ALERT.values()) if target == f"{FIELD}board}}" else {target}
-            theirs = {
-                variable["name"] for one in targets for variable in ALL[one]["templating"]["list"]
-            }
-            assert set(re.findall(r"var-(\w+)=", query)) <= theirs
-            assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
-            # A value of the row can choose only what the variables of boards are about.
-            fields = set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query))
-            assert fields <= {"hotkey", "chute_id", "server"}
-            assert {"${__url_time_range}", "var-datasource=${datasource}"} <= set(query.split("&"))
 
 
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:

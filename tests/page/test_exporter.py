@@ -410,7 +410,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
                 await page_of(exporter)
             page = await page_of(exporter)
             ready = exporter.readiness()
-    reading = [one.name for one in COLLECTORS if name in one.source_feeds]
+    reading = [one.name for one in COLLECTORS if name in {feed.name for feed in one.feeds}]
     assert name in reading
     assert collectors_with(page, "_off") == sorted(reading)
     assert not names(page) & {metric.name for metric in find_collector(name).metrics}

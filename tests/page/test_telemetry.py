@@ -8,6 +8,7 @@ from chutes_exporter.config import make_settings
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.cache import FeedState
 from chutes_exporter.feeds.definitions import CHUTE_METRICS, SCORES
+from chutes_exporter.feeds.fleet import join
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
@@ -99,7 +100,7 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
             before = last
             states = {feed: FeedState(feed) for feed in exporter.plan.feeds}
             states |= exporter.feeds.states()
-            rendered = renderer.render(states, Format.TEXT)
+            rendered = renderer.render(states, join(states), Format.TEXT)
             last = keeping.lines(rendered, states, Format.TEXT)
             anew = OwnLines(exporter.telemetry, settings, exporter.client)
             assert last == anew.lines(rendered, states, Format.TEXT)

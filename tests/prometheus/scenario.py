@@ -173,16 +173,6 @@ class Scenario:
             self.gpu(gpu_id, server, at=at)
         return self
 
-    def starts(
-        self, gpu_ids: Sequence[str], begin: int, end: int, idle: int, starting: int
-    ) -> Self:
-        """Let instances on GPUs fail again and again: after some idle minutes, another one starts
-        for some minutes.
-        """
-        for minute in range(begin, end, idle + starting):
-            self.state(minute, gpu_ids, "idle").state(minute + idle, gpu_ids, "starting")
-        return self
-
     def instance(
         self,
         number: str,

@@ -8,9 +8,9 @@ import pytest
 
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.states import MAINTENANCE, UNWATCHED
+from grafana.states import MAINTENANCE
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,52 +30,6 @@ def queries(uid: str, title: str) -> Sequence[Query]:
 def asked(uid: str, title: str, number: int, *hotkeys: str) -> str:
     """Return a query of a panel by its place, from 0, with some miners chosen."""
     return filled_in(queries(uid, title)[number].expr, hotkeys or [HOTKEY], HOTKEY)
-
-
-def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
-    miner = Scenario(30)
-    miner.drop(0, "chutes_miner_watched")
-    # Grafana has no hotkey to choose.
-    servers, instances = (
-        asked("chutes-fleet", SERVERS, 1, ""),
-        asked("chutes-instances", "Instances that need a decision", 2, ""),
-    )
-    rows = (f'{{{label}="{UNWATCHED.text}"}}' for label in ("server", "chute"))
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            query: (20, {row: 1}) for query, row in zip((servers, instances), rows, strict=True)
-        },
-    )
-
-
-def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_path: Path) -> None:
-    server = {"server_id": "id-alpha", "server": "alpha"}
-    miner = Scenario(30, {"alpha": 8}).waits(2, 1).maintain(0, "alpha", "none").earns("alpha", 8)
-    # alpha is the next server to upgrade.
-    miner.set("chutes_server_upgrade_order", 1, **server).window(20 * HOUR)
-    miner.set("chutes_maintenance_window_start_timestamp_seconds", 60 * 40)
-    # It begins at 0:40 by the announcement, and at 0:25 in fact, within this short history.
-    miner.set("chutes_maintenance_window_open", 0).set("chutes_maintenance_window_open", 1, 25)
-    shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
-    begins, cannot, after = (
-        asked(FLEET, "Upgrade window", shown[legend])
-        for legend in ("begins in", "cannot come back", "earn on the next, {{server}}")
-    )
-    row = f'{{{ME},server="alpha",server_id="id-alpha"}}'
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            begins: (20, {"{}": 1200}),
-            cannot: (20, {}),
-            after: (20, {}),
-            # With `+ 0`, it is the same query, at another minute.
-            f"{cannot} + 0": (28, {"{}": 1}),
-            f"{after} + 0": (28, {row: 8}),
-        },
-    )
 
 
 def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
@@ -121,21 +75,6 @@ def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path
     )
 
 
-def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
-    miner = Scenario(4 * HOUR, step=4)
-    ended = {"reason": "probes", "outcome": "never_active"}
-    # The report of an hour comes 4 minutes after it. The 9 ends of the day must not count.
-    for hour in (1, 2):
-        miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
-        for window, count in (("1h", hour), ("1d", 9)):
-            at = HOUR * hour + 4
-            miner.set("chutes_miner_window_ended_instances", count, at, window=window, **ended)
-    failed = asked("chutes-instances", "Ended per hour by reason", 1)
-    row = '{outcome="never_active"}'
-    # The report of 3:00 does not come. In parentheses, it is the same query, at another minute.
-    miner.check(tmp_path, {}, values={failed: (2 * HOUR, {row: 2}), f"({failed})": (3 * HOUR, {})})
-
-
 def shows(
     tmp_path: Path, series: dict[str, str], shown: dict[str, tuple[int, dict[str, float]]]
 ) -> None:
@@ -171,7 +110,6 @@ def gpus(server: str, **states: str) -> dict[str, str]:
     }
 
 
-IN_MAINTENANCE = 'chutes_server_state{{{},state="in_maintenance"}}'
 KNOWN = {
     'chutes_fleet_known{topic="servers"}': "1x60",
     'chutes_fleet_known{topic="gpus"}': "1x60",
@@ -225,37 +163,6 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
     shows(tmp_path, series, shown)
 
 
-def test_the_time_without_earnings_is_that_of_a_server_that_is_still_seen(tmp_path: Path) -> None:
-    # One of alpha's GPUs is idle after 0:20, and alpha is gone after 1:21. beta is gone after 0:20.
-    # gamma never earns.
-    series = {
-        **gpus("alpha", earning="2x20 1x60 _x60", idle="0x20 1x60 _x60"),
-        **gpus("beta", earning="2x20 _x120", idle="0x20 _x120"),
-        **gpus("gamma", earning="0x120", idle="2x120"),
-    }
-    since = asked("chutes-fleet", SERVERS, 2)
-    alpha, gamma = (f"{{{ME},{place(server)}}}" for server in ("alpha", "gamma"))
-    shown: dict[str, tuple[int, dict[str, float]]] = {
-        # Each 5 minutes of the past are looked at. All of alpha earned at 0:20 for the last time.
-        since: (80, {alpha: 60 * 60, gamma: 80 * 60}),
-        # In parentheses, it is the same query, at another minute.
-        f"({since})": (110, {gamma: 110 * 60}),
-    }
-    shows(tmp_path, series, shown)
-
-
-def test_an_alert_about_no_server_is_no_cause_on_a_server(tmp_path: Path) -> None:
-    fires = 'alertstate="firing"'
-    series = {
-        f'ALERTS{{alertname="ChutesDayLoss",{fires}}}': "1x10",
-        f'ALERTS{{alertname="ChutesGpusIdle",{fires},{place("alpha")}}}': "1x10",
-    }
-    # The label `first` becomes the text of what to do first.
-    cause = asked("chutes-fleet", SERVERS, 3)
-    row = f'{{{ME},server_id="id-alpha",alertname="ChutesGpusIdle",first="ChutesGpusIdle"}}'
-    shows(tmp_path, series, {cause: (5, {row: 1})})
-
-
 def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> None:
     series = {
         f'chutes_server_maintenance_state{{{place("alpha")},state="{state}"}}': values
@@ -285,42 +192,6 @@ def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: 
     # In parentheses, it is the same query, at another minute.
     unknown = {f"({row_without_any})": (40, dict[str, float]())}
     shows(tmp_path, series, known | unknown)
-
-
-def test_a_decision_that_one_of_two_exporters_sees_is_shown(tmp_path: Path) -> None:
-    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
-    series = {
-        'chutes_fleet_instances{state="starting"}': "1x60",
-        f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        # Both are of the same miner.
-        f'chutes_instance_decision{{replica="a",{labels},decision="in_vain"}}': "1x60",
-        f'chutes_instance_decision{{replica="b",{labels},decision="none"}}': "1x60",
-    }
-    row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
-    # The row that says that none needs a decision is absent.
-    shows(tmp_path, series, {row_without_any: (10, dict[str, float]())})
-
-
-def test_without_the_rules_no_start_is_counted_and_no_instance_needs_no_decision(
-    tmp_path: Path,
-) -> None:
-    exporter = f'job="chutes",instance="one:1",{ME}'
-    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
-    series = {
-        f'chutes_fleet_instances{{{exporter},state="starting"}}': "1x10",
-        f'chutes_instance_state{{{exporter},{labels},state="starting"}}': "1x10",
-        f'chutes_instance_decision{{{exporter},{labels},decision="none"}}': "1x10",
-    }
-    queries = (
-        asked("chutes-instances", "Starting", 1),
-        asked("chutes-instances", "Not secured", 0),
-        asked("chutes-instances", "Instances that need a decision", 1),
-    )
-    # Each of them shows nothing. Without files, promtool has no rules.
-    tests = [{"expr": query, "eval_time": "5m", "exp_samples": list[object]()} for query in queries]
-    inputs = [{"series": name, "values": values} for name, values in series.items()]
-    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
-    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
 def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
@@ -355,49 +226,6 @@ def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
     shows(tmp_path, series, shown)
 
 
-def test_of_idle_gpus_in_maintenance_no_part_is_shown_as_all(tmp_path: Path) -> None:
-    series = {
-        **KNOWN,
-        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
-        **gpus("alpha", idle="2x60"),
-        **gpus("beta", idle="2x20 _x40"),
-        **{IN_MAINTENANCE.format(place(server)): "1x60" for server in ("alpha", "beta")},
-    }
-    # The GPUs of beta are unknown from 0:21 on. In parentheses, it is the same query, at another
-    # minute.
-    idle_in_slot = asked("chutes-fleet", "Idle", 1)
-    shows(tmp_path, series, {idle_in_slot: (10, {"{}": 4}), f"({idle_in_slot})": (40, {})})
-
-
-def test_of_several_miners_the_late_servers_are_absent_while_those_of_one_are_unknown(
-    tmp_path: Path,
-) -> None:
-    late = filled_in(
-        next(
-            query.expr
-            for query in queries(FLEET, "Upgrade window")
-            if query.legend == "will not make it"
-        ),
-        [HOTKEY, "other"],
-    )
-    series = []
-    for hotkey, late_servers in ((HOTKEY, "2x60"), ("other", "1x20 _x40")):
-        own = f'job="chutes",instance="one:1",hotkey="{hotkey}"'
-        for name, values in (
-            ("chutes_maintenance_window_open", "1x60"),
-            ("chutes_fleet_servers_to_upgrade", "3x60"),
-            ("chutes_fleet_late_servers_to_upgrade", late_servers),
-        ):
-            series.append({"series": f"{name}{{{own}}}", "values": values})
-    # The two miners have 2 and 1 late servers. After 0:20, those of the other miner are unknown.
-    tests = [
-        {"expr": late, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 3}]},
-        {"expr": late, "eval_time": "40m", "exp_samples": []},
-    ]
-    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
-
-
 def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -> None:
     pay = "chutes_server_idle_compute_units_per_second"
     series = {
@@ -415,23 +243,6 @@ def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -
         asked("chutes-fleet", "Not earned, next 24 h", 3),
     ):
         shows(tmp_path, series, {units: (10, {"{}": 4 * 86400}), f"({units})": (40, {})})
-
-
-def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> None:
-    def of(number: int, state: str, purge: int) -> dict[str, str]:
-        labels = f'instance_id="i-{number}",chute_id="c-1",chute="glm",private="false"'
-        deadline = f'chutes_instance_deadline_timestamp_seconds{{{labels},deadline="purge"}}'
-        return {
-            f'chutes_instance_state{{{labels},state="active"}}': "0x60",
-            f'chutes_instance_state{{{labels},state="{state}"}}': "1x60",
-            deadline: f"{60 * purge}x60",
-        }
-
-    series = {'chutes_fleet_instances{state="starting"}': "1x60"}
-    series |= of(1, "disabled", 20) | of(2, "starting", 50)
-    # At 0:10, the purge of the starting instance comes in 40 minutes.
-    purge = asked("chutes-instances", "Next purge", 0)
-    shows(tmp_path, series, {purge: (10, {"{}": 40 * 60})})
 
 
 def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:
@@ -458,45 +269,3 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
         f"({none})": (40, {}),
     }
     shows(tmp_path, series, shown)
-
-
-def test_no_part_of_the_idle_gpus_in_maintenance_is_shown_as_all_of_them(tmp_path: Path) -> None:
-    series = {
-        **KNOWN,
-        **gpus("alpha", idle="4x60"),
-        **gpus("beta", idle="2x60"),
-        IN_MAINTENANCE.format(place("alpha")): "1x60",
-        IN_MAINTENANCE.format(place("beta")): "1x20 _x40",
-    }
-    # In parentheses, it is the same query, at another minute.
-    number = asked("chutes-fleet", "Idle", 1)
-    shows(tmp_path, series, {number: (10, {"{}": 6}), f"({number})": (40, {})})
-
-
-def test_how_many_may_overtake_is_absent_while_the_heading_of_one_is_unknown(
-    tmp_path: Path,
-) -> None:
-    heading = "chutes_miner_score_heading_ratio"
-    other = 'hotkey="5Other",'
-    inputs = {
-        f"chutes_miner_score_rank{{{ME}}}": "3x60",
-        f"{heading}{{{ME}}}": "0.1x60",
-        f'chutes_miner_score_rank{{{other}uid="1"}}': "4x60",
-        f'{heading}{{{other}uid="1"}}': "0.2x20 _x40",
-        'chutes_miner_score_rank{hotkey="5Last"}': "5x60",
-        f'{heading}{{hotkey="5Last"}}': "0.05x60",
-    }
-    # A heading is the share that a score approaches within a day. That of the next miner is higher
-    # than ours, until it becomes unknown after 0:20. That of the last one is lower.
-    number = asked("chutes-subnet", "May overtake this miner", 0)
-    tests = [
-        {"expr": number, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 1}]},
-        {"expr": number, "eval_time": "40m", "exp_samples": []},
-    ]
-    own = 'job="chutes",instance="one:1",'
-    rows = [
-        {"series": name.replace("{", f"{{{own}"), "values": values}
-        for name, values in inputs.items()
-    ]
-    test = {"interval": "1m", "input_series": rows, "promql_expr_test": tests}
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool, scenarios
-from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,16 +41,6 @@ def firing(alert: str, label: str) -> dict[str, float]:
 
 test_alerts_about_exporters = scenarios(
     {
-        "one exporter of a pair that is down is a warning that names it": Scenario(
-            HOUR, {"alpha": 8}, exporters=PAIR
-        )
-        .fail("two:2", range(20, HOUR + 1))
-        .fires(
-            {20: [], 35: [DOWN]},
-            values={
-                'ALERTS{alertname="ChutesExporterDown"}': (35, firing(DOWN, 'instance="two:2"'))
-            },
-        ),
         "a pair that is down is critical": Scenario(HOUR, {"alpha": 8}, exporters=PAIR)
         .fail("one:1", range(20, HOUR + 1))
         .fail("two:2", range(20, HOUR + 1))
@@ -102,37 +89,6 @@ test_alerts_about_exporters = scenarios(
             job="chutes",
             instance="two:2",
         ),
-        "one exporter of a pair without the API is one warning in the end": pair()
-        .feed(20, "metagraph", "", exporter="two:2")
-        .feed(20, "scores", "", exporter="two:2")
-        .feed(20, "instances", HOTKEY, exporter="two:2")
-        .fires({20: [], 3 * HOUR: [API, BLIND]})
-        .says(
-            API,
-            HOUR,
-            "Chutes API: no answer for 15 minutes (exporter two:2)",
-            "Every request of the exporter two:2 to the Chutes API has failed for 15 minutes. "
-            "Another exporter has every answer, so this one's access to the API is at fault. "
-            "Alerts depend on the other exporter. First, on the exporter's host: "
-            "`chutes-exporter check`.",
-            job="chutes",
-            instance="two:2",
-        ),
-        "a feed of one exporter that never succeeded is a warning": pair()
-        .set("chutes_feed_up", 1, feed="jobs", hotkey=HOTKEY)
-        .set("chutes_feed_up", 0, feed="jobs", hotkey=HOTKEY, instance="two:2")
-        .set("chutes_feed_max_age_seconds", 600, feed="jobs", hotkey=HOTKEY)
-        .set(
-            "chutes_feed_last_success_timestamp_seconds",
-            "now",
-            feed="jobs",
-            hotkey=HOTKEY,
-            instance="one:1",
-        )
-        .fires({HOUR: [BLIND]}),
-        "a feed that fails at both exporters is no fault of one": pair(1)
-        .feed(20, "instances", HOTKEY)
-        .fires({HOUR: [FAILING]}),
         "a feed that only one exporter is to have is silent": pair(1)
         .set("chutes_feed_up", 1, feed="nodes", hotkey="5Other", instance="one:1")
         .set("chutes_feed_max_age_seconds", 900, feed="nodes", hotkey="5Other", instance="one:1")
@@ -148,10 +104,6 @@ test_alerts_about_exporters = scenarios(
         .feed(20, "instances", HOTKEY, "timed_out")
         .fires({30: [], 45: [FAILING]})
         .says(FAILING, 45, "feed instances fails (timed_out)", job="chutes", feed="instances"),
-        "a feed that never succeeded fails": Scenario(40)
-        .set("chutes_feed_up", 0, feed="jobs", hotkey=HOTKEY)
-        .set("chutes_feed_max_age_seconds", 600, feed="jobs", hotkey=HOTKEY)
-        .fires({40: [FAILING]}),
         "records that cannot be read are a warning after 30 minutes": Scenario(HOUR)
         .set("chutes_feed_rejected_records", 2, 20, feed="nodes", hotkey=HOTKEY)
         .fires({34: [], 55: [INCOMPLETE]})
@@ -170,16 +122,6 @@ test_alerts_about_exporters = scenarios(
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
         .fires({25: [], 40: [REFUSED]}),
-        "signatures that only one of a pair can make are silent": Scenario(HOUR)
-        .set(
-            "chutes_feed_failure_info",
-            1,
-            20,
-            feed="jobs",
-            reason="signature_refused",
-            hotkey=HOTKEY,
-        )
-        .fires({HOUR: []}),
         "a clock that is wrong is a warning": Scenario(50)
         .set("chutes_api_clock_offset_seconds", 0)
         .set("chutes_api_clock_offset_seconds", -300, 20)
@@ -214,27 +156,11 @@ test_alerts_about_exporters = scenarios(
 )
 
 
-def documented_targets() -> dict[str, dict[str, str]]:
-    """Return the labels of the exporter's target in each documented installation."""
-    prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
-    chart = ROOT / "deploy" / "helm" / "chutes-exporter"
-    values = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())
-    (job,) = yaml.safe_load(values["prometheus"]["extraScrapeConfigs"])
-    (job_of_guide,) = re.findall(r"  - job_name: (\w+)", (ROOT / "docs" / "start.md").read_text())
-    # The chart's objects have its name in this label, from which its ServiceMonitor takes the job.
-    name = yaml.safe_load((chart / "Chart.yaml").read_text())["name"]
-    labels = (chart / "templates" / "_helpers.tpl").read_text()
-    assert "app.kubernetes.io/name: {{ .Chart.Name | quote }}" in labels
-    monitor = (chart / "templates" / "servicemonitor.yaml").read_text()
-    assert "jobLabel: app.kubernetes.io/name" in monitor
-    return {
-        "prometheus.yml, also of compose": {"job": prometheus["scrape_configs"][0]["job_name"]},
-        "start.md": {"job": job_of_guide},
-        "a job in the miners' Prometheus": {"job": job["job_name"]},
-        "ServiceMonitor": {"job": name},
-        # The miners' Prometheus copies the labels of annotated pods.
-        "annotations": {"job": "kubernetes-pods", "app_kubernetes_io_name": name},
-    }
+TARGETS = {
+    "a job of its own": {"job": "chutes"},
+    # The miners' Prometheus copies the labels of annotated pods.
+    "annotated pods": {"job": "kubernetes-pods", "app_kubernetes_io_name": "chutes-exporter"},
+}
 
 
 def up_of(target: dict[str, str], *, instance: str) -> str:
@@ -244,7 +170,7 @@ def up_of(target: dict[str, str], *, instance: str) -> str:
     return f"up{{{pairs}}}"
 
 
-@pytest.mark.parametrize("target", documented_targets().values(), ids=documented_targets())
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_an_exporter_that_was_never_reachable_is_a_warning(
     tmp_path: Path, target: dict[str, str]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from grafana.boards import BOARDS
 from tests.prometheus.scenario import GROUPS, HOTKEY, Scenario, run_promtool
 from tests.prometheus.test_boards import asked
 
@@ -54,14 +53,6 @@ def test_score_and_pay_go_a_part_of_the_way_to_the_heading_and_two_exporters_dou
     forecast_miner().check(tmp_path, {}, values=values)
 
 
-def test_two_exporters_that_disagree_make_one_forecast(tmp_path: Path) -> None:
-    miner = forecast_miner().set("chutes_miner_score_ratio", 0.01, instance="two:2")
-    miner.set("chutes_alpha_price_usd", 5, instance="two:2")
-    # The greater numbers count, those of the first exporter: 2 % on the way to 3 %, and 10 dollars.
-    values = {rounded(SCORE): (5, {ME: 0.0243}), rounded(PAY): (5, {ME: 22.6})}
-    miner.check(tmp_path, {}, values=values)
-
-
 def test_a_forecast_is_absent_while_a_part_of_it_is_unknown(tmp_path: Path) -> None:
     needed_by_both = ("chutes_miner_score_ratio", "chutes_miner_score_heading_ratio")
     needed_by_pay = ("chutes_subnet_emission_alpha_per_day", "chutes_alpha_price_usd")
@@ -78,12 +69,6 @@ def test_a_forecast_is_absent_while_a_part_of_it_is_unknown(tmp_path: Path) -> N
         miner.check(tmp_path, {}, values=values)
 
 
-def test_a_board_says_of_an_absent_forecast_that_it_is_not_known() -> None:
-    texts = {panel.title: panel.empty for board in BOARDS for panel in board.panels}
-    assert texts["Next 24 h"].startswith("not known")
-    assert texts["Score in 24 h"].startswith("not known")
-
-
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
     for name, number, alert in (
         ("chutes_miner_registered", 0, "ChutesMinerDeregistered critical"),
@@ -91,18 +76,6 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
     ):
         miner = forecast_miner().set(name, number)
         miner.check(tmp_path, {}, ever=[alert], values={PAY: (5, {}), NEXT_DAY: (5, {})})
-
-
-def test_the_owner_of_the_subnet_has_an_incentive_and_no_pay(tmp_path: Path) -> None:
-    # The incentive is above 0, as for every miner of a scenario.
-    miner = forecast_miner().set("chutes_miner_estimated_usd_per_day", 0)
-    miner.check(tmp_path, {}, values={rounded(SCORE): (5, {ME: 0.0243}), PAY: (5, {})})
-
-
-def test_a_miner_without_incentive_yet_has_a_forecast_of_its_pay(tmp_path: Path) -> None:
-    miner = forecast_miner().set("chutes_miner_estimated_usd_per_day", 0)
-    miner.set("chutes_miner_incentive_ratio", 0)
-    miner.check(tmp_path, {}, values={rounded(PAY): (5, {ME: 22.6})})
 
 
 DAY = 24
@@ -198,23 +171,3 @@ def test_bounds_are_the_quantiles_of_the_own_errors_from_15_days_of_history_on(
         rounded(f"sum({ABOUT})"): (15 * DAY - 1, {"{}": round(scores_of_16_days()[-DAY - 1], 6)}),
     }
     check_history(tmp_path / "test.yml", range(LAST + 1), shown)
-
-
-def test_an_outage_of_a_day_does_not_take_the_bounds_away_and_one_of_4_days_does(
-    tmp_path: Path,
-) -> None:
-    # Bounds need 240 of the 336 hourly errors of 14 days. An error needs the score of its hour and
-    # that of a day before, so an outage of 4 days takes 5 days of errors, which leaves 216.
-    for days, count in ((1, {"{}": 2.0}), (4, {})):
-        outage = range(7 * DAY, (7 + days) * DAY)
-        known = [hour for hour in range(LAST + 1) if hour not in outage]
-        check_history(tmp_path / "test.yml", known, {f"count({BOUNDS})": (LAST, count)})
-
-
-def test_bounds_take_the_history_of_watched_miners_only(tmp_path: Path) -> None:
-    # A miner that is not watched has a forecast without bounds.
-    shown: dict[str, tuple[int, dict[str, float]]] = {
-        f"count({SCORE})": (LAST, {"{}": 1}),
-        BOUNDS: (LAST, {}),
-    }
-    check_history(tmp_path / "test.yml", range(LAST + 1), shown, watched="another")

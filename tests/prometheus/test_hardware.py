@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.prometheus.scenario import EXAMPLE, HOTKEY, HOUR, run_promtool
+from tests.prometheus.scenario import EXAMPLE, HOTKEY, run_promtool
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -109,11 +109,6 @@ ALL = [XID, HOT, ECC, MEMORY, NO_LOAD]
     ("series", "firing"),
     [
         pytest.param(
-            [dcgm("XID_ERRORS", 0, "0x29 79x200"), dcgm("XID_ERRORS", 1, "0x400")],
-            {30: [], 33: [XID], 200: [XID]},
-            id="an XID error is named as long as DCGM shows it",
-        ),
-        pytest.param(
             [
                 dcgm("XID_ERRORS", 0, "0x29 stale", err_code="0"),
                 dcgm("XID_ERRORS", 0, "_x30 79x2 stale", err_code="79"),
@@ -123,29 +118,10 @@ ALL = [XID, HOT, ECC, MEMORY, NO_LOAD]
             id="an XID error is named for an hour, also if the next one follows at once",
         ),
         pytest.param(
-            [
-                dcgm("XID_ERRORS", 0, "0x9 13x29 31x29 43x29 45x29 63x29 92x29"),
-                dcgm("XID_ERRORS", 1, "31x400"),
-            ],
-            {30: [], 60: [], 90: [], 120: [], 150: [], 180: []},
-            id="errors of applications are silent",
-        ),
-        pytest.param(
             [dcgm("GPU_TEMP", 0, "60x29 stale"), dcgm("GPU_TEMP", 1, FINE)],
             # Prometheus 3 leaves out the left end of a range, so there it fires at 44.
             {35: [], 43: [], 47: [OFF_BUS], 300: [OFF_BUS], 400: []},
             id="a GPU that DCGM no longer sees is named within 20 minutes, for 6 hours",
-        ),
-        pytest.param(
-            [dcgm("GPU_TEMP", 0, "60x29 stale _x60 60x200"), dcgm("GPU_TEMP", 1, FINE)],
-            {60: [OFF_BUS], 120: []},
-            id="a GPU that DCGM sees again is silent",
-        ),
-        pytest.param(
-            [dcgm("GPU_TEMP", index, "60x29 stale", pod="dcgm-1") for index in (0, 1)]
-            + [dcgm("GPU_TEMP", index, "_x33 60x300", pod="dcgm-2") for index in (0, 1)],
-            {minute: [] for minute in (30, 33, 34, 40, 60, 120)},
-            id="another pod of DCGM is no fallen GPU",
         ),
         pytest.param(
             [dcgm("GPU_TEMP", index, "60x29 stale", pod="dcgm-1") for index in (0, 1)]
@@ -154,39 +130,9 @@ ALL = [XID, HOT, ECC, MEMORY, NO_LOAD]
             id="DCGM that is down for an hour is no fallen GPU",
         ),
         pytest.param(
-            [
-                dcgm("GPU_TEMP", 0, "60x29 stale", pod="dcgm-1"),
-                dcgm("GPU_TEMP", 1, "60x59 stale", pod="dcgm-1"),
-                dcgm("GPU_TEMP", 1, "_x62 60x300", pod="dcgm-2"),
-            ],
-            {58: [OFF_BUS], 62: [OFF_BUS], 120: [OFF_BUS]},
-            id="a fallen GPU stays named while a new pod of DCGM starts",
-        ),
-        pytest.param(
             [dcgm("GPU_TEMP", 0, "60x29 91x400"), dcgm("GPU_TEMP", 1, "60x29 91x2 60x400")],
             {35: [], 47: [HOT], 200: [HOT]},
             id="a GPU that stays hot is named, and a short peak is not",
-        ),
-        pytest.param(
-            [
-                dcgm("GPU_TEMP", 0, "80x400"),
-                dcgm("GPU_TEMP", 1, "80x400"),
-                # A third of the time, in nanoseconds, and a hundredth.
-                dcgm("THERMAL_VIOLATION", 0, "0x29 0+20000000000x400"),
-                dcgm("THERMAL_VIOLATION", 1, "0x29 0+600000000x400"),
-            ],
-            {30: [], 60: [HOT]},
-            id="a GPU that heat slows down is named below the limit, too",
-        ),
-        pytest.param(
-            [dcgm("ECC_DBE_VOL_TOTAL", 0, "0x29 1x400"), dcgm("ECC_DBE_VOL_TOTAL", 1, "0x400")],
-            {30: [], 33: [ECC]},
-            id="an uncorrectable memory error is named",
-        ),
-        pytest.param(
-            [dcgm("ROW_REMAP_FAILURE", 0, "0x29 1x400"), dcgm("ROW_REMAP_FAILURE", 1, "0x400")],
-            {30: [], 33: [MEMORY]},
-            id="a memory that cannot be repaired is named",
         ),
         pytest.param(
             [
@@ -196,16 +142,6 @@ ALL = [XID, HOT, ECC, MEMORY, NO_LOAD]
             ],
             {100: [], 145: [], 155: [NO_LOAD], 300: [NO_LOAD], 395: [NO_LOAD, NO_LOAD_INFO]},
             id="a GPU that earns without load and without a model is named after 2 hours",
-        ),
-        pytest.param(
-            [dcgm("GPU_UTIL", 0, "0x400"), dcgm("FB_USED", 0, "70000x400")],
-            {200: [], 350: [], 365: [NO_LOAD_INFO]},
-            id="a GPU that earns without load, with a model, is an info after 6 hours",
-        ),
-        pytest.param(
-            [dcgm("GPU_UTIL", 0, "_x99 0x400"), dcgm("FB_USED", 0, "4x400")],
-            {150: [], 200: [], 230: [NO_LOAD]},
-            id="load that is not known for 2 hours is silent",
         ),
         pytest.param([], {60: [], 200: [], 380: []}, id="without DCGM all are silent"),
     ],
@@ -230,49 +166,6 @@ def test_a_new_address_of_the_exporter_restarts_no_timer(tmp_path: Path) -> None
 def test_all_are_silent_while_the_miners_gpus_are_unknown(tmp_path: Path) -> None:
     unknown = [page(0, "1x199 stale"), page(1, "1x199 stale")]
     check(tmp_path, [*unknown, *TROUBLES], {150: ALL, 215: []})
-
-
-def test_a_gpu_that_the_api_does_not_list_is_silent(tmp_path: Path) -> None:
-    check(tmp_path, [page(1), *TROUBLES], {150: [], 380: []})
-
-
-def test_only_a_gpu_that_earns_lacks_load(tmp_path: Path) -> None:
-    # GPU 1 earns, but has started only an hour ago.
-    states = [page(0, "0x400"), page(1, "0x139 1x200")]
-    without_load = []
-    for index in (0, 1):
-        without_load += [dcgm("GPU_UTIL", index, "0x400"), dcgm("FB_USED", index, "0x400")]
-    check(tmp_path, [*states, *without_load], {200: []})
-
-
-@pytest.mark.parametrize(
-    ("name", "summary"),
-    [
-        ("ChutesGpuXidError", "GPU 0 of server alpha has XID error 79"),
-        ("ChutesGpuHot", "GPU 0 of server alpha is too hot, at 91 °C"),
-        ("ChutesGpuEccErrors", "GPU 0 of server alpha has had 2 uncorrectable memory errors"),
-    ],
-)
-def test_the_summary_names_the_gpu_its_server_and_the_value(
-    name: str, summary: str, tmp_path: Path
-) -> None:
-    (rule,) = (rule for rule in ALERTS if rule["alert"] == name)
-    notes = rule["annotations"] | {"summary": f"{HOTKEY}…: {summary}", "dashboard": ""}
-    no_address = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
-    for key, note in notes.items():
-        notes[key] = note.replace("{{ $labels.server }}", "alpha").replace(no_address, "")
-    labels = {
-        "severity": "warning",
-        "hotkey": HOTKEY,
-        "UUID": "GPU-a0",
-        "device_index": "0",
-        "server_id": "id-alpha",
-        "server": "alpha",
-        "gpu": "pro_6000",
-    }
-    alert = {"exp_labels": labels, "exp_annotations": notes}
-    text = {"alertname": name, "eval_time": f"{HOUR}m", "exp_alerts": [alert]}
-    check(tmp_path, [*BOTH, *TROUBLES], {}, [text])
 
 
 def test_every_metric_of_dcgm_is_federated_and_documented() -> None:

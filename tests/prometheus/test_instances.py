@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from tests.prometheus.scenario import CHUTE, DEADLINE, HOUR, Scenario, scenarios
 
-SLOW, PURGE, RISK, EARLY, UNITS = (
-    f"Chutes{name} warning"
-    for name in (
-        "InstanceStartSlow",
-        "InstancePurgeNear",
-        "PrivateInstanceAtRisk",
-        "InstancesLostEarly",
-        "ComputeUnitsLost",
-    )
-)
-STUCK = "ChutesJobStuck info"
+SLOW, PURGE = "ChutesInstanceStartSlow warning", "ChutesInstancePurgeNear warning"
+RISK, UNITS = "ChutesPrivateInstanceAtRisk warning", "ChutesComputeUnitsLost warning"
 DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
-IN_VAIN, FAILS = "ChutesStartInVain warning", "ChutesChuteFails warning"
+FAILS = "ChutesChuteFails warning"
 PAIR = ("one:1", "two:2")
 PLACE = {"instance_id": "i-1", **CHUTE, "private": "true"}
 KUBECTL = "First: `kubectl --context alpha -n chutes get pods -l chutes/chute-id=chute-1`."
@@ -55,22 +46,6 @@ def bleeding(miner: Scenario, hours: int) -> Scenario:
     return miner
 
 
-def replaced(miner: Scenario) -> Scenario:
-    """Let all instances be replaced, and end in ways that count."""
-    miner.set("chutes_miner_window_compute_units", 1000, window="1d")
-    for number in range(4):
-        old, new = f"old-{number}", f"new-{number}"
-        miner.instance(old, -5 * HOUR, server="alpha", private=False).activate(old, 0)
-        miner.remove(old, 30 + 20 * number)
-        miner.instance(new, 40, 40, server="alpha", private=False).activate(new, 60)
-    miner.report(0, 0).report(HOUR + 2, HOUR)
-    for reason in ("update", "scale_down", "maintenance"):
-        labels = {"window": "1d", "reason": reason, "outcome": "counts"}
-        miner.set("chutes_miner_window_ended_instances", 4, HOUR + 2, **labels)
-    labels = {"window": "6h", "chute_id": "chute-1", "outcome": "counts"}
-    return miner.set("chutes_miner_chute_window_ended_instances", 4, HOUR + 2, **labels)
-
-
 def failures(miner: Scenario, count: int) -> Scenario:
     """Let starts of a chute fail, by the report at 0:22."""
     miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
@@ -81,34 +56,6 @@ def failures(miner: Scenario, count: int) -> Scenario:
 
 test_alerts_about_instances = scenarios(
     {
-        "an instance that starts for an hour is named within 75 minutes": Scenario(
-            2 * HOUR, {"alpha": 8}
-        )
-        .instance("i-1", 20, 20, server="alpha")
-        .units("i-1", 2, 20)
-        .fires({20 + HOUR: [], 20 + 75: [SLOW]})
-        .says(
-            SLOW,
-            2 * HOUR,
-            "glm-5 on server alpha has been starting for 1h 40m 0s",
-            "An instance of glm-5 (1 pro_6000 on server alpha) was created more than an hour ago "
-            "and is not active yet. Each hour "
-            f"costs 7200 compute units. Starts usually take 10 to 35 minutes. {KUBECTL}",
-            **PLACE,
-        ),
-        "an instance that has been starting for 2.9 hours is said to be so old": Scenario(
-            3 * HOUR, {"alpha": 8}, ("one:1", "two:2"), step=2
-        )
-        .instance("i-1", 0, server="alpha", purge=4 * HOUR)
-        .fires({174: [SLOW]})
-        .says(
-            SLOW,
-            174,
-            "glm-5 on server alpha has been starting for 2h 54m 0s",
-            "An instance of glm-5 (1 pro_6000 on server alpha) was created more than an hour ago "
-            f"and is not active yet. Starts usually take 10 to 35 minutes. {KUBECTL}",
-            **PLACE,
-        ),
         # Every third scrape fails.
         "it is named without its server and in spite of missed scrapes": Scenario(
             2 * HOUR, {"alpha": 8}
@@ -116,12 +63,6 @@ test_alerts_about_instances = scenarios(
         .instance("i-1", 20, 20)
         .fail("one:1", range(0, 2 * HOUR, 3))
         .fires({20 + 75: [SLOW]}),
-        "an ordinary start is silent": Scenario(2 * HOUR)
-        .instance("i-1", 20, 20)
-        .activate("i-1", 30)
-        .instance("i-2", 20, 20)
-        .activate("i-2", 55)
-        .fires({2 * HOUR: []}),
         # At the end, the instance is 3 hours old and was verified 20 minutes ago: its 3.5 hours end
         # in 30 minutes.
         "a purge is announced 45 minutes before whichever limit comes first": Scenario(
@@ -148,12 +89,6 @@ test_alerts_about_instances = scenarios(
         .set("chutes_instance_state", 0, 50, **PLACE, state="active", instance="two:2")
         .set(DEADLINE, 120 * 60, **PLACE, deadline="purge", instance="two:2")
         .fires({2 * HOUR: []}),
-        "the purge of a disabled instance is not one of a start": Scenario(HOUR)
-        .instance("i-1", -3 * HOUR, private=False)
-        .activate("i-1", 0)
-        .disable("i-1", 20)
-        .set(DEADLINE, 50 * 60, 20, **CHUTE, instance_id="i-1", private="false", deadline="purge")
-        .fires({HOUR: []}),
         "a disabled private instance is at risk": disabled()
         .fires({25: [], 40: [RISK]})
         .says(
@@ -165,23 +100,9 @@ test_alerts_about_instances = scenarios(
             f"score of the past day is lost. Do not delete it yourself. {KUBECTL}",
             **PLACE,
         ),
-        "two public instances whose first hour does not count are a warning": early(counts=False)
-        .fires({2 * HOUR: [], 2 * HOUR + 12: [EARLY]})
-        .says(
-            EARLY,
-            2 * HOUR + 30,
-            "2 instances of glm-5 ended in their first hour",
-            "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. The "
-            "ends of this chute in the past day lost 500 compute units.",
-            **CHUTE,
-        ),
         "two instances that end validly within their first hour are silent": early(
             counts=True
         ).fires({3 * HOUR: []}),
-        "a stuck job is info": Scenario(2 * HOUR)
-        .set("chutes_jobs_stuck", 0)
-        .set("chutes_jobs_stuck", 1, 20)
-        .fires({40: [], 70: [STUCK]}),
         # The report of 1:00 is out at 1:01, and a scrape at 1:02 has it.
         "lost units from 2 % of a day are a warning within 10 minutes of the report": Scenario(
             HOUR + 20, {"alpha": 8}, step=1
@@ -239,36 +160,6 @@ test_alerts_about_instances = scenarios(
             "That is 5.7% of the day's units. Most with the chute glm-5: 57. First, on the "
             "exporter's host: `chutes-exporter incidents --hotkey 5Me`.",
         ),
-        "a rolling update of all instances, a scale-down and maintenance are no loss": replaced(
-            Scenario(4 * HOUR, {"alpha": 8}, PAIR)
-        ).fires({4 * HOUR: []}),
-        "a start in vain is a warning": Scenario(HOUR, {"alpha": 8}, PAIR)
-        .instance("i-1", 0, server="alpha")
-        .set("chutes_instance_start_in_vain", 0, **PLACE)
-        .set("chutes_instance_start_in_vain", 1, 20, **PLACE)
-        .fires({25: [], 40: [IN_VAIN]})
-        .says(
-            IN_VAIN,
-            40,
-            "glm-5 on server alpha starts in vain",
-            "This starting instance cannot become active unless the service wants more instances "
-            "of its chute. It holds 1 pro_6000 until it is purged. Stop it, and launch another "
-            "chute.",
-            **PLACE,
-        ),
-        "a chute that fails 3 times and runs nowhere is suspect": failures(
-            Scenario(2 * HOUR, {"alpha": 8}, PAIR), 3
-        )
-        .fires({20: [], HOUR: [FAILS]})
-        .says(
-            FAILS,
-            HOUR,
-            "glm-5 failed 3 times",
-            "In the 6 hours before the newest audit report, 3 instances of this chute failed to "
-            "start or lost their score. No instance of it is known to run on the platform: suspect "
-            "the chute, and launch another one.",
-            **CHUTE,
-        ),
         "without a key, the chute that fails has no name": failures(
             Scenario(2 * HOUR, {"alpha": 8}), 3
         )
@@ -283,8 +174,5 @@ test_alerts_about_instances = scenarios(
             "the chute, and launch another one.",
             chute_id="chute-1",
         ),
-        "a chute that fails twice is silent": failures(
-            Scenario(2 * HOUR, {"alpha": 8}, PAIR), 2
-        ).fires({2 * HOUR: []}),
     }
 )

@@ -15,7 +15,7 @@ NOTHING = "ChutesMinerEarnsNothing critical"
 HEADING = "ChutesScoreHeadingDown warning"
 BLIND = ["ChutesExporterDown warning", "ChutesMinerUnwatched critical"]
 ALPHA = {"server": "alpha", "server_id": "id-alpha"}
-STATUS = f"First, on the exporter's host: `chutes-exporter status --maintenance --hotkey {HOTKEY}`"
+STATUS = f"First, on the exporter's host: `chutes-exporter status --hotkey {HOTKEY}`"
 SLOT = f"{STATUS}, which shows when a slot is free."
 
 
@@ -121,34 +121,11 @@ test_alerts_about_maintenance = scenarios(
             about_refused(SOME),
             **ALPHA,
         ),
-        "nobody says how many instances earn there while it is not known": refused()
-        .fires({50: [MAINTENANCE, REFUSED]})
-        .says(
-            REFUSED,
-            50,
-            "do not reboot server alpha: the service refuses its version 0.2.5",
-            about_refused(UNKNOWN),
-            **ALPHA,
-        ),
         "a refused server in maintenance is to be booted with the target version": refused()
         .state(30, ["beta-0", "beta-1"], "earning")
         .maintain(30, "beta", "none")
         .maintain(38, "alpha", "maintenance")
         .fires({36: [REFUSED], 50: [MAINTENANCE]}, ever=[MAINTENANCE, REFUSED]),
-        "maintenance is not the way for a refused server that cannot come back": refused()
-        .earns("alpha", 8)
-        .measured("alpha", 0)
-        .fires({50: [MAINTENANCE, REFUSED]})
-        .says(
-            REFUSED,
-            50,
-            "do not reboot server alpha: the service refuses its version 0.2.5",
-            about_refused(
-                SOME,
-                "Do not reboot or upgrade it: it cannot come back with the target either.",
-            ),
-            **ALPHA,
-        ),
         "a server in maintenance that cannot come back is not to be booted": ended(
             Scenario(30, {"alpha": 8, "beta": 8}, PAIR).earns("alpha", 8), 0, "alpha"
         )
@@ -191,18 +168,6 @@ test_alerts_about_maintenance = scenarios(
             about_pending("Instances that earn there now: 3."),
             **ALPHA,
         ),
-        "a second maintenance has a deadline of its own": Scenario(2 * HOUR, {"alpha": 8}, step=1)
-        .maintain(0, "alpha", "pending")
-        .maintain(10, "alpha", "none")
-        .maintain(HOUR, "alpha", "pending")
-        .fires({5: [PENDING], 50: [], 2 * HOUR: [PENDING]})
-        .says(
-            PENDING,
-            2 * HOUR,
-            "do not reboot server alpha: its maintenance is pending, until 04:00 UTC at the latest",
-            about_pending(UNKNOWN),
-            **ALPHA,
-        ),
         # All scrapes are missed for 20 minutes, soon after the status.
         "a server in maintenance is a warning within 20 minutes, also after a gap": ended(
             Scenario(2 * HOUR, {"alpha": 8, "beta": 8}, PAIR, step=1).earns("alpha", 8),
@@ -238,19 +203,6 @@ test_alerts_about_maintenance = scenarios(
             about_maintenance("Whether instances still earn there is not known now."),
             **ALPHA,
         ),
-        "a server in maintenance on which instances are listed is not to be rebooted": Scenario(
-            30, {"alpha": 8}, PAIR
-        )
-        .earns("alpha", 8)
-        .maintain(0, "alpha", "maintenance")
-        .fires({20: [MAINTENANCE]})
-        .says(
-            MAINTENANCE,
-            20,
-            "server alpha is in maintenance: do not reboot it while something earns on it",
-            about_maintenance(SOME),
-            **ALPHA,
-        ),
         # The last page of an exporter that is gone says that the server is in maintenance.
         "a server that is back is not to be rebooted because of an exporter that is gone": Scenario(
             HOUR, {"alpha": 8}, PAIR
@@ -279,31 +231,10 @@ test_alerts_about_maintenance = scenarios(
             "servers that wait for their upgrade: 13, 10 will not make it",
             about_window("12h 10m 0s"),
         ),
-        "13 old servers and a slot have enough time in 53 hours": old_servers(53).fires({20: []}),
         "13 old servers and a slot have not enough time in 51 hours": old_servers(51).fires(
             {10: [CLOSING]}
         ),
         "two slots halve the time": old_servers(51, slots=2).fires({20: []}),
-        "those that hold a slot need it as long as others": old_servers(49, in_slot=1)
-        .fires({10: [CLOSING, PENDING]})
-        .says(
-            CLOSING,
-            10,
-            "servers that wait for their upgrade: 12, 1 will not make it",
-            about_window("2d 0h 50m 0s"),
-        ),
-        "an old server is a warning 12 hours before the end, although it can make it": old_servers(
-            11, number=1
-        )
-        .fires({10: [CLOSING]})
-        .says(CLOSING, 10, "servers that wait for their upgrade: 1", about_window("10h 50m 0s")),
-        "an old server is a warning also while the slots are not known": old_servers(11, number=1)
-        .drop(0, "chutes_maintenance_slots_limit")
-        .drop(0, "chutes_fleet_late_servers_to_upgrade")
-        .fires({10: [CLOSING]}),
-        "servers that cannot come back need no slot, and nobody is told to upgrade them": (
-            old_servers(12 + 20 / 60, number=4, unmeasured=1).fires({20: []})
-        ),
         "those that cannot come back are named apart from those that will not make it": (
             old_servers(8 + 20 / 60, number=4, unmeasured=1)
             .fires({10: [CLOSING]})
@@ -312,16 +243,6 @@ test_alerts_about_maintenance = scenarios(
                 10,
                 "servers that wait for their upgrade: 4, 1 will not make it, 1 cannot come back",
                 about_window("8h 10m 0s", " Do not upgrade those that cannot come back."),
-            )
-        ),
-        "before the end, servers that cannot come back are a warning, too": (
-            old_servers(11, number=1, unmeasured=1)
-            .fires({10: [CLOSING]})
-            .says(
-                CLOSING,
-                10,
-                "servers that wait for their upgrade: 1, 1 cannot come back",
-                about_window("10h 50m 0s", " Do not upgrade those that cannot come back."),
             )
         ),
         "while it is not known which can come back, nobody says how many will not make it": (
@@ -336,28 +257,12 @@ test_alerts_about_maintenance = scenarios(
                 about_window("10h 50m 0s", " Whether they can come back is not known now."),
             )
         ),
-        "an old server is silent 13 hours before the end": old_servers(13, number=1).fires(
-            {20: []}
-        ),
-        "old servers are silent while no window is open": old_servers(3)
-        .set("chutes_maintenance_window_open", 0)
-        .fires({20: []}),
-        "old servers that all hold a slot are silent": old_servers(3, number=1, in_slot=1).fires(
-            {10: [PENDING]}
-        ),
-        # One of three servers had a third of the pay.
-        "planned maintenance explains the fall of a share": falls(THREE, 2 * HOUR, 0.0133).fires(
-            {}, ever=[PENDING, MAINTENANCE]
-        ),
         "planned maintenance does not explain the loss of another server": falls(
             THREE, 2 * HOUR, 0.0067
         ).fires(
             {3 * HOUR: [PENDING, HEADING]},
             ever=[PENDING, MAINTENANCE, HEADING],
         ),
-        "planned maintenance of the only server explains that nothing earns": falls(
-            {"alpha": 8}, 2 * HOUR, 0
-        ).fires({}, ever=[PENDING, MAINTENANCE]),
         "planned maintenance of one server does not explain that no server earns": falls(
             {"alpha": 8, "beta": 8}, 2 * HOUR, 0
         ).fires({3 * HOUR: [PENDING, NOTHING]}, ever=[PENDING, MAINTENANCE, NOTHING]),

@@ -8,7 +8,7 @@ import pytest
 
 from chutes_exporter.fleet.model import SERVER_STATES
 from grafana import states
-from tests.prometheus.scenario import DAY, HOTKEY, UNKNOWN, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,20 +23,6 @@ def labels(name: str, /, **more: str) -> str:
     return (
         name + "{" + ",".join(f'{label}="{value}"' for label, value in {**ME, **more}.items()) + "}"
     )
-
-
-def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
-    miner = Scenario(10, {"alpha": 8}, exporters=PAIR)
-    # A GPU that is in no instance counts as lost, such as the idle one.
-    miner.state(0, ["alpha-0"], "idle").pays(3)
-    of_server = "hotkey_server_id_gpu:chutes_server_gpus:sum"
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    values = {
-        of_server: (5, {labels(of_server, **place): 8}),
-        "hotkey:chutes_fleet_gpus:sum": (5, {labels("hotkey:chutes_fleet_gpus:sum"): 8}),
-        "hotkey:chutes_fleet_gpus:lost": (5, {labels("hotkey:chutes_fleet_gpus:lost"): 1}),
-    }
-    miner.check(tmp_path, {}, values=values)
 
 
 def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Path) -> None:
@@ -62,53 +48,6 @@ def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Pa
     }
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [none_is_gone]}
     run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
-
-
-def gone_is(
-    tmp_path: Path, topics: dict[tuple[str, str], str], gpus: str, expected: int | None
-) -> None:
-    """Check how many GPUs of a server are gone after 40 minutes.
-
-    Args:
-        tmp_path: For promtool.
-        topics: Whether a topic is known, by exporter and topic, in each minute.
-        gpus: Those that earn, in each minute.
-        expected: None if that is not known.
-    """
-    gone = "hotkey_server_id_gpu:chutes_gpus_gone:count"
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    values_by_series = {
-        labels("chutes_server_gpus", **place, state="earning", instance="one:1"): gpus
-    }
-    for (exporter, topic), values in topics.items():
-        values_by_series[labels("chutes_fleet_known", topic=topic, instance=exporter)] = values
-    inputs = [{"series": name, "values": values} for name, values in values_by_series.items()]
-    samples = [] if expected is None else [{"labels": labels(gone, **place), "value": expected}]
-    query = {"expr": gone, "eval_time": "40m", "exp_samples": samples}
-    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": [query]}
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
-
-
-def test_gpus_are_gone_also_while_the_slots_of_servers_are_unknown(tmp_path: Path) -> None:
-    known = {("one:1", "servers"): "1x20 0x39", ("one:1", "gpus"): "1x60"}
-    gone_is(tmp_path, known, "8x20 4x39", 4)
-
-
-def test_gpus_are_gone_also_while_one_of_two_exporters_does_not_know_it(tmp_path: Path) -> None:
-    # After 0:20, the first exporter knows that there are no GPUs, and so has no topic about them.
-    # The second one does not know whether there are any.
-    known = {
-        ("one:1", "servers"): "1x60",
-        ("one:1", "gpus"): "1x20 stale",
-        ("two:2", "servers"): "1x60",
-        ("two:2", "gpus"): "1x20 0x39",
-    }
-    gone_is(tmp_path, known, "8x20 stale", 8)
-
-
-def test_gpus_are_not_gone_while_no_exporter_knows_it(tmp_path: Path) -> None:
-    known = {("one:1", "servers"): "1x60", ("one:1", "gpus"): "1x20 0x39"}
-    gone_is(tmp_path, known, "8x20 stale", None)
 
 
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
@@ -208,39 +147,6 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
         if key:
             miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
         miner.check(tmp_path, {}, values={name: (5, expected)})
-
-
-def test_gpus_in_an_unknown_state_are_not_lost(tmp_path: Path) -> None:
-    miner = Scenario(60, {"alpha": 8}).state(20, ["alpha-0"], UNKNOWN)
-    miner.set("chutes_fleet_known", 0, 20, topic="gpus")
-    # In parentheses, it is the same query, at another minute.
-    name = "hotkey:chutes_fleet_gpus:lost"
-    values = {name: (10, {labels(name): 0.0}), f"({name})": (40, dict[str, float]())}
-    miner.check(tmp_path, {}, values=values)
-
-
-def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
-    # 6 of 8 GPUs earned 200 dollars, and all cost 288. 2 are idle for 24 hours, which are 48 lost
-    # GPU-hours.
-    miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
-    miner.state(0, ["alpha-0", "alpha-1"], "idle")
-    miner.prices()
-    miner.set("chutes_compute_unit_usd", 10)
-    numbers = {
-        "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
-        "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
-    }
-    values = {
-        f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value})
-        for name, value in numbers.items()
-    }
-    lost = [
-        "ChutesGpusIdle warning",
-        "ChutesGpusIdle info",
-        "ChutesGpuHoursLost info",
-        "ChutesMinerLoss info",
-    ]
-    miner.check(tmp_path, {}, ever=lost, values=values)
 
 
 @pytest.mark.parametrize(

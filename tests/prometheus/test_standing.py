@@ -63,9 +63,6 @@ test_alerts_about_the_standing = scenarios(
         "a lost seat is info after a day": Scenario(DAY + HOUR, step=4)
         .set("chutes_miner_registered", 0, 20)
         .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
-        "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4)
-        .set("chutes_miner_blacklisted", 1, 20)
-        .fires({12 * HOUR: [BLACKLISTED], DAY + HOUR: ["ChutesMinerBlacklisted info"]}),
         # The seat comes back after an hour, when all instances have ended.
         "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
         .set("chutes_miner_registered", 0, 20)
@@ -84,9 +81,6 @@ test_alerts_about_the_standing = scenarios(
         "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
             {20: [], 40: [LOST_SEAT, SEAT]}
         ),
-        "a seat that the next registration takes is critical after a day without one": with_chain(
-            HOUR, 0, 0
-        ).fires({20: [], 40: [LOST_SEAT, SEAT]}),
         "a seat is a warning below three days of registrations": with_chain(HOUR, 35)
         .fires({20: [], 40: [SEAT]})
         .says(
@@ -98,10 +92,6 @@ test_alerts_about_the_standing = scenarios(
             "The seats with the "
             "lowest pay go first, so the miner must earn more.",
         ),
-        "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
-        "a seat that cannot be lost now is silent": with_chain(HOUR, 0)
-        .drop(20, "chutes_miner_registrations_before_loss")
-        .fires({HOUR: []}),
         "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
         "an immunity that ends within a day is a warning for a miner without score": with_chain(
             HOUR, 200, immune_for=DAY + 20
@@ -114,17 +104,6 @@ test_alerts_about_the_standing = scenarios(
         .drop(0, "chutes_miner_score_ratio")
         .drop(0, "chutes_scored_miners")
         .fires({HOUR: []}),
-        "an immunity that ends is silent for a miner with a score": with_chain(
-            HOUR, 200, immune_for=DAY
-        ).fires({HOUR: []}),
-        "a low incentive is silent if the chain says that the seat is safe": with_chain(
-            2 * HOUR, 500
-        )
-        .set("chutes_miner_incentive_rank", 252)
-        .fires({2 * HOUR: []}),
-        "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
-        .set("chutes_miner_incentive_rank", 252, 20)
-        .fires({HOUR: [], 90: [LOWEST]}),
         (
             "without the chain, a seat is at risk also while it is unknown whether the miner "
             "recovers"
@@ -140,17 +119,6 @@ test_alerts_about_the_standing = scenarios(
             "Without the "
             "exporter's `--chain.url`, the time left is not known.",
         ),
-        "without the chain, a seat without incentive is critical although many have none": Scenario(
-            2 * HOUR
-        )
-        .set("chutes_miner_incentive_ratio", 0, 20)
-        .set("chutes_miner_score_ratio", 0, 20)
-        .set("chutes_miner_score_heading_ratio", 0, 20)
-        .fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
-        "without the chain, a new seat is silent": Scenario(3 * HOUR)
-        .set("chutes_miner_incentive_rank", 252)
-        .set("chutes_miner_registered_timestamp_seconds", -3600)
-        .fires({3 * HOUR: []}),
         "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
         .set("chutes_miner_incentive_rank", 252)
         .set("chutes_miner_incentive_ratio", 0.01)
@@ -167,19 +135,12 @@ test_alerts_about_the_standing = scenarios(
             "For at least 8 minutes, no instance has earned. Each hour costs 1/24 of the score: "
             "200 compute units.",
         ),
-        "a miner that is starting an instance gets more time": Scenario(80)
-        .set("chutes_miner_score_heading_ratio", 0, 30)
-        .set("chutes_fleet_instances", 1, state="starting")
-        .fires({HOUR: [], 80: [NOTHING]}),
         # They earn until the service deletes them.
         "a miner whose instances are all disabled still earns": Scenario(2 * HOUR)
         .set("chutes_miner_score_heading_ratio", 0, 30)
         .set("chutes_miner_disabled_compute_units_per_second", 3)
         .set("chutes_miner_disabled_compute_units_per_second", 0, HOUR)
         .fires({HOUR: [DOWN], HOUR + 40: [NOTHING]}, ever=[DOWN, NOTHING]),
-        "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
-        .set("chutes_miner_score_heading_ratio", 0)
-        .fires({3 * HOUR: []}),
         "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
         .set("chutes_miner_score_heading_ratio", 0, 10)
         .fires(
@@ -233,11 +194,6 @@ test_alerts_about_the_standing = scenarios(
             "All through the past day, the GPUs cost at least 88 US dollars a day more than the "
             "estimated earnings.",
         ),
-        "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8})
-        .prices()
-        .set("chutes_miner_estimated_profit_usd_per_day", 12, 12 * HOUR)
-        .set("chutes_miner_estimated_profit_usd_per_day", -88, 13 * HOUR)
-        .fires({DAY + HOUR: []}),
         "a lower part of the emission for miners is a warning with the change of the pay": Scenario(
             2 * DAY + 3 * HOUR
         )
@@ -256,30 +212,5 @@ test_alerts_about_the_standing = scenarios(
             "Of the emission, 32% is for miners now, and 40% was a day ago. It concerns "
             "all miners, and is complete within 72 minutes.",
         ),
-        "a higher part of the emission for miners is a warning too": Scenario(DAY + 3 * HOUR)
-        .set("chutes_miner_emission_alpha_per_day", 20)
-        .set("chutes_subnet_miners_emission_ratio", 0.4)
-        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + HOUR)
-        .fires({DAY + HOUR: [], DAY + HOUR + 30: [SPLIT]})
-        .says(
-            SPLIT,
-            DAY + 3 * HOUR,
-            "the subnet's owner changed the split, and its pay changes by 25%",
-            "Of the emission, 50% is for miners now, and 40% was a day ago. It concerns "
-            "all miners, and is complete within 72 minutes.",
-        ),
-        "a part of the emission that moves by a point is silent": Scenario(DAY + 3 * HOUR)
-        .set("chutes_miner_emission_alpha_per_day", 20)
-        .set("chutes_subnet_miners_emission_ratio", 0.4)
-        .set("chutes_subnet_miners_emission_ratio", 0.409, DAY + HOUR)
-        # One reading of a node that is wrong.
-        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + 2 * HOUR)
-        .set("chutes_subnet_miners_emission_ratio", 0.409, DAY + 2 * HOUR + 8)
-        .fires({DAY + 3 * HOUR: []}),
-        "a miner that is not paid has no change of its pay": Scenario(DAY + 3 * HOUR)
-        .set("chutes_miner_emission_alpha_per_day", 0)
-        .set("chutes_subnet_miners_emission_ratio", 0.4)
-        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + HOUR)
-        .fires({DAY + 3 * HOUR: []}),
     }
 )

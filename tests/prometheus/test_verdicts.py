@@ -4,22 +4,21 @@ whether the boards can be trusted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from grafana.alerts import NEEDED
 from grafana.boards.exporter import TRUSTED
 from grafana.boards.overview import SAID
-from grafana.parts import NO_RULES, total
+from grafana.parts import total
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOST = "alert:chutes_alerts:compute_units_per_day"
 BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
 SAFE, IN_DANGER, NOBODY_COMES, IMMUNE = (
@@ -52,31 +51,6 @@ def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: P
     )
 
 
-def test_without_the_rules_no_verdict_and_no_number_of_blind_alerts_is_shown(
-    tmp_path: Path,
-) -> None:
-    exporter = 'job="chutes",instance="one:1"'
-    series = [
-        {"series": f"chutes_miner_watched{{{exporter},{ME}}}", "values": "1x10"},
-        {"series": f'chutes_feed_up{{{exporter},{ME},feed="nodes"}}', "values": "1x10"},
-    ]
-    blind = asked("chutes-exporter", "Blind alerts", 0)
-    without_answer = asked("chutes-exporter", "Feeds without a full answer", 0)
-    # `NO_RULES` returns NaN while the rules are not loaded. Without files, promtool has none.
-    expected: dict[str, list[dict[str, Any]]] = {
-        verdict(): [],
-        blind: [],
-        without_answer: [],
-        f"count({NO_RULES})": [{"labels": "{}", "value": 1}],
-    }
-    tests = [
-        {"expr": query, "eval_time": "5m", "exp_samples": samples}
-        for query, samples in expected.items()
-    ]
-    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
-    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
-
-
 def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) -> None:
     part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
     dollars = filled_in(total(part), [HOTKEY, "other"])
@@ -87,31 +61,6 @@ def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) ->
     # In parentheses, it is the same query, at another minute.
     values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
     pair.check(tmp_path, {}, values=values)
-
-
-def test_what_an_idle_server_goes_on_losing_stands_beside_its_alert(tmp_path: Path) -> None:
-    # An idle GPU is worth half a unit a second, and the miner has earned a unit a second.
-    miner = Scenario(80, {"alpha": 8, "beta": 8}).pays(0.5)
-    miner.set("chutes_miner_window_compute_units", 86400, window="1d")
-    miner.state(10, [f"beta-{number}" for number in range(4)], "idle")
-    row = f'{LOST}{{alertname="ChutesGpusIdle",{ME},place="beta"}}'
-    miner.check(
-        tmp_path,
-        {70: ["ChutesGpusIdle warning"]},
-        # While the alert does not fire yet, nothing is shown. In parentheses, it is the same query.
-        values={LOST: (20, {}), f"({LOST})": (70, {row: 4 * 0.5 * 86400})},
-    )
-
-
-def test_without_a_seat_all_units_of_the_day_go_on_being_lost(tmp_path: Path) -> None:
-    miner = Scenario(30).set("chutes_miner_window_compute_units", 1000, window="1d")
-    miner.set("chutes_miner_registered", 0, 5)
-    row = f'{LOST}{{alertname="ChutesMinerDeregistered",{ME}}}'
-    miner.check(
-        tmp_path,
-        {20: ["ChutesMinerDeregistered critical"]},
-        values={LOST: (20, {row: 1000})},
-    )
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
@@ -151,23 +100,6 @@ def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
         f"({number})": (25, {"{}": float(need_instances)}),
     }
     miner.check(tmp_path, {}, values=values)
-
-
-def test_without_an_exporter_all_alerts_about_miners_are_blind(tmp_path: Path) -> None:
-    miner = Scenario(30)
-    # A feed with a maximum age is one that the exporter is to have.
-    for feed in {feed for feeds in NEEDED.values() for feed in feeds}:
-        miner.set("chutes_feed_max_age_seconds", 600, feed=feed, hotkey=HOTKEY)
-    miner.fail("one:1", range(10, 31))
-    number = asked("chutes-exporter", "Blind alerts", 0)
-    miner.check(
-        tmp_path,
-        {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
-        values={
-            filled_in(TRUSTED, [HOTKEY]): (20, {"{}": 0}),
-            number: (20, {"{}": len(NEEDED)}),
-        },
-    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from chutes_exporter.rules.launch import (
     activation_is_refused,
     chute_instances,
     launch_refusal,
-    room_after_starting,
     room_now,
     service_time,
 )
@@ -59,15 +58,12 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({}, PUBLIC, {"starting": None, "active": 2}, {}, "no_room"),
         ({}, PUBLIC, {"starting": 2}, {}, "enough_starting"),
         # The service accepts the launch, and would refuse the activation.
-        ({}, PRIVATE, {"target": 0}, {}, "no_room"),
         ({}, PRIVATE, {"active": 2}, {}, "no_room"),
         ({}, PRIVATE, {"target_expired": True}, {}, "target_expired"),
         # Without an active instance, a bounty decides instead of the target.
         ({}, PRIVATE, {"active": 0, "target_expired": True}, {}, "no_bounty"),
         ({}, PRIVATE, {}, {"tee": None}, "unknown"),
-        ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
         ({}, structs.replace(PRIVATE, tee=False), {}, {}, "tee_mismatch"),
-        ({}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, None),
         # The past of a miner without TEE decides about private chutes without TEE, and no answer
         # shows it.
         ({"runs_tee": False}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, "unknown"),
@@ -120,42 +116,17 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
 
 
 @pytest.mark.parametrize(
-    ("chute", "instances", "left"),
-    [
-        # Active and starting instances of a public chute with TEE were counted at the launch.
-        (PUBLIC, {"target": 4, "starting": 2}, 2),
-        # The room of others is checked again at the activation: 4, less 1 active and 2 starting.
-        (PRIVATE, {"target": 4, "starting": 2}, 1),
-        (NO_TEE, {"target": 4, "starting": 2}, 1),
-        (PRIVATE, {"active": 0, "bounty": True, "starting": 1}, 0),
-        (PRIVATE, {"starting": 3}, -2),
-        (PRIVATE, {"starting": None}, None),
-        (NO_TEE, {"target": None}, None),
-        # That of a private chute is checked with TEE and without.
-        (structs.replace(PRIVATE, tee=None), {"target": 4, "starting": 2}, 1),
-        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
-    ],
-)
-def test_instances_that_start_take_the_room_that_is_checked_again(
-    chute: Chute, instances: dict[str, Any], left: float | None
-) -> None:
-    assert room_after_starting(chute, replace(ROOM, **instances)) == left
-
-
-@pytest.mark.parametrize(
     ("chute", "instances", "is_refused"),
     [
         # One is active, and the target is 2.
         (PRIVATE, {}, False),
         (PRIVATE, {"active": 2}, True),
-        (PRIVATE, {"target": 0}, True),
         (PRIVATE, {"target_expired": True}, True),
         (PRIVATE, {"target_expired": None}, None),
         # A bounty lets the first instance become active, and not the second one.
         (PRIVATE, {"active": 0, "target": 0, "bounty": True}, False),
+        (PRIVATE, {"active": 0, "target": 0}, True),
         (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
-        (PRIVATE, {"active": None}, None),
-        (PRIVATE, {"target": None}, None),
         # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
         (NO_TEE, {"target_expired": True}, False),
@@ -238,8 +209,7 @@ def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
     gpus = [ACTIVE, STARTING, DISABLED]
-    expected = ChuteInstances(active=1, starting=1, target=3, target_expired=True)
-    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == expected
+    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0).target == 3
     # A private one has no target then.
     assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 

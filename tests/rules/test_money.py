@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.api.records import Chute, NodeSelector
-from chutes_exporter.rules.money import first_multiplier, in_usd, later_multiplier
+from chutes_exporter.rules.money import first_day_units, first_multiplier, in_usd, later_multiplier
 
 
 def test_an_amount_has_a_value_if_it_and_all_prices_are_known() -> None:
@@ -94,3 +94,14 @@ def test_what_an_instance_approaches_is_unknown_without_a_multiplier(
 ) -> None:
     chute = Chute("c", public=public, compute_multiplier_factors={})
     assert later_multiplier(chute, "h200", RATES) is None
+
+
+def test_the_first_pay_fades_as_the_service_lets_it() -> None:
+    # The pay is 3 at first and 2 later. For 2 hours, the whole difference is paid, and until the
+    # first run after them. Each run, every 15 minutes, takes away the square of a sixth of the
+    # hours since then, of what is left.
+    left, paid_hours = 1.0, 2.25
+    for run in range(1, 24):
+        left -= left * (run / 4 / 6) ** 2
+        paid_hours += left / 4
+    assert first_day_units(3, 2) == pytest.approx(2 * 86400 + paid_hours * 3600, rel=1e-3)

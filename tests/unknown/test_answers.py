@@ -206,7 +206,7 @@ def test_a_collector_that_lacks_a_metric_is_not_successful(
     whole, page = pages[WHOLE], pages[str(case)]
     for collector in COLLECTORS:
         # It is no failure if a deployment lacks an endpoint, which may only choose the chutes.
-        only_chooses = case.loss == "404" and case.feed.name not in collector.source_feeds
+        only_chooses = case.loss == "404" and case.feed not in collector.feeds
         if page.get(series("chutes_scrape_collector_off", collector=collector.name)):
             continue
         metrics = {metric.name for metric in collector.metrics}

@@ -1,0 +1,195 @@
+"""What several answers make together: fleets, the demand for chutes, and ended instances."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from chutes_exporter.duration import DAY_HOURS
+from chutes_exporter.feeds import definitions as f
+from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.fleet.answers import FleetAnswers, Listed
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.offers import find_demand
+from chutes_exporter.fleet.outages import with_reports
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from chutes_exporter.api.answer import Answer
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.offers import Demand
+
+FEEDS: Final[dict[str, Feed[Any]]] = {
+    "servers": f.SERVERS,
+    "nodes": f.NODES,
+    "inventory": f.INVENTORY,
+    "instances": f.INSTANCES,
+    "miner_gpus": f.MINER_GPUS,
+    "maintenance": f.MAINTENANCE,
+    "measurements": f.TEE_MEASUREMENTS,
+    "jobs": f.JOBS,
+    "metagraph": f.METAGRAPH,
+    "chutes": f.CHUTES,
+    "active_instances": f.ACTIVE_INSTANCES,
+    "utilization": f.UTILIZATION,
+    "bounties": f.BOUNTIES,
+    "held_gpus": f.HELD_GPUS,
+    "supported_gpus": f.SUPPORTED_GPUS,
+}
+"""The feeds of a fleet, by the name of the answer."""
+RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
+    *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
+    f.AUDIT_REPORT,
+)
+"""The feeds that tell which chutes watched miners need."""
+
+
+def fleet_answers(
+    answers: Mapping[str, Answer[Any]], hotkey: str, demand: list[Demand] | None = None
+) -> FleetAnswers:
+    """Return the answers that a fleet is joined from, with the time of the one about its instances.
+
+    ``answers`` are by the name of the feed.
+    """
+    listed: dict[str, Listed[Any]] = {}
+    at = 0.0
+    for name, feed in FEEDS.items():
+        answer = answers.get(feed.name)
+        if answer is None:
+            continue
+        # The maintenance policy is one record, and all other answers are lists.
+        records = answer.value if isinstance(answer.value, list) else [answer.value]
+        listed[name] = Listed(records, answer.whole)
+        if feed is f.INSTANCES:
+            at = answer.received_at
+    return FleetAnswers(hotkey, at, demand=demand, **listed)
+
+
+class JoinedFleets:
+    """The fleets of the last moment. They stay until one of their answers changes."""
+
+    def __init__(self) -> None:
+        self._fleets: dict[str, tuple[list[Answer[Any] | None], Fleet]] = {}
+
+    def join(self, joined: Joined, hotkey: str) -> Fleet:
+        """Return the fleet of a miner, the same one as long as its answers are the same."""
+        answers = joined.about(hotkey)
+        sources = [answers.get(feed.name) for feed in FEEDS.values()]
+        if hotkey in self._fleets:
+            known_sources, fleet = self._fleets[hotkey]
+            if all(map(_is_same, sources, known_sources)):
+                return fleet
+        fleet = join_fleet(fleet_answers(answers, hotkey, joined.demand))
+        self._fleets[hotkey] = sources, fleet
+        return fleet
+
+
+def _is_same(answer: Answer[Any] | None, other: Answer[Any] | None) -> bool:
+    return answer is other
+
+
+def join(
+    states: Mapping[Feed[Any], FeedState],
+    watched: Collection[str] = (),
+    fleets: JoinedFleets | None = None,
+) -> Joined:
+    """Return what all known answers make together. Fleets whose answers are the same stay."""
+    answers: dict[str, dict[str, Answer[Any]]] = defaultdict(dict)
+    for feed, state in states.items():
+        if state.snapshot is not None:
+            answers[feed.hotkey][feed.name] = state.snapshot.answer
+    return Joined(answers, watched, fleets)
+
+
+class Joined:
+    """What the answers of one moment make together. Each thing is made when it is first needed.
+
+    Args:
+        answers: The known answers by the name of their feed, by hotkey. Those about the platform
+            are under :data:`THE_PLATFORM`.
+        watched: The watched miners.
+        fleets: The fleets of an earlier moment.
+    """
+
+    def __init__(
+        self,
+        answers: Mapping[str, Mapping[str, Answer[Any]]],
+        watched: Collection[str] = (),
+        fleets: JoinedFleets | None = None,
+    ) -> None:
+        self._answers = answers
+        self._watched = watched
+        self._fleets = fleets or JoinedFleets()
+
+    def about(self, hotkey: str) -> Mapping[str, Answer[Any]]:
+        """Return the answers about a miner and the platform, by the name of their feed."""
+        return {**self._answers.get(THE_PLATFORM, {}), **self._answers.get(hotkey, {})}
+
+    def _value(self, feed: Feed[Any]) -> Any:
+        """Return the value of the answer about the platform, or nothing without one."""
+        answer = self.about(THE_PLATFORM).get(feed.name)
+        return () if answer is None else answer.value
+
+    @cached_property
+    def demand(self) -> list[Demand] | None:
+        """All chutes with the instances of all miners, None while an answer is not whole."""
+        return find_demand(fleet_answers(self.about(THE_PLATFORM), THE_PLATFORM))
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """The ended instances, None without a report."""
+        reports = self.about(THE_PLATFORM).get(f.AUDIT_REPORT.name)
+        # The names of chutes show which ends were redeployments. Without a key, they are not known.
+        return None if reports is None else Ledger(reports.value.hours, self._value(f.CHUTES))
+
+    def fleet(self, hotkey: str) -> Fleet:
+        """Return the fleet of a miner."""
+        return self._fleets.join(self, hotkey)
+
+    def fleet_with_reports(self, hotkey: str) -> Fleet:
+        """Return the fleet of a miner, with what the reports tell of it."""
+        fleet = self.fleet(hotkey)
+        if self.ledger is None:
+            return fleet
+        return with_reports(fleet, self.ledger, find_failures(self.ledger, hotkey, FAILURE_HOURS))
+
+    @cached_property
+    def relevant_chutes(self) -> set[str]:
+        """The ids of the chutes that watched miners need: those that they run, ran in the past day
+        (also if their instances lost their score), or could launch.
+
+        A chute that could be launched has room for another instance and is not disabled. Which GPUs
+        it needs does not matter.
+        """
+        chute_ids: set[str] = set()
+        for hotkey, chute_id in self._miners_and_chutes():
+            if hotkey in self._watched and chute_id is not None:
+                chute_ids.add(chute_id)
+        # While an answer is not whole, it is unknown what could be launched.
+        for demand in self.demand or []:
+            if demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled:
+                chute_ids.add(demand.chute.chute_id)
+        return chute_ids
+
+    def _miners_and_chutes(self) -> Iterator[tuple[str | None, str | None]]:
+        """Yield each miner with each chute that it runs, or ran in the past day."""
+        for instance in self._value(f.ACTIVE_INSTANCES):
+            yield instance.miner_hotkey, instance.chute_id
+        for gpu in self._value(f.HELD_GPUS):
+            yield gpu.hotkey, gpu.chute_id
+        # These are about the platform, or about the only watched miner.
+        for answers in self._answers.values():
+            stats = answers.get(f.STATS_PER_CHUTE.name)
+            for one in stats.value if stats else ():
+                if one.window == "1d":
+                    yield one.miner_hotkey, one.chute_id
+        if self.ledger is not None:
+            # Statistics leave out instances that lost their score.
+            for ended in self.ledger.ended_instances(DAY_HOURS):
+                yield ended.miner_hotkey, ended.chute_id
