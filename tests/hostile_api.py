@@ -82,14 +82,6 @@ def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
-    """Yield so many records with texts of so many characters."""
-    numbers = range(count)
-    # Characters of 2 and 4 bytes take more memory than letters.
-    text = "ü😀" * (length // 2)
-    return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
-
-
 def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield about as many records as the endpoint's limit allows."""
     text = "x" * 20
@@ -109,11 +101,12 @@ def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     yield from itertools.repeat(b"1," * 500_000)
 
 
-KINDS = ("gzip endless line", "numbers", "full", "records 20000 300")
+KINDS = ("gzip endless line", "numbers", "full")
 """Kinds of answers of all endpoints.
 
-``records COUNT LENGTH`` sends COUNT records with texts of LENGTH characters, and
-``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
+``full`` sends as many records as the limit of the endpoint allows. The prefix ``gzip`` compresses
+the answer.
+"""
 
 
 ENDLESS = {
@@ -125,15 +118,9 @@ ENDLESS = {
 
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
     """Return the parts of an answer of a kind of :data:`KINDS`, not compressed."""
-    match kind.split():
-        case ["records", count, length]:
-            return _records(endpoint, int(count), int(length))
-        case ["endless", "line"]:
-            return itertools.repeat(_MEGABYTE)
-        case ["full"]:
-            return _full(endpoint)
-        case _:
-            return _numbers(endpoint)
+    if kind == "endless line":
+        return itertools.repeat(_MEGABYTE)
+    return _full(endpoint) if kind == "full" else _numbers(endpoint)
 
 
 def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:

@@ -28,7 +28,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.hostile_api import ENDLESS
+from tests.hostile_api import ENDLESS, KINDS
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -257,7 +257,7 @@ async def test_an_answer_of_endless_small_parts_ends_and_does_not_delay_scrapes(
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("kind", ["full", "gzip endless line", "numbers", "records 20000 300"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(
     kind: str, tmp_path: Path
 ) -> None:

@@ -742,8 +742,7 @@ class SupportedGpu(Record, frozen=True):
     UNUSED: ClassVar = {
         "no use: the same for all miners": (
             "memory clock_rate processors major minor sxm ecc max_threads_per_processor "
-            "concurrent_kernels "
-            "tensor_cores graval model_name_check"
+            "concurrent_kernels tensor_cores graval model_name_check"
         ),
     }
     SOMETIMES: ClassVar = ("gpu",)  # the key of the object in the answer

@@ -11,8 +11,7 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 REQUESTS = Metric(
     "chutes_api_requests_total",
     "Requests to the Chutes API and to a node of the chain (endpoint chain) by HTTP status, or by "
-    "the reason of the "
-    "failure if there was no complete answer.",
+    "the reason of the failure if there was no complete answer.",
     ("endpoint", "code"),
 )
 DURATION = Metric(

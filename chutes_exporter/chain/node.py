@@ -43,8 +43,7 @@ _SHORTEST_KEY: Final = 4
 """Characters of the shortest part of an address that may be a key. ``v1`` is none."""
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
-    "node, or your own. "
-    "Until a node answers, only the metrics of the chain are missing."
+    "node, or your own. Until a node answers, only the metrics of the chain are missing."
 )
 
 

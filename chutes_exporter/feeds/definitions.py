@@ -31,15 +31,12 @@ def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Fee
 # The times to live in seconds, the first number, follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
 # - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s,
-# and its autoscaler
-#   sets targets every 2 minutes at most.
+#   and its autoscaler sets targets every 2 minutes at most.
 # - 175: the service reads the metagraph every 3 minutes.
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs
-# ever. A rolling
-#   update takes hours, and a maintenance window days.
+#   ever. A rolling update takes hours, and a maintenance window days.
 # - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15
-# minutes. The history gets
-#   a point an hour.
+#   minutes. The history gets a point an hour.
 METAGRAPH = _feed(e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes")
 SCORES = _feed(e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
 STATS = _feed(e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks={})

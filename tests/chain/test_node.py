@@ -122,6 +122,16 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         "MaxAllowedUids: it has 3 bytes instead of 2",
     ),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
+    "list of another form": (
+        storage_of(emission="0x03" + "00" * 7),
+        HASH,
+        "Emission: it has 8 bytes instead of 0",
+    ),
+    "neither true nor false": (
+        storage_of(registration_open="0x02"),
+        NUMBER,
+        "NetworkRegistrationAllowed: it is nei",
+    ),
     "longer list": (
         storage_of(incentive="0x0504" + "0000" * 257),
         NUMBER,

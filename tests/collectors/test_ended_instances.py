@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.records import AuditReport
-from chutes_exporter.collectors import Answers, Miners
-from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
-from chutes_exporter.feeds.reports import Reports
 from tests.api.reports import INSTANCE, RECORD
 from tests.collectors.support import collected
 from tests.support import NOON
@@ -67,36 +62,6 @@ def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
     assert samples_of_newest_hour(ENDED | {"deleted_at": at}) == {TOTAL: 0}
 
 
-def test_an_end_counts_by_reason_and_by_chute() -> None:
-    assert samples_of_newest_hour(ENDED) == {
-        TOTAL: 3600,
-        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
-        "chutes_miner_chute_window_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
-        f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 3600,
-        f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}": 3600,
-    }
-
-
-def test_a_start_that_a_scale_down_ended_is_named_and_others_are_not() -> None:
-    start = ENDED | {"activated_at": None, "deletion_reason": "autoscaler - downscale adjustment"}
-    rows = [
-        start | {"instance_id": "planned"},
-        start | {"instance_id": "failed", "deletion_reason": "miner initialized"},
-        ENDED | {"instance_id": "active", "deletion_reason": "autoscaler - downscale adjustment"},
-    ]
-    report = {"instance_audit": rows, "compute_history": []}
-    found = collected(COLLECTOR, {AUDIT_REPORT: report})
-    named = {key: value for key, value in found.items() if "planned_start_end" in key}
-    assert named == {"chutes_instance_planned_start_end{hotkey=me,instance_id=planned}": 1}
-
-
-def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
-    theirs = ENDED | {"miner_hotkey": "other"}
-    assert samples_of_newest_hour(theirs) == {TOTAL: 0}
-    found = samples_of_newest_hour(theirs, miners="all")
-    assert found[f"{LOST}{{hotkey=other,window=1h,reason=probes}}"] == 3600
-
-
 # The units of 1e308 are more than a number can be.
 @pytest.mark.parametrize("multiplier", [None, 1e308, -1.0])
 def test_a_multiplier_that_is_unknown_makes_losses_lower_bounds_with_their_number(
@@ -115,15 +80,6 @@ def test_a_multiplier_that_is_unknown_makes_losses_lower_bounds_with_their_numbe
     assert TOTAL not in found
     assert f"{LOST}{{hotkey=me,window=1h,reason=probes}}" not in found
     assert found[f"{LOST}{{hotkey=me,window=1h,reason=miner}}"] == 0
-
-
-def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
-    found = samples_of_newest_hour(ENDED, ENDED | {"chute_id": None})
-    assert found == {
-        TOTAL: 7200,
-        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
-        f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 7200,
-    }
 
 
 UNMARKED = ENDED | {"deletion_reason": None, "billed_to": "user"}
@@ -146,13 +102,6 @@ def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
     found = samples_of_newest_hour(UNMARKED, chutes=[{"chute_id": "c", **chute}])
     assert found[TOTAL] == 3600
     assert found[f"{LOST}{{hotkey=me,window=1h,reason={reason}}}"] == 3600
-
-
-def test_the_factor_of_an_integrated_subnet_tells_a_redeployment_whatever_the_name() -> None:
-    factors = {"integrated_subnet": 1.3}
-    chute = {"chute_id": "c", "name": "amber/app", "compute_multiplier_factors": factors}
-    found = samples_of_newest_hour(UNMARKED, chutes=[chute])
-    assert found[f"{LOST}{{hotkey=me,window=1h,reason=redeployed}}"] == 3600
 
 
 def test_an_end_with_the_mark_of_a_valid_end_is_no_redeployment() -> None:
@@ -194,16 +143,3 @@ def test_a_missing_report_or_record_hides_counts_and_makes_losses_lower_bounds(
         TOTAL.replace("1h", "1d"): 3600,
     }
     assert (UNKNOWN in found) == ({} not in instances)
-
-
-def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:
-    report = AuditReport([], [], end=NOON)
-    reports = Reports((report,), hotkeys=frozenset({"other"}), unread=0)
-    out = Samples()
-    miners = Miners(frozenset({"me", "other"}), "watched")
-    assert COLLECTOR.run(Answers({AUDIT_REPORT.name: Answer(reports)}), miners, out)
-    hotkeys = set()
-    for family in out.collect():
-        # The samples about the reports themselves have no hotkey.
-        hotkeys |= {sample.labels["hotkey"] for sample in family.samples if sample.labels}
-    assert hotkeys == {"other"}

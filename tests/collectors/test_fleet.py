@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR
-from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import INSTANCES
 from chutes_exporter.feeds.fleet import FEEDS
-from chutes_exporter.fleet.model import SERVER_STATES, TOPICS
-from tests.collectors.support import NOON_TEXT, Samples, collected, of
+from chutes_exporter.fleet.model import TOPICS
+from tests.collectors.support import Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
-from tests.support import NOON
 
 PLACE = "server_id=s1,server=box"
 SERVER = f"hotkey=me,{PLACE}"
@@ -47,35 +44,6 @@ def with_gpus(*gpus: dict[str, Any], **server: Any) -> dict[str, Any]:
     return bodies | {"nodes": nodes, "inventory": [], "instances": []}
 
 
-def test_a_fleet_has_the_states_of_its_gpus_by_model_and_by_server() -> None:
-    made = run()
-    assert of(made, "chutes_fleet_gpus") == {
-        f"chutes_fleet_gpus{{hotkey=me,gpu=h200,state={state}}}": count
-        for state, count in STATES.items()
-    }
-    assert of(made, "chutes_server_gpus") == {
-        f"chutes_server_gpus{{{SERVER},gpu=h200,state={state}}}": count
-        for state, count in STATES.items()
-    }
-
-
-def test_a_server_has_the_pay_of_its_instances_and_the_state_of_its_worst_gpu() -> None:
-    made = run()
-    # Only the active instance earns.
-    units = ANSWERS["instances"][0]["compute_multiplier"]
-    assert of(made, "chutes_server_compute_units_per_second") == {
-        f"chutes_server_compute_units_per_second{{{SERVER}}}": units
-    }
-    assert of(made, "chutes_server_state") == {
-        f"chutes_server_state{{{SERVER},state={state}}}": int(state == "idle")
-        for state in SERVER_STATES
-    }
-
-
-def test_all_topics_of_a_fleet_are_known_with_all_answers() -> None:
-    assert set(of(run(), "chutes_fleet_known").values()) == {1}
-
-
 def test_without_any_answer_all_that_is_known_is_that_no_topic_is() -> None:
     assert collected(COLLECTOR, {}) == {
         f"chutes_fleet_known{{hotkey=me,topic={topic}}}": 0 for topic in TOPICS
@@ -96,79 +64,6 @@ def test_after_a_failure_no_topic_is_known(monkeypatch: pytest.MonkeyPatch) -> N
     made = run(succeeds=False)
     assert "chutes_fleet_late_servers_to_upgrade{hotkey=me}" not in made
     assert set(of(made, "chutes_fleet_known").values()) == {0}
-
-
-def test_the_late_servers_are_counted_from_the_time_of_the_answer_about_the_window() -> None:
-    late = "chutes_fleet_late_servers_to_upgrade"
-    for hours, number in ((3.9, 1), (4.1, 0)):
-        policy = deepcopy(ANSWERS["maintenance"])
-        # The answers of tests are received at the time 0.
-        ends_at = datetime.fromtimestamp(hours * HOUR, UTC).isoformat()
-        policy["active_window"] |= {"upgrade_window_end": ends_at}
-        policy["servers"][0] |= {"needs_upgrade": True}
-        # An upgrade takes up to 4 hours.
-        made = run({"maintenance": policy | {"window_open": True}})
-        assert of(made, late) == {f"{late}{{hotkey=me}}": number}
-    assert of(run({"maintenance": None}), late) == {}
-
-
-def test_a_gpu_has_each_state_of_which_one_is_present() -> None:
-    made = run()
-    for gpu_number, present in ((1, "earning"), (3, "starting"), (4, "idle")):
-        labels = f"hotkey=me,gpu_id=g{gpu_number},{PLACE},gpu=h200,device_index={gpu_number}"
-        for state in ("unverified", "idle", "starting", "disabled", "earning"):
-            assert made[f"chutes_gpu_state{{{labels},state={state}}}"] == (state == present)
-
-
-def test_the_id_of_a_gpu_is_also_there_in_nvidias_format() -> None:
-    digits = "0123456789abcdef0123456789abcdef"
-    key, *_ = of(run(with_gpus(gpu(0, uuid=digits))), "chutes_gpu_state")
-    assert f"gpu_id={digits},uuid=GPU-01234567-89ab-cdef-0123-456789abcdef," in key
-
-
-def test_an_instance_has_its_state_place_pay_and_deadlines() -> None:
-    made = run()
-    found = {key: value for key, value in made.items() if "instance_id=" in key and value}
-    assert found == {
-        f"chutes_instance_state{{{ACTIVE},state=active}}": 1,
-        f"chutes_instance_state{{{STARTING},state=starting}}": 1,
-        f"chutes_instance_gpus{{{ACTIVE},{PLACE},gpu=h200}}": 2,
-        f"chutes_instance_gpus{{{STARTING},{PLACE},gpu=h200}}": 1,
-        # The active one has 5 units a second, and new instances of its chute have 3.
-        f"chutes_instance_compute_units_per_second{{{ACTIVE}}}": 5,
-        f"chutes_instance_compute_units_per_second{{{STARTING}}}": 3,
-        f"chutes_instance_later_compute_units_per_second{{{ACTIVE}}}": 3,
-        f"chutes_instance_later_compute_units_per_second{{{STARTING}}}": 3,
-        # An hour after its activation.
-        f"chutes_instance_deadline_timestamp_seconds{{{ACTIVE},deadline=secured}}": NOON,
-        # 3.5 hours after its creation.
-        f"chutes_instance_deadline_timestamp_seconds{{{STARTING},deadline=purge}}": NOON + 12600,
-    }
-
-
-def test_a_fleet_has_the_states_of_its_instances() -> None:
-    assert of(run(), "chutes_fleet_instances") == {
-        "chutes_fleet_instances{hotkey=me,state=active}": 1,
-        "chutes_fleet_instances{hotkey=me,state=starting}": 1,
-        "chutes_fleet_instances{hotkey=me,state=disabled}": 0,
-    }
-
-
-def test_a_private_instance_says_when_its_billing_ends() -> None:
-    billed = ANSWERS["instances"][0] | {"billed_to": "user", "stop_billing_at": NOON_TEXT}
-    made = run({"instances": [billed]})
-    labels = ACTIVE.replace("false", "true")
-    assert of(made, "chutes_instance_deadline_timestamp_seconds") == {
-        f"chutes_instance_deadline_timestamp_seconds{{{labels},deadline=end_of_billing}}": NOON
-    }
-
-
-def test_an_instance_that_holds_no_gpu_has_0_and_no_server() -> None:
-    made = run({"inventory": [], "miner_gpus": {}})
-    assert of(made, "chutes_instance_gpus") == {
-        f"chutes_instance_gpus{{{ACTIVE}}}": 0,
-        f"chutes_instance_gpus{{{STARTING}}}": 0,
-    }
 
 
 @pytest.mark.parametrize("nameless", ["server", "gpu"])
@@ -224,21 +119,6 @@ def counts(made: Samples, model: str = "h200") -> dict[str, float]:
             state = series.removeprefix(beginning).rstrip("}")
             gpus[state] = value
     return gpus
-
-
-def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_gaps() -> None:
-    # The server lists the GPU as an unverified a100, and the nodes as a verified h200.
-    bodies = with_gpus(gpu(1, gpu_identifier="a100", verified_at=None))
-    made = run(bodies | {"nodes": [gpu(1, server_id="s1")]})
-    assert (counts(made), counts(made, "a100")) == ({"idle": 1}, {})
-    # What the list of nodes lacks, the server has.
-    made = run(bodies | {"nodes": [{"uuid": "g1"}]})
-    assert counts(made, "a100") == {"unverified": 1}
-
-
-def test_a_verified_gpu_is_idle_even_with_an_error() -> None:
-    node = gpu(1, server_id="s1", verification_error="timeout")
-    assert counts(run(with_gpus() | {"nodes": [node]})) == {"idle": 1}
 
 
 def test_a_gpu_without_a_server_counts_in_the_fleet() -> None:
@@ -346,12 +226,6 @@ def test_a_server_cannot_come_back_if_the_target_is_listed_for_no_host_with_its_
         made.get(f"chutes_server_upgrade_order{{{SERVER}}}"),
     )
     assert found == waiting
-
-
-def test_a_server_that_needs_no_upgrade_has_no_place_and_need_not_be_listed() -> None:
-    made = run()
-    assert of(made, "chutes_server_upgrade_measured", "chutes_server_upgrade_order") == {}
-    assert made["chutes_fleet_servers_to_upgrade{hotkey=me}"] == 0
 
 
 def test_an_answer_that_is_off_or_missing_takes_only_what_needs_it_away() -> None:

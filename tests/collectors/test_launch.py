@@ -39,29 +39,6 @@ def refused(made: Samples) -> dict[str, float]:
     return {key.rpartition("=")[2].rstrip("}"): value for key, value in found.items() if value}
 
 
-def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -> None:
-    made = run()
-    # An instance earns 3 compute units a second on two GPUs.
-    assert {key: value for key, value in made.items() if value} == {
-        f"chutes_launch_first_day_units_per_gpu_second{{{OFFER}}}": 1.5,
-        f"chutes_launch_later_units_per_gpu_second{{{OFFER}}}": 1.5,
-        f"chutes_launch_gpus{{{OFFER}}}": 2,
-        f"chutes_launch_room_instances{{{OFFER}}}": 1,
-        f"chutes_server_idle_compute_units_per_second{{{SERVER}}}": 3,
-        f"chutes_server_idle_later_compute_units_per_second{{{SERVER}}}": 3,
-        "chutes_fleet_idle_compute_units_per_second{hotkey=me}": 3,
-        "chutes_fleet_idle_later_compute_units_per_second{hotkey=me}": 3,
-        f"chutes_server_launch_instances{{{SERVER},gpu=h200,chute_id=c,chute=llama}}": 1,
-        **{
-            "chutes_server_launch_compute_units_per_second"
-            f"{{{SERVER},gpu=h200,chute_id=c,chute=llama,pay={pay}}}": 3
-            for pay in ("first_day", "later")
-        },
-    }
-    assert made[f"chutes_launch_starting_instances{{{OFFER}}}"] == 0
-    assert refused(made) == {}
-
-
 def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_counted() -> None:
     # The miner has no seat.
     made = run({"metagraph": [{"hotkey": "other"}]})
@@ -82,21 +59,6 @@ def test_what_idle_gpus_could_earn_is_absent_while_a_chute_is_not_known_well_eno
     made = run({"chutes": [chute]})
     assert refused(made) == {"unknown": 1}
     assert {key.partition("{")[0] for key in made} == {"chutes_launch_refused_chutes"}
-
-
-def test_the_pay_of_unverified_gpus_is_unknown() -> None:
-    unverified = [gpu | {"verified_at": None} for gpu in test_offers.GPUS]
-    made = run({"servers": test_offers.servers({"gpus": unverified})})
-    assert of(made, "chutes_server_idle_compute_units_per_second") == {}
-
-
-def test_the_idle_gpus_of_a_server_in_an_upgrade_slot_could_earn_nothing() -> None:
-    made = run({"servers": test_offers.servers({"maintenance_pending": True})})
-    for metric in (
-        "chutes_server_idle_compute_units_per_second",
-        "chutes_server_idle_later_compute_units_per_second",
-    ):
-        assert list(of(made, metric).values()) == [0]
 
 
 @pytest.mark.parametrize("name", ["server", "chute"])
@@ -141,19 +103,6 @@ def test_an_active_instance_may_be_the_last_one_and_a_starting_one_may_start_in_
     }
 
 
-def test_an_instance_of_a_full_chute_starts_in_vain_if_the_chute_is_private() -> None:
-    full = [row | {"scale_allowance": 0, "target_count": 1} for row in bodies_of("utilization")]
-    # The service checks the room of a public chute with TEE only at the launch.
-    assert of_instances({"utilization": full}) == of_instances()
-    private = [
-        row | {"public": False, "compute_multiplier_factors": {"private": 1}}
-        for row in bodies_of("chutes")
-    ]
-    made = of_instances({"utilization": full, "chutes": private})
-    assert made[f"chutes_instance_decision{{{STARTING},decision=in_vain}}"] == 1
-    assert made[f"chutes_instance_start_in_vain{{{STARTING}}}"] == 1
-
-
 def test_an_instance_that_starts_for_over_an_hour_is_slow_also_while_the_demand_is_unknown() -> (
     None
 ):
@@ -166,13 +115,6 @@ def test_an_instance_that_starts_for_over_an_hour_is_slow_also_while_the_demand_
     for chutes in (bodies_of("chutes"), without_demand):
         made = of_instances({"instances": instances, "chutes": chutes})
         assert made[f"chutes_instance_decision{{{STARTING},decision=slow}}"] == 1
-
-
-def test_a_disabled_instance_needs_a_decision() -> None:
-    instances = bodies_of("instances")
-    instances[0] |= {"active": False}
-    made = of_instances({"instances": instances})
-    assert made[f"chutes_instance_decision{{{ACTIVE},decision=disabled}}"] == 1
 
 
 def bodies_of(name: str) -> list[dict[str, Any]]:

@@ -110,16 +110,6 @@ async def scores_of(replay: Replay) -> dict[str, float]:
     return shares
 
 
-async def test_by_default_a_page_has_the_watched_miner_and_its_neighbours(replay: Replay) -> None:
-    shares = await scores_of(replay)
-    page = await scrape(watching(replay.url))
-    ranked = sorted(shares, key=shares.__getitem__, reverse=True)
-    place = ranked.index(HOTKEY)
-    expected = {*ranked[max(0, place - 4) : place + 5]}
-    for metric in ("chutes_miner_score_rank", REGISTERED, "chutes_miner_active_instances"):
-        assert hotkeys(page, metric) == expected, metric
-
-
 async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(
     replay: Replay, clock: Clock
 ) -> None:

@@ -127,12 +127,6 @@ def test_chutes_are_exported_that_a_watched_miner_runs_ran_in_the_past_day_or_co
     assert exported(miners="all") == exported()
 
 
-def test_with_all_chutes_no_other_answer_is_needed() -> None:
-    assert exported(chutes="all") == {*NAMES}
-    made = collected(COLLECTOR, {CHUTES: ANSWERS[CHUTES]})
-    assert all(f"chute_id={name}," in str(made) for name in NAMES)
-
-
 @pytest.mark.parametrize(
     ("feed", "gone"),
     [
@@ -158,13 +152,6 @@ def test_a_chute_whose_room_is_unknown_could_not_be_launched() -> None:
 def sums(made: Samples) -> Samples:
     """Return the series that are not of one chute."""
     return {key: value for key, value in made.items() if "chute_id=" not in key}
-
-
-def test_sums_over_all_chutes_stay_those_of_all_chutes() -> None:
-    relevant = collected(UTILIZATION_COLLECTOR, ANSWERS, chutes="relevant")
-    every = collected(UTILIZATION_COLLECTOR, ANSWERS, chutes="all")
-    assert len(relevant) < len(every)
-    assert sums(relevant) == sums(every)
 
 
 def test_without_a_key_the_public_answers_choose() -> None:

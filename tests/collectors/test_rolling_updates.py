@@ -55,8 +55,3 @@ def test_an_instance_is_outdated_if_an_update_will_replace_it(
 
 def test_an_update_to_an_unknown_version_decides_nothing() -> None:
     assert run({"chute_id": "c"}) == {}
-
-
-def test_of_two_updates_of_a_chute_the_first_counts_everywhere() -> None:
-    outdated = {"chutes_instance_outdated{hotkey=me,instance_id=i}": 1}
-    assert run(UPDATE, UPDATE | {"new_version": "v1", "started_at": None}) == STARTED | outdated

@@ -33,10 +33,6 @@ def ratios(**values: float) -> dict[str, float]:
     }
 
 
-def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
-    assert run(MINE + OTHERS, SEATS) == ratios(me=0.25)
-
-
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
 def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(
     seats: list[dict[str, Any]],
@@ -50,11 +46,3 @@ def test_where_it_is_unknown_whether_a_miner_is_blacklisted_nobody_has_a_share()
 
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]) == ratios(me=0)
-
-
-def test_where_nobody_earns_nobody_has_a_share() -> None:
-    assert run([], SEATS) == {}
-
-
-def test_where_the_multiplier_of_an_instance_is_unknown_nobody_has_a_share() -> None:
-    assert run([*MINE, active(3, "other", None)], SEATS) == {}

@@ -14,7 +14,6 @@ RAW = {
     "instance_seconds": 3600.0,
     "instance_compute_units": 7200.0,
 }
-SHARE = "chutes_miner_score_ratio"
 ORDER = ("chutes_miner_score_rank", "chutes_miner_score_next_better_ratio")
 
 

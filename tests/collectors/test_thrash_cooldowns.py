@@ -20,8 +20,3 @@ def test_a_cooldown_of_a_service_before_may_2026_ends_at_a_time_in_utc() -> None
     assert collected(COLLECTOR, {THRASH_COOLDOWNS: [ENDED, of_b]}) == {
         f"{EXPIRES}{{hotkey={ME},chute_id=a}}": 1_777_636_800.5
     }
-
-
-def test_a_service_of_today_has_no_cooldown() -> None:
-    assert collected(COLLECTOR, {THRASH_COOLDOWNS: []}) == {}
-    assert "always answer with an empty list" in COLLECTOR.metrics[0].help

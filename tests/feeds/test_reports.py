@@ -134,6 +134,13 @@ async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(
     assert (api.asked, reports.hours[0].end) == ([OLD["path"]], NOON - HOUR)
 
 
+async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
+    later = entry(4, 11, created_at="2026-11-24T11:09:04")
+    api = Api(later, OLD)
+    await read(api)
+    assert api.asked == [later["path"]]
+
+
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
     with pytest.raises(UndecodableError):
         await read(Api(FUTURE))
@@ -239,6 +246,18 @@ async def test_a_report_that_is_late_does_not_slow_the_older_ones() -> None:
         reports = (await reader.read()).value
     assert api.listed == 2
     assert reports.hours[0].end == NOON
+
+
+async def test_a_report_that_is_late_for_two_hours_is_a_failure() -> None:
+    async with reading(Api(OLD)) as (reader, clock):
+        first = await reader.read()
+        # The report until 12:00 is due 90 seconds later.
+        clock.now = NOON + 90 + 2 * HOUR - 5
+        # Until then, the answer is the same, and as old as before.
+        assert await reader.read() is first
+        clock.now += 60
+        with pytest.raises(UnavailableError, match="a new report has been due for 72"):
+            await reader.read()
 
 
 @pytest.mark.parametrize("ahead", [0, -1800, -86400, 86400])

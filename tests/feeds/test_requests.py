@@ -48,7 +48,11 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(replay: Replay
     assert warnings == ["records left out"]
 
 
-async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(replay: Replay) -> None:
-    replay.faults["scores"] = Fault(status=404)
+async def test_a_404_is_a_failure_unless_it_means_that_a_new_miner_has_no_history(
+    replay: Replay,
+) -> None:
+    for name in ("scores", "unique_chute_history"):
+        replay.faults[name] = Fault(status=404)
     page = await scrape(watching(replay.url))
     assert page[series("chutes_feed_up", feed="scores")] == 0
+    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=HOTKEY)] == 1

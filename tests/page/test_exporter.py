@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -65,16 +64,6 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
     assert not [asked for asked in replay.requests if asked.signed or asked.hotkey]
 
 
-async def test_a_hotkey_narrows_the_public_data_to_that_miner(replay: Replay) -> None:
-    # By default, the page has its neighbours, too.
-    page = await scrape(patient(replay.url, hotkeys=[HOTKEY], miners="watched"))
-    labels_of_series = [dict(labels) for _, labels in page]
-    hotkeys = {labels["hotkey"] for labels in labels_of_series if "hotkey" in labels}
-    assert hotkeys == {HOTKEY}
-    assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in replay.requests if asked.signed]
-
-
 async def test_a_key_adds_the_miners_private_data(replay: Replay) -> None:
     page = await scrape(watching(replay.url))
     on_by_default = [one for one in COLLECTORS if one.default != "off" and not one.needs_chain]
@@ -92,14 +81,6 @@ def servers_of(page: Page, hotkey: str) -> int:
     """Return how many servers a page has of a miner."""
     servers = [dict(labels) for name, labels in page if name == "chutes_server_info"]
     return len([labels for labels in servers if labels["hotkey"] == hotkey])
-
-
-async def test_many_hotkeys_share_the_platforms_answers(replay: Replay) -> None:
-    await scrape(patient(replay.url, hotkeys=seats(replay)))
-    # The endpoints of the public collectors have their names. The second stats are those of each
-    # chute, the held GPUs tell which chutes they run, and the list of reports names the newest one.
-    asked_for = [*PUBLIC, "stats", "held_gpus", "audit", "audit_report"]
-    assert sorted(asked.endpoint for asked in replay.requests) == sorted(asked_for)
 
 
 async def test_several_keys_give_each_miners_fleet_in_one_group(replay: Replay) -> None:
@@ -168,46 +149,6 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(replay: Repla
         assert exporter.readiness() == (True, "ready")
         # Only the feeds of the platform are left.
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
-
-
-async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_back(
-    replay: Replay,
-) -> None:
-    async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
-        with structlog.testing.capture_logs() as logs:
-            for steps in range(4):
-                # The last turn has removed the key.
-                exporter.reconfigure(watching(replay.url))
-                scraped = asyncio.create_task(page_of(exporter))
-                # The reload comes after so many steps of the scrape.
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                exporter.reconfigure(patient(replay.url))
-                page = await scraped
-                # Only the feeds of the platform are left, and all of them work.
-                assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
-                ups = [up for (name, _), up in page.items() if name == UP]
-                assert set(ups) == {1}
-    assert logs == []
-
-
-async def test_a_reload_asks_again_for_what_fails_and_what_is_missing(
-    replay: Replay,
-) -> None:
-    replay.faults["scores"] = Fault(status=429, headers={"retry-after": "86400"})
-    replay.faults["bounties"] = Fault(status=404)
-    settings = patient(replay.url)
-    async with Exporter(settings, clock=replay.clock) as exporter:
-        await page_of(exporter)
-        replay.faults.clear()
-        # The scores are not requested again for a day, and the bounties for an hour.
-        before = await page_of(exporter)
-        exporter.reconfigure(settings)
-        after = await page_of(exporter)
-    scores, bounties = series(UP, feed="scores"), series(UP, feed="bounties")
-    assert before[scores] == 0
-    assert bounties not in before
-    assert after[scores] == after[bounties] == 1
 
 
 async def test_the_end_cancels_the_requests_in_flight(replay: Replay) -> None:
@@ -345,14 +286,6 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
     assert successes(page)["metagraph"] == 0
 
 
-async def test_of_duplicate_records_the_first_is_exported(replay: Replay) -> None:
-    twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
-    replay.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
-    page = await scrape(patient(replay.url))
-    assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
-    assert page[series("chutes_metagraph_miners")] == 1
-
-
 async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(
     replay: Replay, clock: Clock
 ) -> None:
@@ -425,23 +358,3 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
     assert [asked.endpoint for asked in replay.requests].count(name) == 1
-
-
-async def test_each_request_is_logged_at_the_level_debug(
-    replay: Replay, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("DEBUG", "exporter")
-    replay.faults["scores"] = Fault(status=500)
-    with structlog.testing.capture_logs() as logs:
-        page = await scrape(watching(replay.url))
-    logged = [log for log in logs if log["event"] == "requested"]
-    for log in logged:
-        assert log["log_level"] == "debug"
-        assert log.keys() == {"event", "log_level", "endpoint", "status", "seconds", "bytes"}
-    requested = sorted(request.endpoint for request in replay.requests)
-    assert sorted(log["endpoint"] for log in logged) == requested
-    (scores,) = (log for log in logged if log["endpoint"] == "scores")
-    assert scores["status"] == "500"
-    (metagraph,) = (log for log in logged if log["endpoint"] == "metagraph")
-    counted = page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
-    assert metagraph["bytes"] == counted

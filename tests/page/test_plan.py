@@ -67,46 +67,15 @@ def feeds(plan: Plan) -> list[tuple[str, str]]:
     return [(feed.name, feed.hotkey) for feed in plan.feeds]
 
 
-def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() -> None:
-    plan = make_plan(watching("http://x", KEY, OTHER_KEY))
-    assert hotkeys(plan, "servers") == [HOTKEY, OTHER_KEY.address]
-    assert hotkeys(plan, "chutes") == [THE_PLATFORM]
-
-
 def test_without_a_key_nothing_that_must_be_signed_is_asked() -> None:
     assert make_plan(ONE).feeds
     assert not [feed.name for feed in make_plan(ONE).feeds if feed.endpoint.signed]
-
-
-def test_collectors_of_one_plan_share_their_feeds() -> None:
-    plan = make_plan(watching("http://x"))
-    users = []
-    for entry in plan.entries:
-        names = {feed.name for feed in entry.feeds.get(HOTKEY, ())}
-        if "servers" in names:
-            users.append(entry)
-    assert len(users) > 1
-    assert feeds(plan).count(("servers", HOTKEY)) == 1
 
 
 def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_alone() -> None:
     two = make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])
     assert ("stats_per_chute", HOTKEY) in feeds(make_plan(ONE))
     assert ("stats_per_chute", THE_PLATFORM) in feeds(make_plan(two))
-
-
-def test_collectors_about_chutes_ask_what_chooses_them_as_far_as_they_may() -> None:
-    def asked(settings: Settings) -> set[str]:
-        plan = make_plan(replace(settings, collectors=ONLY_UTILIZATION))
-        return {feed.name for feed in plan.feeds}
-
-    public = {"utilization", "bounties", "held_gpus", "stats_per_chute"}
-    # The feeds that only a key gives.
-    private = {"chutes", "active_instances"}
-    assert asked(MINE) == public | private
-    assert asked(ONE) == public
-    # Nothing must be chosen if all chutes are exported.
-    assert asked(replace(MINE, chutes="all")) == asked(EVERYBODY) == {"utilization"}
 
 
 def test_audit_reports_choose_chutes_only_if_another_collector_reads_them() -> None:
@@ -133,12 +102,6 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         assert choices["stats_per_chute"] == choice
         # Other collectors follow the settings alone.
         assert choices["scores"] == settings.miners
-
-
-def test_neighbours_are_found_unless_all_miners_are_exported() -> None:
-    # The neighbours of a watched miner are the miners next to it in rank.
-    assert make_plan(ONE).miners_with_neighbours == {HOTKEY}
-    assert make_plan(replace(ONE, miners="all")).miners_with_neighbours == set()
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,21 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from chutes_exporter.config import make_settings
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.cache import FeedState
-from chutes_exporter.feeds.definitions import CHUTE_METRICS, SCORES
-from chutes_exporter.feeds.fleet import join
+from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.rendering import Renderer
-from chutes_exporter.page.telemetry import OwnLines
 from chutes_exporter.rules.gpus import GPU_MODELS
 from tests.support import (
     AT_22,
     KEY,
     Clock,
-    asked_by,
-    hold,
     names,
     page_of,
     patient,
     series,
     successes,
-    until,
     watching,
 )
 
@@ -80,55 +70,6 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
         clock.now += 60
         page = await page_of(exporter)
     assert series(failure, feed="scores", reason="unavailable") not in page
-
-
-async def test_the_exporters_own_lines_are_kept_until_something_happens(
-    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = watching(replay.url)
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        renderer = Renderer(exporter.plan, settings.max_series, exporter.telemetry.ends)
-        keeping = OwnLines(exporter.telemetry, settings, exporter.client)
-        last = b""
-
-        def has_changed() -> bool:
-            """Return whether the lines differ from the last ones.
-
-            They must be like new ones, and kept for the next call.
-            """
-            nonlocal last
-            before = last
-            states = {feed: FeedState(feed) for feed in exporter.plan.feeds}
-            states |= exporter.feeds.states()
-            rendered = renderer.render(states, join(states), Format.TEXT)
-            last = keeping.lines(rendered, states, Format.TEXT)
-            anew = OwnLines(exporter.telemetry, settings, exporter.client)
-            assert last == anew.lines(rendered, states, Format.TEXT)
-            assert keeping.lines(rendered, states, Format.TEXT) is last
-            return last != before
-
-        assert has_changed()
-        await page_of(exporter)
-        assert has_changed()
-        assert not has_changed()
-        exporter.telemetry.requests.add("scores", "200")
-        assert has_changed()
-        # A request is in flight, and then fails.
-        release = hold(exporter, "scores")
-        replay.faults["scores"] = Fault(status=503)
-        exporter.feeds.expire(SCORES)
-        reading = asyncio.create_task(page_of(exporter))
-        await until(lambda: asked_by(exporter))
-        assert has_changed()
-        release.set()
-        await reading
-        assert has_changed()
-        # Answers are too old.
-        clock.now += SCORES.max_age
-        assert has_changed()
-        # The difference of the clocks is no longer known.
-        monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
-        assert has_changed()
 
 
 def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
