@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cachetools
@@ -32,7 +31,7 @@ _SEND_SECONDS = 60.0
 """Maximum seconds for sending a page."""
 _PORTION_BYTES = 16 * 1024
 """Bytes of a page that are sent at once."""
-_SENDING_BYTES = 32_000_000
+_SENDING_BYTES = 64_000_000
 """Bytes of all pages that are being sent. Each scrape may bring another page."""
 _MIN_PAGES = 3
 """Pages that may always be sent at the same time, however large they are."""
@@ -100,14 +99,6 @@ def make_app(exporter: Exporter) -> Starlette:
     return app
 
 
-@dataclass(frozen=True)
-class _SentPage:
-    """A page that is being sent, and the deadlines of all its readers."""
-
-    page: bytes
-    deadlines: set[asyncio.Timeout] = field(default_factory=set)
-
-
 class _Sending:
     """The pages that are being sent, of which the oldest make room for newer ones.
 
@@ -115,36 +106,25 @@ class _Sending:
     """
 
     def __init__(self) -> None:
-        # By the identity of their bytes, because scrapes that share a page share its bytes. The
-        # oldest page is first.
-        self._pages: dict[int, _SentPage] = {}
+        # The bytes of each page by the deadline of its reader. The oldest is first.
+        self._bytes: dict[asyncio.Timeout, int] = {}
 
     @contextlib.asynccontextmanager
     async def deadline(self, page: bytes) -> AsyncIterator[None]:
         """Raise TimeoutError if a page takes too long, or has to make room for newer ones."""
         async with asyncio.timeout(_SEND_SECONDS) as deadline:
-            sent = self._pages.setdefault(id(page), _SentPage(page))
-            sent.deadlines.add(deadline)
-            self._make_room()
-            try:
-                yield
-            finally:
-                sent.deadlines.discard(deadline)
-                # Forget the pages that have no reader any more.
-                self._pages = {key: one for key, one in self._pages.items() if one.deadlines}
-
-    def _make_room(self) -> None:
-        """End the sending of the oldest pages while all pages together take too many bytes."""
-        while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
-            oldest = self._pages.pop(next(iter(self._pages)))
-            for deadline in oldest.deadlines:
+            self._bytes[deadline] = len(page)
+            while len(self._bytes) > _MIN_PAGES and sum(self._bytes.values()) > _SENDING_BYTES:
+                oldest = next(iter(self._bytes))
+                del self._bytes[oldest]
                 # A reader whose deadline has just passed cannot have another.
                 with contextlib.suppress(RuntimeError):
                     # A time in the past, so that the deadline passes at once.
-                    deadline.reschedule(0)
-
-    def _bytes(self) -> int:
-        return sum(len(sent.page) for sent in self._pages.values())
+                    oldest.reschedule(0)
+            try:
+                yield
+            finally:
+                self._bytes.pop(deadline, None)
 
 
 class _PageResponse(Response):

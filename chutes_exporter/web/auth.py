@@ -35,8 +35,8 @@ class PasswordCheck:
 
     def __init__(self) -> None:
         self._users: dict[str, bytes] = {}
-        # Hashes for unknown users.
-        self._decoys: list[bytes] = []
+        # The hash for unknown users.
+        self._decoy = b""
         # The key of digests, which leaves this process in no form.
         self._key = os.urandom(32)
         # By user, a digest of the hash and the right password. Once the hash has changed, no
@@ -52,10 +52,11 @@ class PasswordCheck:
         """Use these users, with their bcrypt hashes, from now on."""
         self._users = {name: hashed.encode() for name, hashed in users.items()}
         self._right = {name: digest for name, digest in self._right.items() if name in users}
-        # Hashes for unknown users, with the same costs as real ones, so that their check takes as
-        # long. The first 7 characters of a bcrypt hash are the version and the cost, and the other
-        # 53 are the salt and the digest.
-        self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
+        # A hash for unknown users with the highest cost, so that their check takes as long. The
+        # first 7 characters of a bcrypt hash are the version and the cost, and the other 53 are
+        # the salt and the digest.
+        costliest = max(self._users.values(), key=lambda hashed: hashed[4:6], default=b"")
+        self._decoy = costliest[:7] + b"." * 53
 
     def end(self) -> None:
         """Check no more passwords. Those that wait, and later ones, raise BusyError."""
@@ -75,7 +76,7 @@ class PasswordCheck:
         name, password = credentials
         password = password[:_BCRYPT_BYTES]
         # An unknown user gets a hash, too, so that the time does not reveal which users exist.
-        hashed = self._users.get(name) or self._decoy(name)
+        hashed = self._users.get(name, self._decoy)
         # Only remember a keyed digest, so that neither memory nor timing reveals the password.
         digest = hmac.digest(self._key, hashed + password, hashlib.sha256)
         if hmac.compare_digest(self._right.get(name, b""), digest):
@@ -86,14 +87,6 @@ class PasswordCheck:
         if is_right:
             self._right[name] = digest
         return is_right
-
-    def _decoy(self, name: str) -> bytes:
-        """Return the hash for an unknown user.
-
-        It is the same for the same name, because a real user's check always takes the same time.
-        """
-        first_byte = hmac.digest(self._key, name.encode(), hashlib.sha256)[0]
-        return self._decoys[first_byte % len(self._decoys)]
 
     async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
         """Return whether a password has a hash, or raise BusyError."""

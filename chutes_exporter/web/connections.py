@@ -35,6 +35,8 @@ milliseconds.
 """
 _WRITE_BYTES = 16 * 1024
 """Bytes that wait for a client. With TLS, asyncio would keep 512 KB."""
+_MAX_WAITING = 256
+"""Maximum accepted connections that wait until they are served. More wait in the kernel."""
 _BEGINNING_SECONDS = 0.1
 """Seconds in which the first request of a connection arrives. Until then, it is not idle."""
 _DISCARD = struct.pack("ii", 1, 0)
@@ -121,26 +123,43 @@ class Connections:
         loop = asyncio.get_running_loop()
         # asyncio accepts only at sockets that never block.
         listening.settimeout(0)
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:
-                _log.warning("cannot accept connections: %s", error.strerror)
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            if len(self._open) >= self._limit:
-                _log.warning("too many open connections: those that are needed least are closed")
-                least_needed = self._least_needed()
-                self._open.discard(least_needed)
-                least_needed.task.cancel()
-                if least_needed.address == address[0]:
-                    # Others have a turn, however fast this client comes again.
-                    await asyncio.sleep(0)
-            connection = _Connection(server, str(address[0]))
-            self._open.add(connection)
-            connection.task = loop.create_task(
-                self._serve(connection, _Socket(fileno=accepted.detach()), context)
-            )
+        waiting: list[tuple[socket.socket, Any]] = []
+        try:
+            while True:
+                try:
+                    if not waiting:
+                        waiting.append(await loop.sock_accept(listening))
+                    while len(waiting) < _MAX_WAITING:
+                        waiting.append(listening.accept())
+                except BlockingIOError:
+                    # No other connection waits in the kernel.
+                    pass
+                except OSError as error:
+                    _log.warning("cannot accept connections: %s", error.strerror)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
+                # The client with the fewest connections is first, the others wait.
+                open_by_client = Counter(connection.address for connection in self._open)
+                accepted, address = min(waiting, key=lambda one: open_by_client[one[1][0]])
+                waiting.remove((accepted, address))
+                if len(self._open) >= self._limit:
+                    await self._make_room()
+                connection = _Connection(server, str(address[0]))
+                self._open.add(connection)
+                connection.task = loop.create_task(
+                    self._serve(connection, _Socket(fileno=accepted.detach()), context)
+                )
+        finally:
+            for accepted, _ in waiting:
+                accepted.close()
+
+    async def _make_room(self) -> None:
+        _log.warning("too many open connections: those that are needed least are closed")
+        least_needed = self._least_needed()
+        self._open.discard(least_needed)
+        least_needed.task.cancel()
+        # Others have a turn, however fast clients come again.
+        await asyncio.sleep(0)
 
     async def _serve(
         self, connection: _Connection, accepted: _Socket, context: ssl.SSLContext | None

@@ -32,8 +32,8 @@ _MAX_CONNECTIONS = 128
 """Each may need 0.3 MB with TLS, and takes a share of each turn of the event loop."""
 _KERNEL_BYTES = 64 * 1024
 """Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
-_MIN_OPEN_FILES = 2 * _MAX_CONNECTIONS
-"""The lowest limit of open files: half for connections, half for the API."""
+_MIN_OPEN_FILES = 512
+"""The lowest limit of open files: 384 for connections that are open or wait, others for the API."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:

@@ -157,16 +157,6 @@ async def test_a_handshake_that_does_not_end_makes_room_for_another(
     await until(lambda: connections_in_memory() == 0)
 
 
-async def test_connections_that_have_not_begun_end_with_the_server(pki: Pki) -> None:
-    async with encrypted(pki) as (url, client):
-        # Some are silent, and some have begun a handshake.
-        streams = [await connect(url) for _ in range(3)]
-        streams += [await connect(url, b"\x16\x03\x01\x02\x00\x01") for _ in range(3)]
-        assert (await client.get(url)).text == "hello"
-    assert all([await ended(stream) for stream in streams])
-    close(*streams)
-
-
 async def test_without_a_free_descriptor_the_server_goes_on_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,14 +5,13 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.rules.money import Costs
 from chutes_exporter.web.landing import landing_page
 from tests.support import (
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     import pytest
 
     from chutes_exporter.findings import Finding
-    from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Fleet
 
 NO_REPORTS = "not all of the newest 6 hourly reports are known"
@@ -166,46 +164,21 @@ async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
     replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = findings.find
-    thread_of: dict[str, int] = {}
-
-    def noted_join(answers: FleetAnswers) -> Fleet:
-        thread_of["join"] = threading.get_ident()
-        return join_fleet(answers)
+    threads = set()
 
     def noted_find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
-        thread_of["find"] = threading.get_ident()
+        threads.add(threading.get_ident())
         return find(fleet, now, costs)
 
-    monkeypatch.setattr("chutes_exporter.feeds.fleet.join_fleet", noted_join)
     monkeypatch.setattr(findings, "find", noted_find)
     async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         requests_before = len(replay.requests)
         await landing_page(exporter)
     assert len(replay.requests) == requests_before
-    # Both take long for many miners, so that neither runs in the thread of the event loop.
-    assert set(thread_of) == {"join", "find"}
-    assert threading.get_ident() not in thread_of.values()
-
-
-async def test_an_unknown_maintenance_is_not_called_fine(replay: Replay, clock: Clock) -> None:
-    def with_unknown_status(policy: dict[str, Any]) -> dict[str, Any]:
-        policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
-        return policy
-
-    settings = watching(replay.url, replay.day.miners["healthy"])
-    async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        # Until the reports are read, it is not known what fails.
-        assert NO_REPORTS in await landing_page(exporter)
-        await read_reports(exporter)
-        assert state("good", "Nothing needs action.") in await landing_page(exporter)
-        replay.edits["maintenance"] = with_unknown_status
-        # The policy is no longer fresh.
-        clock.now += 700
-        await get(f"{url}/metrics")
-        text = "Not everything is known. Nothing that is known needs action."
-        assert state("wait", text) in await landing_page(exporter)
+    # It takes long for many miners, so that it does not run in the thread of the event loop.
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
@@ -224,16 +197,6 @@ async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
     # The first requests are still on their way.
     assert "no answer yet" in page
     assert "report it" not in page
-
-
-async def test_the_links_of_the_landing_page_lead_to_pages(replay: Replay) -> None:
-    async with served_exporter(watching(replay.url)) as (url, _):
-        page = (await get(f"{url}/")).text
-        statuses = {}
-        # In the order of the page: a scrape makes the exporter ready.
-        for link in re.findall(r'<a href="([^"]+)"', page):
-            statuses[link] = (await get(f"{url}{link}")).status_code
-    assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(

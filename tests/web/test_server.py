@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 
-from chutes_exporter.config import Address, ConfigError
+from chutes_exporter.config import Address
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import PATIENCE, get, patient_client, served
 
@@ -25,15 +25,6 @@ async def test_without_a_host_every_address_answers() -> None:
         assert str(address) == f":{address.port}"
         for host in ("127.0.0.1", "[::1]"):
             assert (await get(f"http://{host}:{address.port}/")).text == "hello"
-
-
-def test_an_address_that_is_in_use_is_refused_with_the_flag() -> None:
-    with open_socket(Address("", 0)) as opened:
-        address = bound_address(opened)
-        with pytest.raises(ConfigError) as error:
-            open_socket(address)
-    reason = "Address already in use. Choose another address"
-    assert str(error.value) == f"--web.listen-address: cannot listen on {address}: {reason}"
 
 
 def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
