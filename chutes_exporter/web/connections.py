@@ -143,23 +143,23 @@ class Connections:
                 accepted, address = min(waiting, key=lambda one: open_by_client[one[1][0]])
                 waiting.remove((accepted, address))
                 if len(self._open) >= self._limit:
-                    await self._make_room()
+                    self._make_room()
                 connection = _Connection(server, str(address[0]))
                 self._open.add(connection)
                 connection.task = loop.create_task(
                     self._serve(connection, _Socket(fileno=accepted.detach()), context)
                 )
+                # One connection begins in each turn, so that turns stay short for the others.
+                await asyncio.sleep(0)
         finally:
             for accepted, _ in waiting:
                 accepted.close()
 
-    async def _make_room(self) -> None:
+    def _make_room(self) -> None:
         _log.warning("too many open connections: those that are needed least are closed")
         least_needed = self._least_needed()
         self._open.discard(least_needed)
         least_needed.task.cancel()
-        # Others have a turn, however fast clients come again.
-        await asyncio.sleep(0)
 
     async def _serve(
         self, connection: _Connection, accepted: _Socket, context: ssl.SSLContext | None
