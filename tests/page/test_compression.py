@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.page import compression
-from chutes_exporter.page.compression import Compressor
+from chutes_exporter.page import exposition
+from chutes_exporter.page.exposition import Compressor
 
 # The parts and the end of each page.
 PAGES = st.lists(st.tuples(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=200)))
@@ -40,7 +40,7 @@ def test_the_page_after_one_that_ran_out_of_memory_is_valid(
     compressor = Compressor()
     compressor.compress([b"old"], b"")
     with monkeypatch.context() as patch:
-        patch.setattr(compression, "deflate", fail)
+        patch.setattr(exposition, "_deflate", fail)
         # The second part is known from the first page, so only the new one fails.
         with pytest.raises(MemoryError):
             compressor.compress([b"new", b"old"], b"")
