@@ -5,7 +5,7 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.page.compression import Compressor
+from chutes_exporter.page.exposition import Compressor
 
 # The parts and the end of each page.
 PAGES = st.lists(st.tuples(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=200)))

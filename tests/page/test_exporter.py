@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -15,8 +15,7 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.exposition import Format, PageMaker
 from tests.support import (
     PATIENCE,
     Clock,
@@ -33,10 +32,6 @@ from tests.support import (
     until,
     watching,
 )
-
-if TYPE_CHECKING:
-    from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Lines
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 EVERY = {endpoint.name for endpoint in ENDPOINTS}
@@ -112,15 +107,15 @@ async def test_the_end_cancels_the_requests_in_flight(replay: Replay) -> None:
 async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_data_that_is_gone(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render = Renderer.render
+    make = PageMaker.make
     has_begun, may_end = threading.Event(), threading.Event()
 
-    def render_when_allowed(*arguments: Any) -> dict[Entry, Lines]:
+    def make_when_allowed(*arguments: Any, **options: Any) -> bytes:
         has_begun.set()
         assert may_end.wait(PATIENCE)
-        return render(*arguments)
+        return make(*arguments, **options)
 
-    monkeypatch.setattr(Renderer, "render", render_when_allowed)
+    monkeypatch.setattr(PageMaker, "make", make_when_allowed)
     async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
@@ -160,19 +155,19 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(replay: Replay)
 async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that_wait(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render, working, threads = Renderer.render, threading.Lock(), list[int]()
+    make, working, threads = PageMaker.make, threading.Lock(), list[int]()
 
-    def render_alone(*arguments: Any) -> dict[Entry, Lines]:
+    def make_alone(*arguments: Any, **options: Any) -> bytes:
         threads.append(threading.get_ident())
         # Another page must not be made at the same time.
         assert working.acquire(blocking=False)
         try:
             time.sleep(0.1)
-            return render(*arguments)
+            return make(*arguments, **options)
         finally:
             working.release()
 
-    monkeypatch.setattr(Renderer, "render", render_alone)
+    monkeypatch.setattr(PageMaker, "make", make_alone)
     async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         leaving = asyncio.create_task(exporter.metrics(Format.TEXT, timeout=5))

@@ -7,7 +7,7 @@ import structlog
 
 from chutes_exporter.collectors import COLLECTORS, servers
 from chutes_exporter.feeds.definitions import METAGRAPH
-from chutes_exporter.page import rendering
+from chutes_exporter.page import exposition
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.support import (
@@ -37,13 +37,13 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: Counter[str] = Counter()
-    collect = rendering.collect
+    collect = exposition.collect
 
     def counting(entry: Entry, *arguments: Any) -> Any:
         runs[entry.collector.name] += 1
         return collect(entry, *arguments)
 
-    monkeypatch.setattr(rendering, "collect", counting)
+    monkeypatch.setattr(exposition, "collect", counting)
     everything = {collector.name: True for collector in COLLECTORS}
     # The metagraph is due at the next scrape, and everything else stays fresh.
     settings = watching(
