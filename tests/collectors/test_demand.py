@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.demand import COLLECTOR
+from chutes_exporter.collectors.chutes import DEMAND_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import CHUTE_METRICS, CHUTES
 from tests.collectors.support import collected, of
 from tests.rules.test_demand import BUSY, QUIET

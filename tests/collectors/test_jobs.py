@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chutes_exporter.collectors.jobs import COLLECTOR
+from chutes_exporter.collectors.platform import JOBS_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import CHUTES, JOBS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.scores import COLLECTOR
+from chutes_exporter.collectors.scores import SCORES_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import SCORES
 from tests.collectors.support import ME, Samples, collected, of
 
