@@ -16,9 +16,9 @@ from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
-from chutes_exporter.feeds.reports import PAUSE, ReportReader
+from chutes_exporter.feeds.reports import ReportReader
 from chutes_exporter.page.exporter import Exporter
-from tests.api.reports import INSTANCE, RECORD, body
+from tests.api.reports import INSTANCE, body
 from tests.support import (
     HOTKEY,
     NOON,
@@ -116,29 +116,18 @@ OLD = entry(1, 11)
 FUTURE = entry(2, 12, end_time="2099-11-24T12:00:00", start_time="2099-11-24T11:00:00")
 
 
-@pytest.mark.parametrize(
-    "worse",
-    [
+async def test_the_newest_report_of_the_validator_for_each_past_hour_is_asked_for() -> None:
+    others = [
         entry(2, 12, path=f"audit/miner/{HOTKEY}/9.json"),
         FUTURE,
         entry(2, 12, start_time="2026-11-24T10:00:00"),
         {"path": f"audit/validator/{HOTKEY}/9.json"},
-    ],
-    ids=["miner", "future", "two hours", "no time"],
-)
-async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(
-    worse: dict[str, Any],
-) -> None:
-    api = Api(worse, OLD, entry(3, 10))
-    reports = await read(api)
-    assert (api.asked, reports.hours[0].end) == ([OLD["path"]], NOON - HOUR)
-
-
-async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
-    later = entry(4, 11, created_at="2026-11-24T11:09:04")
-    api = Api(later, OLD)
-    await read(api)
-    assert api.asked == [later["path"]]
+    ]
+    made_later = entry(4, 11, created_at="2026-11-24T11:09:04")
+    api = Api(*others, made_later, OLD, entry(3, 10))
+    reports = await read(api, times=3)
+    assert api.asked == [made_later["path"], entry(3, 10)["path"]]
+    assert [report.end for report in reports.hours] == [NOON - HOUR, NOON - 2 * HOUR]
 
 
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
@@ -149,44 +138,6 @@ async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() 
     gone.failing[OLD["path"]] = 404
     with pytest.raises(UnavailableError):
         await read(gone)
-
-
-async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_twice() -> None:
-    # Only their hours tell which is older, because all were made at the same time.
-    of_day = [entry(hour, hour, created_at="2026-11-24T12:00:00") for hour in range(12, 0, -1)]
-    # It ends a day before the newest report, and so before the day begins.
-    before_day = entry(
-        0,
-        1,
-        start_time="2026-11-23T11:00:00",
-        end_time="2026-11-23T12:00:00",
-        path="audit/validator/x",
-    )
-    api = Api(*of_day, before_day)
-    # One reading more than there are reports of the day.
-    reports = await read(api, times=12 + 1)
-    assert api.asked == [one["path"] for one in of_day]
-    assert [report.end for report in reports.hours] == [NOON - HOUR * hour for hour in range(12)]
-    assert reports.unread == 0
-
-
-async def test_of_a_report_the_ends_and_multipliers_of_the_watched_miners_are_kept() -> None:
-    ended = {"deleted_at": "2026-11-24T10:30:00"}
-    instances = [
-        INSTANCE,
-        INSTANCE | ended | {"instance_id": "ended"},
-        INSTANCE | ended | {"instance_id": "theirs", "miner_hotkey": "other"},
-    ]
-    # An instance that was deleted after the hour, but before the report was made, is not listed.
-    ids = ("i", "ended", "theirs", "deleted since")
-    text = body(instances, [RECORD | {"instance_id": one} for one in ids])
-    (report,) = (await read(Api(OLD, text=text), hotkeys=frozenset({"me"}))).hours
-    assert [one.instance_id for one in report.instances] == ["ended"]
-    assert [one.instance_id for one in report.multipliers] == ["i", "ended", "deleted since"]
-    # If no miners are chosen, those of all miners are kept.
-    (report,) = (await read(Api(OLD, text=text))).hours
-    assert [one.instance_id for one in report.instances] == ["ended", "theirs"]
-    assert len(report.multipliers) == len(ids)
 
 
 async def test_an_older_report_that_is_gone_or_broken_leaves_the_others() -> None:
@@ -228,24 +179,6 @@ async def unread_after(reader: ReportReader) -> int | None:
         return (await reader.read()).value.unread
     except UnavailableError:
         return None
-
-
-async def test_a_report_that_is_late_does_not_slow_the_older_ones() -> None:
-    api = Api(OLD, *(entry(hour, hour) for hour in range(10, 1, -1)))
-    async with reading(api) as (reader, clock):
-        # At 12:02, the report until 12:00 should be out, but is not in the list.
-        clock.now += 120
-        for unread in range(9, 0, -1):
-            reports = (await reader.read()).value
-            assert reports.unread == unread
-            clock.now += PAUSE
-        # The list is requested again each minute.
-        assert api.listed == 1
-        clock.now = NOON + 120 + 60
-        api.entries.append(entry(12, 12))
-        reports = (await reader.read()).value
-    assert api.listed == 2
-    assert reports.hours[0].end == NOON
 
 
 async def test_a_report_that_is_late_for_two_hours_is_a_failure() -> None:

@@ -6,11 +6,10 @@ import pytest
 from bittensor_core import encode_ss58
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import NodeUrl, Settings, make_settings
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.plan import Plan, make_plan, off_reason
-from tests.support import HOTKEY, KEY, find_collector, watching
+from tests.support import HOTKEY, find_collector, watching
 
 OTHER_KEY = Hotkey.from_seed("22" * 32)
 
@@ -23,7 +22,6 @@ MINE = watching("http://x")
 """Settings with a hotkey's key."""
 MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in range(17)])
 """Settings with one hotkey more than collectors with a request for each are on for by default."""
-ONLY_UTILIZATION = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
 
 
 @pytest.mark.parametrize(
@@ -78,16 +76,6 @@ def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_
     assert ("stats_per_chute", THE_PLATFORM) in feeds(make_plan(two))
 
 
-def test_audit_reports_choose_chutes_only_if_another_collector_reads_them() -> None:
-    def asked(settings: Settings) -> bool:
-        return "audit_report" in {feed.name for feed in make_plan(settings).feeds}
-
-    # The collector of ended instances reads the reports for itself.
-    assert asked(ONE)
-    assert not asked(replace(ONE, collectors={"ended_instances": False}))
-    assert not asked(replace(ONE, collectors=ONLY_UTILIZATION))
-
-
 def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
     # This collector is large for others. Its user must want all miners, and switch it on.
     switched_on = {"stats_per_chute": True}
@@ -102,21 +90,3 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         assert choices["stats_per_chute"] == choice
         # Other collectors follow the settings alone.
         assert choices["scores"] == settings.miners
-
-
-@pytest.mark.parametrize(
-    ("settings", "miners"),
-    [
-        (EVERYBODY, frozenset()),
-        (ONE, {HOTKEY}),
-        (replace(ONE, miners="all"), {HOTKEY}),
-        (replace(ONE, miners="all", keys=(KEY,)), {HOTKEY}),
-        # All miners.
-        (replace(ONE, miners="all", collectors={"ended_instances": True}), None),
-        (replace(ONE, collectors={"ended_instances": False}), frozenset()),
-    ],
-)
-def test_of_audit_reports_a_plan_needs_the_miners_whose_ends_are_exported(
-    settings: Settings, miners: set[str] | None
-) -> None:
-    assert make_plan(settings).audited_miners == miners

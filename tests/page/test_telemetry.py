@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.config import make_settings
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.rules.gpus import GPU_MODELS
 from tests.support import (
     AT_22,
     KEY,
@@ -70,11 +68,3 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
         clock.now += 60
         page = await page_of(exporter)
     assert series(failure, feed="scores", reason="unavailable") not in page
-
-
-def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
-    (warning,) = make_settings(gpu_costs={"h100": 1, "rtx9000": 2, "h1000": 3}).warnings
-    unknown, known = "h1000, rtx9000", ", ".join(GPU_MODELS)
-    text = f"--gpu.cost has an unknown GPU model: {unknown}. The known models are {known}"
-    assert warning == text
-    assert make_settings(gpu_costs=dict.fromkeys(GPU_MODELS, 1)).warnings == ()
