@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.scores import COLLECTOR
+from chutes_exporter.collectors.scores import SCORES_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import SCORES
 from tests.collectors.support import ME, Samples, collected, of
 
@@ -55,9 +55,3 @@ def test_the_unknown_share_of_one_miner_hides_all_places(
         "chutes_miner_score_window_instance_seconds{hotkey=me,window=1d}": 3600,
         "chutes_miner_score_window_compute_units{hotkey=me,window=1d}": 7200,
     }
-
-
-def test_a_miner_whose_share_is_null_has_none_and_keeps_what_else_is_known() -> None:
-    made = run({ME: None}, {ME: {"total_instances": 1.0, "bounty_score": None}})
-    assert made == {"chutes_miner_score_window_instances{hotkey=me,window=1d}": 1}
-    assert run({ME: None}, {ME: None}) == {}

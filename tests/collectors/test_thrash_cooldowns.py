@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.thrash_cooldowns import COLLECTOR
+from chutes_exporter.collectors.instances import THRASH_COOLDOWNS_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import THRASH_COOLDOWNS
 from tests.collectors.support import ME, collected
 

@@ -99,12 +99,6 @@ def servers(*changes: Row) -> Row:
     return {"servers": rows}
 
 
-def step_of_policy(status: str) -> Row:
-    """Return the policy in which the server is in a step of its maintenance."""
-    server = {"server_id": "s", "maintenance_status": status}
-    return {"active_window": None, "servers": [server]}
-
-
 IN_MAINTENANCE = {"in_maintenance": 1}
 UNKNOWN = {"unknown": 1}
 SEVERAL = {"gpu_count": 2, "supported_gpus": ["h200", "free"]}
@@ -123,34 +117,19 @@ def chutes(**fields: Any) -> dict[str, Any]:
         ({"servers": servers({"gpus": GPUS[:1]}, {"gpus": GPUS[:1]})}, {"too_many_gpus": 1}),
         # The check of TEE comes before that of the maintenance, so the second server is nearer.
         ({"servers": servers({"is_tee": False}, {"maintenance_pending": True})}, IN_MAINTENANCE),
-        # Only the policy knows of the slot.
-        ({"maintenance": step_of_policy("pending")}, IN_MAINTENANCE),
-        ({"maintenance": step_of_policy("maintenance")}, IN_MAINTENANCE),
-        ({"maintenance": step_of_policy("a word of tomorrow")}, UNKNOWN),
         ({"servers": servers({"is_tee": None})}, UNKNOWN),
         # A chute for other models is not counted. One whose models are unknown may run on each,
         # unless it is refused on every model.
         (chutes(node_selector=ON_OTHERS), {}),
         (chutes(node_selector=None), UNKNOWN),
-        (chutes(node_selector={"gpu_count": 1}), UNKNOWN),
         (chutes(node_selector=None, disabled=True), {}),
         # What decides or pays is unknown.
-        (chutes(public=None), UNKNOWN),
-        (chutes(tee=None), UNKNOWN),
-        (chutes(effective_compute_multiplier=None), UNKNOWN),
         (chutes(compute_multiplier_factors={"bounty_boost": 0}), UNKNOWN),
         # A rate of 0 is as unknown as a missing one.
         (chutes(node_selector=SEVERAL), UNKNOWN),
         (chutes(node_selector=SEVERAL) | {"supported_gpus": {"free": {"hourly_rate": 0}}}, UNKNOWN),
-        # The sums of such a pay would not be finite, or it is not without its bounty.
+        # The sums of such a pay would not be finite.
         (chutes(effective_compute_multiplier=1e300), UNKNOWN),
-        (
-            chutes(
-                effective_compute_multiplier=1e10,
-                compute_multiplier_factors={"bounty_boost": 1e-300},
-            ),
-            UNKNOWN,
-        ),
     ],
 )
 def test_a_chute_that_cannot_be_launched_is_counted_by_its_reason(
@@ -170,13 +149,6 @@ def test_beside_a_chute_that_may_be_launched_the_pay_of_a_sure_one_is_certain() 
     sure = CHUTE | {"chute_id": "known"}
     (plan,) = fleet_of(chutes=[lacking, sure], utilization=records).plans
     assert (plan.may_be_more, plan.first_day_units) == (True, 3 * 86400)
-
-
-def test_gpus_that_are_unverified_held_or_of_an_unknown_model_are_not_free() -> None:
-    gpus = [GPUS[0] | {"verified_at": None}, GPUS[1], GPUS[2] | {"gpu_identifier": None}]
-    held = {"gpu_id": "g1", "chute_id": "c", "active": False}
-    changes = {"servers": {"servers": [SERVER | {"gpus": gpus}]}, "inventory": [held]}
-    assert fleet_of(**changes, instances=[STARTING]).markets == ()
 
 
 def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
@@ -263,12 +235,6 @@ HELD = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
         # Unverified GPUs do not hide the pay of those that are idle.
         ({"servers": servers({}, {"gpus": UNVERIFIED})}, [3, None], 3),
         ({"servers": servers({}, {"maintenance_pending": None})}, [3, None], None),
-        # A server without idle GPUs could earn nothing more.
-        (
-            {"servers": servers({"gpus": GPUS[:1]}), "inventory": HELD, "instances": [STARTING]},
-            [0],
-            0,
-        ),
         # The server of an idle GPU is not listed.
         (
             {
@@ -315,7 +281,6 @@ def started(created_at: str | None, **fields: Any) -> dict[str, Any]:
     return {"instances": [instance], "inventory": [held]}
 
 
-RUNNING = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
 LISTED = [{"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": None}]
 UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}]
 
@@ -327,7 +292,6 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
         # In the last 12 hours of a window, a server that waits for its upgrade is left out.
         ({"maintenance": policy(-1, 10), "measurements": LISTED}, "upgrade_due"),
         ({"maintenance": policy(-1, 13)}, None),
-        ({"maintenance": policy(1, 10)}, None),
         ({"maintenance": policy(-10, -1)}, None),
         ({"maintenance": policy(-1, 10, needs_upgrade=False)}, None),
         ({"maintenance": policy(-1, 10, maintenance_status="pending")}, "upgrade_slot"),
@@ -336,17 +300,6 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
         # The only instance on it has been starting for over an hour.
         (started(OVER_AN_HOUR_AGO), "starts_hang"),
         (started(NOON_TEXT), None),
-        # Another one is active there.
-        (
-            {
-                "instances": [STARTING, RUNNING],
-                "inventory": [
-                    {"gpu_id": "g0", "chute_id": "c", "active": False},
-                    {"gpu_id": "g1", "chute_id": "c", "active": True},
-                ],
-            },
-            None,
-        ),
         (started(OVER_AN_HOUR_AGO, active=True, activated_at=OVER_AN_HOUR_AGO), None),
         ({"servers": servers({"is_tee": None})}, "use_not_known"),
         # Whether it must be upgraded soon, or whether the start hangs, is unknown.
