@@ -21,7 +21,7 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say
+from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say, with_columns
 from chutes_exporter.duration import DAY, DAY_HOURS
 from chutes_exporter.findings import cost
 from chutes_exporter.fleet.failures import FAILS_FROM, find_failures
@@ -357,6 +357,8 @@ def _show_table(title: str, rows: Sequence[Row] | None, most: int | None = None)
         return
     click.echo()
     say(title, bold=True)
-    columns = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
-    shown = [{name: row.get(name) for name in columns} for row in rows]
+    known: set[str] = set()
+    for row in rows:
+        known.update(name for name, value in row.items() if value is not None)
+    shown = with_columns(rows, [name for name in rows[0] if name in known])
     print_first_rows(shown, most or len(rows), "chutes", cut=("server", "chute"))

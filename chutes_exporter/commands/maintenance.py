@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say
+from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say, with_columns
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import plan_upgrades
@@ -105,7 +105,7 @@ def print_maintenance(found: Mapping[str, Any]) -> None:
     if not rows:
         return
     hidden = {"units_per_second", "server_id", "reason", "waits_for"}
-    cells = [{name: row[name] for name in row if name not in hidden} for row in rows]
+    cells = with_columns(rows, [name for name in rows[0] if name not in hidden])
     for row in cells:
         lost = row["units_lost_by_reboot"]
         row["units_lost_by_reboot"] = None if lost is None else round(lost)

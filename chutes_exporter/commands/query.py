@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
-from chutes_exporter.commands.terminal import iso_time, print_table, printable
+from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
 from chutes_exporter.rules.score import incentive_shares
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     columns = flags["columns"].replace(",", " ").split()
     _refuse_unknown_columns(columns, rows)
     if flags["as_json"]:
-        click.echo(json.dumps(_with_columns(rows, columns), indent=2))
+        click.echo(json.dumps(with_columns(rows, columns) if columns else rows, indent=2))
         return
     shown = columns or _COLUMNS.get(endpoint.name, "").split()
-    left_out = print_table(_with_columns(rows, shown), cut=_CUT, fit=not columns)
+    left_out = print_table(with_columns(rows, shown) if shown else rows, cut=_CUT, fit=not columns)
     click.echo(f"Rows: {len(rows)}", err=True)
     if left_out:
         click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
@@ -128,13 +128,6 @@ def _refuse_unknown_columns(columns: Sequence[str], rows: Sequence[Cells]) -> No
         raise click.UsageError(
             f"there is no column {', '.join(unknown)}: the columns are {', '.join(existing)}"
         )
-
-
-def _with_columns(rows: list[Cells], columns: Sequence[str]) -> list[Cells]:
-    """Return rows with these columns only. Without any, return all of them."""
-    if not columns:
-        return rows
-    return [{column: row.get(column) for column in columns} for row in rows]
 
 
 def first_key(settings: Settings) -> Hotkey:

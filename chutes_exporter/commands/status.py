@@ -17,7 +17,7 @@ from chutes_exporter.commands.report import (
     unknown_server_names,
 )
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import moment, percent, print_table, say
+from chutes_exporter.commands.terminal import moment, percent, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES
 
@@ -201,8 +201,7 @@ def _print_standing(miner: Mapping[str, Any], settings: Settings) -> None:
         return
     rows = miner["gpus"]
     if not settings.costs:
-        columns = [name for name in rows[0] if "usd" not in name]
-        rows = [{name: row[name] for name in columns} for row in rows]
+        rows = with_columns(rows, [name for name in rows[0] if "usd" not in name])
     print_table(rows)
     if not settings.costs:
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")

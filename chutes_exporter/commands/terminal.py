@@ -91,6 +91,11 @@ class _Column:
         return text.rjust(self.width) if self.has_numbers else text.ljust(self.width)
 
 
+def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows with these columns only. A value that a row lacks is None."""
+    return [dict(zip(columns, map(row.get, columns), strict=True)) for row in rows]
+
+
 def print_table(
     rows: Sequence[Mapping[str, Any]],
     *,
