@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.collectors.demand import COLLECTOR
+from chutes_exporter.collectors.chutes import DEMAND_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from tests.collectors.support import Samples, collected
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.maintenance import COLLECTOR
+from chutes_exporter.collectors.servers import MAINTENANCE_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import MAINTENANCE
 from tests.collectors.support import collected
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.chutes import COLLECTOR
-from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
+from chutes_exporter.collectors.chutes import CHUTES_COLLECTOR as COLLECTOR
+from chutes_exporter.collectors.chutes import UTILIZATION_COLLECTOR
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     AUDIT_REPORT,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chutes_exporter.collectors.scores import COLLECTOR
+from chutes_exporter.collectors.scores import SCORES_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import SCORES
 from tests.collectors.support import Samples, collected, of
 
