@@ -35,8 +35,7 @@ from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import fleet_answers, join
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.rendering import collect
+from chutes_exporter.page.exposition import Format, collect
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import HOTKEY, KEY, TEST_SEED

@@ -124,6 +124,7 @@ CASES = {
     "with another miner": Case(also=(HEALTHY,)),
     "without a key": Case(miner="", also=(HOTKEY,)),
     "blacklisted": Case(edits={"metagraph": blacklist}),
+    "blacklisted, without nodes": Case(edits={"metagraph": blacklist}, missing="nodes"),
     "without a seat": Case(edits={"metagraph": take_seat}),
     "world C": Case(world=WORLD_C),
     "world F": Case(world=WORLD_F),

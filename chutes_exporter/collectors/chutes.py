@@ -1,11 +1,24 @@
-"""The chutes: names, kinds, compute multipliers, and what their owners set."""
+"""Chutes: what they are, their room and load, their requests, and their bounties."""
 
 from __future__ import annotations
 
-from chutes_exporter.api.records import Chute
+from dataclasses import replace
+from functools import partial
+
+from msgspec import structs
+
+from chutes_exporter.api.records import Bounty, Chute, ChuteMetrics, ChuteUtilization
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.definitions import CHUTES
+from chutes_exporter.collectors.table import Info, Row, Table, Total
+from chutes_exporter.feeds.definitions import BOUNTIES, CHUTE_METRICS, CHUTES, UTILIZATION
+from chutes_exporter.rules.demand import (
+    inactive_instances,
+    load_is_unknown,
+    recent_ratio,
+    target_instances,
+    unknown_metrics,
+)
+from chutes_exporter.rules.money import bounty_boost, bounty_expires_at
 
 
 def _models(chute: Chute) -> list[str]:
@@ -100,10 +113,206 @@ DETAIL = Table[Chute](
     chutes_chute_updated_timestamp_seconds=Row("When the chute was last changed.", "updated_at"),
 )
 
-COLLECTOR = Collector("chutes", "each chute's name, kind and compute multiplier", (CHUTE,))
-DETAILS = Collector(
+CHUTES_COLLECTOR = Collector("chutes", "each chute's name, kind and compute multiplier", (CHUTE,))
+CHUTE_DETAILS_COLLECTOR = Collector(
     "chute_details",
     "each chute's requirements, limits and flags, and the factors of its multiplier",
     (DETAIL,),
     default="off",
+)
+
+
+def _with_load(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
+    """Return the records. If the autoscaler's monitoring failed, they are without the ratios that
+    this collector exports.
+    """
+    if not load_is_unknown(chutes):
+        return chutes
+    none_by_field = {
+        "utilization_15m": None,
+        "utilization_1h": None,
+        "rate_limit_ratio_15m": None,
+        "rate_limit_ratio_1h": None,
+    }
+    return [structs.replace(chute, **none_by_field) for chute in chutes]
+
+
+def _utilization(chute: ChuteUtilization) -> dict[str, float | None]:
+    """Return the use of a chute's capacity by window."""
+    return {
+        "15m": recent_ratio(chute, chute.utilization_15m),
+        "1h": recent_ratio(chute, chute.utilization_1h),
+    }
+
+
+def _rate_limited(chute: ChuteUtilization) -> dict[str, float | None]:
+    """Return the share of a chute's requests that were refused, by window."""
+    return {
+        "15m": recent_ratio(chute, chute.rate_limit_ratio_15m),
+        "1h": recent_ratio(chute, chute.rate_limit_ratio_1h),
+    }
+
+
+LOAD = Table[ChuteUtilization](
+    UTILIZATION,
+    key="chute_id",
+    of_chutes=True,
+    records=_with_load,
+    chutes_chute_scale_allowance=Row(
+        "Instances by which the chute is below its target. At 0 the service refuses launches with "
+        "423, except of a private chute without a target that has an active instance or a bounty. "
+        "chutes_launch_gpus has what the miner can launch.",
+        "scale_allowance",
+    ),
+    chutes_chute_scalable=Row(
+        "Whether the chute has fewer active instances than the autoscaler wants (1).", "scalable"
+    ),
+    chutes_chute_target_instances=Row(
+        "Number of active instances that the autoscaler wants for the chute. Absent if its last "
+        "run wanted more than "
+        "the service allows now.",
+        target_instances,
+    ),
+    chutes_chute_starting_instances=Row(
+        "Instances of the chute that are not active, on all miners. They are starting, or "
+        "their miners disabled them.",
+        inactive_instances,
+    ),
+    chutes_chute_recent_utilization_ratio=Row(
+        "Average use of the chute's capacity in the window before the autoscaler's last run. "
+        "Above 1, demand exceeds "
+        "capacity. Absent for a chute that had no instance.",
+        _utilization,
+        by="window",
+    ),
+    chutes_chute_rate_limited_ratio=Row(
+        "Share of the chute's requests that were refused in the window before the autoscaler's "
+        "last run, because all "
+        "instances were busy. 0 without requests. Absent for a chute that had no instance.",
+        _rate_limited,
+        by="window",
+    ),
+    chutes_autoscaler_timestamp_seconds=Total(
+        "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of "
+        "all chutes become "
+        "stale.",
+        partial(max, default=None),
+        of="timestamp",
+    ),
+)
+
+UTILIZATION_COLLECTOR = Collector(
+    "utilization",
+    "room for more instances of each chute, and its demand as the autoscaler sees it",
+    (LOAD,),
+)
+
+
+def _with_demand(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
+    """Return the records without the fields that the service did not measure."""
+    unknown_fields = unknown_metrics(chutes)
+    if not unknown_fields:
+        return chutes
+    none_by_field = dict.fromkeys(unknown_fields)
+    return [structs.replace(chute, **none_by_field) for chute in chutes]
+
+
+INVOCATIONS = Row(
+    "Requests to the chute that were completed in the window.",
+    {"1h": "total_invocations"},
+    by="window",
+)
+
+REQUESTS = Table[ChuteMetrics](
+    CHUTE_METRICS,
+    key="chute_id",
+    of_chutes=True,
+    records=_with_demand,
+    chutes_chute_window_invocations=INVOCATIONS,
+    chutes_chute_window_compute_seconds=Row(
+        "Total duration of the requests completed in the window on all miners.",
+        {"1h": "total_compute_time"},
+        by="window",
+    ),
+    chutes_chute_window_rate_limits=Row(
+        "Requests to the chute that were refused in the window because its instances were busy.",
+        {"1h": "rate_limit_count"},
+        by="window",
+    ),
+    chutes_chute_window_usage_usd=Row(
+        "Price of the chute's requests in the window, in US dollars, with what subscribers would "
+        "have paid per request. Miners do not receive it.",
+        {"1h": "total_usage_usd"},
+        by="window",
+    ),
+    chutes_chute_utilization_ratio=Row(
+        "Average use of the chute's capacity in the window. Above 1, demand exceeds capacity.",
+        {"1h": "utilization"},
+        by="window",
+    ),
+    chutes_chute_instances=Row(
+        "Active and verified instances of the chute on all miners.", "instance_count"
+    ),
+    chutes_chute_compute_multiplier=Row(
+        "The chute's base compute multiplier, without boosts.", "compute_multiplier"
+    ),
+    chutes_chute_price_usd_per_second=Row(
+        "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
+        "per_second_price_usd",
+    ),
+    chutes_demand_timestamp_seconds=Total(
+        "When the service computed the demand of the past hour.",
+        partial(max, default=None),
+        of="end_date",
+    ),
+)
+
+# A metric belongs to one collector, so that no page has its family twice.
+REQUESTS_OF_DAY = Table[Chute](
+    CHUTES,
+    key="chute_id",
+    of_chutes=True,
+    chutes_chute_window_invocations=replace(INVOCATIONS, value={"1d": "invocation_count"}),
+)
+
+DEMAND_COLLECTOR = Collector(
+    "metrics",
+    "demand for each chute: requests, utilization, refused requests, usage and price",
+    (REQUESTS, REQUESTS_OF_DAY),
+)
+
+
+BOUNTY = Table[Bounty](
+    BOUNTIES,
+    key="chute_id",
+    of_chutes=True,
+    chutes_bounty_created_timestamp_seconds=Row(
+        "When the open bounty of the chute was created. The chute may be gone.", "created_at"
+    ),
+    chutes_bounty_expires_timestamp_seconds=Row(
+        "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an "
+        "instance becomes active and takes it.",
+        bounty_expires_at,
+    ),
+    chutes_bounty_boost_ratio=Row(
+        "Factor by which the bounty multiplies the compute multiplier of an instance that is "
+        "activated at the time of "
+        "the answer. It is 1.1 for a new bounty and rises to 1.5 within 3 hours.",
+        bounty_boost,
+    ),
+)
+
+# A table of its own, because it counts all chutes.
+OPEN_BOUNTIES = Table[Bounty](
+    BOUNTIES,
+    chutes_open_bounties=Total(
+        "Chutes of the platform that have an open bounty.",
+        lambda bounties: len({bounty.chute_id for bounty in bounties}),
+    ),
+)
+
+BOUNTIES_COLLECTOR = Collector(
+    "bounties",
+    "open bounties: their number, their starts, their ends and their boosts",
+    (BOUNTY, OPEN_BOUNTIES),
 )

@@ -1,12 +1,20 @@
-"""The signing miner's instances: versions, times, verification, price."""
+"""Instances: those of the signing miner, the active ones of all miners, updates, and cooldowns."""
 
 from __future__ import annotations
 
-from chutes_exporter.api.records import Instance
+from functools import partial
+from typing import NamedTuple
+
+from chutes_exporter.api.records import ActiveInstance, Instance, RollingUpdate, ThrashCooldown
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.definitions import INSTANCES
-from chutes_exporter.rules.instances import disabled_rate
+from chutes_exporter.feeds.definitions import (
+    ACTIVE_INSTANCES,
+    INSTANCES,
+    ROLLING_UPDATES,
+    THRASH_COOLDOWNS,
+)
+from chutes_exporter.rules.instances import disabled_rate, is_outdated
 from chutes_exporter.rules.sums import total
 
 INSTANCE = Table[Instance](
@@ -59,8 +67,113 @@ INSTANCE = Table[Instance](
     ),
 )
 
-COLLECTOR = Collector(
+INSTANCES_COLLECTOR = Collector(
     "instances",
     "versions, times, verification and price of the miner's instances",
     (INSTANCE,),
+)
+
+
+ACTIVE_INSTANCE = Table[ActiveInstance](
+    ACTIVE_INSTANCES,
+    key="instance_id",
+    miner="miner_hotkey",
+    chutes_platform_active_instances=Total("Active and verified instances of all miners.", len),
+    chutes_platform_active_compute_multiplier=Total(
+        "Sum of the compute multipliers of all miners' active instances, which is their "
+        "compute units per second.",
+        total,
+        of="compute_multiplier",
+    ),
+    chutes_miner_active_instances=Total(
+        "Active and verified instances of the miner. 0 is only exported for watched miners.",
+        len,
+        by="miner_hotkey",
+        label="hotkey",
+    ),
+    chutes_miner_active_compute_multiplier=Total(
+        "Sum of the compute multipliers of the miner's active instances, which is its compute "
+        "units per second.",
+        total,
+        of="compute_multiplier",
+        by="miner_hotkey",
+        label="hotkey",
+    ),
+    chutes_miner_last_activation_timestamp_seconds=Total(
+        "When the newest of the miner's active instances became active.",
+        partial(max, default=None),
+        of="activated_at",
+        by="miner_hotkey",
+        label="hotkey",
+    ),
+)
+
+ACTIVE_INSTANCES_COLLECTOR = Collector(
+    "active_instances",
+    "active instances of the whole platform, by miner and by chute",
+    (ACTIVE_INSTANCE,),
+)
+
+
+UPDATE = Table[RollingUpdate](
+    ROLLING_UPDATES,
+    key="chute_id",
+    of_chutes=True,
+    chutes_rolling_update_started_timestamp_seconds=Row(
+        "When the rolling update of the chute started. Within 12 hours (2 hours for private "
+        "chutes) the service "
+        "replaces all active instances of older versions, one after another. They keep their "
+        "score.",
+        "started_at",
+    ),
+)
+
+
+class _Instance(NamedTuple):
+    instance_id: str
+    is_outdated: bool | None
+
+
+def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
+    """Return each instance with whether a rolling update of its chute will replace it."""
+    # Of two updates of a chute, the first counts.
+    by_chute = {update.chute_id: update for update in reversed(updates)}
+    return [
+        _Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances
+    ]
+
+
+OUTDATED_INSTANCE = Table[_Instance](
+    INSTANCES,
+    ROLLING_UPDATES,
+    key="instance_id",
+    records=_instances,
+    chutes_instance_outdated=Row(
+        "Whether a rolling update will replace the instance (1), because the instance does "
+        "not run the new version.",
+        lambda instance: instance.is_outdated,
+    ),
+)
+
+ROLLING_UPDATES_COLLECTOR = Collector(
+    "rolling_updates",
+    "chutes that get a new version, and the miner's instances that will be replaced",
+    (UPDATE, OUTDATED_INSTANCE),
+    default="key",
+)
+
+
+COOLDOWN = Table[ThrashCooldown](
+    THRASH_COOLDOWNS,
+    key="chute_id",
+    chutes_thrash_cooldown_expires_timestamp_seconds=Row(
+        "When the cooldown of the chute ends. Until then, a new instance of the miner gets "
+        "neither urgency boost nor bounty, because the miner lost an active one. Services since "
+        "May 2026 always answer with an empty list, so there is no series.",
+        "cooldown_expires_at",
+    ),
+)
+
+THRASH_COOLDOWNS_COLLECTOR = Collector(
+    "thrash_cooldowns", "chutes in a cooldown, of services before May 2026", (COOLDOWN,)
 )

@@ -1,19 +1,40 @@
-"""Scores: each miner's share, rank and components."""
+"""Scores of miners, where they are heading, and the statistics behind them."""
 
 from __future__ import annotations
 
 import bisect
+from collections import defaultdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from chutes_exporter.collectors.base import Collector
+from msgspec import UNSET
+
+from chutes_exporter.api.records import HistoryPoint, MinerStats
+from chutes_exporter.collectors.base import (
+    Answers,
+    Collector,
+    Miners,
+    Part,
+    Samples,
+    distinct,
+    metric_of,
+)
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.definitions import SCORES
+from chutes_exporter.feeds.definitions import (
+    ACTIVE_INSTANCES,
+    METAGRAPH,
+    SCORES,
+    STATS,
+    STATS_PER_CHUTE,
+    UNIQUE_CHUTE_HISTORY,
+)
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import RawScore, Scores
+    from chutes_exporter.api.records import ActiveInstance, RawScore, Scores
 
 
 class Score(NamedTuple):
@@ -112,4 +133,223 @@ SCORE = Table[Score](
     chutes_scored_miners=Total("Miners with a score.", len, of="final_scores"),
 )
 
-COLLECTOR = Collector("scores", "each miner's score share, rank and components", (SCORE,))
+SCORES_COLLECTOR = Collector("scores", "each miner's score share, rank and components", (SCORE,))
+
+
+_HEADING_FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
+HEADING = metric_of(*_HEADING_FEEDS)(
+    "chutes_miner_score_heading_ratio",
+    "The score share that the miner approaches if all active instances continue unchanged: its "
+    "compute units per second, divided by those of all miners. Disabled instances do not count, "
+    "because the service deletes them within 3 hours. It is a direction, not tomorrow's score: see "
+    "docs/earnings.md.",
+    ("hotkey",),
+    stability="experimental",
+)
+
+
+def _collect_heading(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add each exported miner's part of what all miners earn. It has no value if nobody earns."""
+    rates = earned_rates(answers, miners.watched) or {}
+    rate_of_all = total(rates.values())
+    for hotkey, rate in sorted(rates.items()):
+        if rate_of_all and miners.exports(hotkey):
+            out.add(HEADING, rate / rate_of_all, hotkey)
+
+
+def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float] | None:
+    """Return the compute units per second that each miner's active instances earn, by hotkey.
+
+    It has the miners that can have a score: those with a seat that are not on the blacklist, and
+    that have an active instance or are watched. None if the rate of any miner, or the blacklist, is
+    unknown.
+    """
+    seats = answers[METAGRAPH]
+    rates = _rates(answers[ACTIVE_INSTANCES])
+    if rates is None or any(seat.blacklist_reason is UNSET for seat in seats):
+        return None
+    can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
+    hotkeys = can_have_score & (rates.keys() | watched)
+    return {hotkey: rates.get(hotkey, 0.0) for hotkey in hotkeys}
+
+
+def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
+    """Return the sum of the multipliers of each miner's instances, None if one is unknown.
+
+    An instance earns as many compute units per second as its multiplier.
+    """
+    multipliers_by_miner: dict[str | None, list[float | None]] = defaultdict(list)
+    for instance in distinct(instances, lambda instance: instance.instance_id):
+        multipliers_by_miner[instance.miner_hotkey].append(instance.compute_multiplier)
+    rates = {}
+    for hotkey, multipliers in multipliers_by_miner.items():
+        rate = total(multipliers)
+        if hotkey is None or rate is None:
+            # Instances of an unknown miner may be of any miner.
+            return None
+        rates[hotkey] = rate
+    return rates
+
+
+SCORE_HEADING_COLLECTOR = Collector(
+    "score_heading",
+    "the score share that each miner approaches",
+    (Part(_HEADING_FEEDS, (HEADING,), _collect_heading),),
+)
+
+
+MINER = Table[MinerStats](
+    STATS,
+    key="miner_hotkey window",
+    label="hotkey window",
+    miner="miner_hotkey",
+    chutes_miner_window_instances=Row(
+        "Counting instances that overlap the window, including deleted ones.",
+        "total_instances",
+        missing=0,
+    ),
+    chutes_miner_window_bounties=Row(
+        "Counting instances in the window that were activated with a bounty.",
+        "bounty_count",
+        missing=0,
+    ),
+    chutes_miner_window_compute_seconds=Row(
+        "Seconds of counting instances within the window, including their start-up.",
+        "compute_seconds",
+        missing=0,
+    ),
+    chutes_miner_window_compute_units=Row(
+        "Compute units in the window: seconds of counting instances times their compute "
+        "multiplier. The 1d window "
+        "equals the score.",
+        "compute_units",
+        missing=0,
+    ),
+    chutes_platform_window_miners=Total(
+        "Miners with compute units in the window.", len, of="compute_units", by="window"
+    ),
+    chutes_platform_window_instances=Total(
+        "Counting instances of all miners that overlap the window.",
+        total,
+        of="total_instances",
+        by="window",
+    ),
+    chutes_platform_window_bounties=Total(
+        "Counting instances of all miners in the window that were activated with a bounty.",
+        total,
+        of="bounty_count",
+        by="window",
+    ),
+    chutes_platform_window_compute_seconds=Total(
+        "Seconds of all miners' counting instances within the window.",
+        total,
+        of="compute_seconds",
+        by="window",
+    ),
+    chutes_platform_window_compute_units=Total(
+        "Compute units of all miners in the window, including blacklisted miners.",
+        total,
+        of="compute_units",
+        by="window",
+    ),
+)
+
+MINER_CHUTE = Table[MinerStats](
+    STATS_PER_CHUTE,
+    key="miner_hotkey chute_id window",
+    label="hotkey chute_id window",
+    records=lambda stats: [record for record in stats if record.chute_id is not None],
+    miner="miner_hotkey",
+    chutes_miner_chute_window_instances=Row(
+        "Counting instances of the miner on the chute that overlap the window, including deleted "
+        "ones.",
+        "total_instances",
+    ),
+    chutes_miner_chute_window_bounties=Row(
+        "Counting instances of the miner on the chute in the window that were activated with a "
+        "bounty.",
+        "bounty_count",
+    ),
+    chutes_miner_chute_window_compute_seconds=Row(
+        "Seconds of the miner's counting instances on the chute within the window, including "
+        "their start-up.",
+        "compute_seconds",
+    ),
+    chutes_miner_chute_window_compute_units=Row(
+        "Compute units of the miner on the chute in the window: seconds times the compute "
+        "multiplier.",
+        "compute_units",
+    ),
+)
+
+STATS_COLLECTOR = Collector(
+    "stats",
+    "the compute of each miner, and of all miners, in the past hour, day and week",
+    (MINER,),
+)
+STATS_PER_CHUTE_COLLECTOR = Collector(
+    "stats_per_chute",
+    "the compute of each miner on each chute in the past hour, day and week",
+    (MINER_CHUTE,),
+    watched_only=True,
+)
+
+
+def _newest(
+    field: Callable[[HistoryPoint], float | None],
+) -> Callable[[list[HistoryPoint]], float | None]:
+    """Return a function that gets a field of the newest point in a history."""
+
+    def get_field(points: list[HistoryPoint]) -> float | None:
+        if not points:
+            return None
+        newest_point = max(points, key=lambda point: point.time)
+        return field(newest_point)
+
+    return get_field
+
+
+def _average(counts: list[float]) -> dict[str, float]:
+    """Return the average of 7 days, by window."""
+    gpus = total(counts)
+    if gpus is None or not counts:
+        return {}
+    return {"7d": gpus / len(counts)}
+
+
+POINT = Table[HistoryPoint](
+    UNIQUE_CHUTE_HISTORY,
+    key="time",
+    chutes_miner_unique_chute_gpus=Total(
+        "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute "
+        "counts once, with the "
+        "GPUs that it needs now. Public instances count from the age of one hour, so the numbers "
+        "of the newest hours "
+        "still rise.",
+        _newest(lambda point: point.count),
+    ),
+    chutes_miner_active_gpus=Total(
+        "GPUs of all the miner's instances that were active at the newest full hour. Public "
+        "instances count from the "
+        "age of one hour.",
+        _newest(lambda point: point.total_count),
+    ),
+    chutes_miner_history_timestamp_seconds=Total(
+        "The newest full hour of the miner's history. It stops when the miner has had no "
+        "activity for 7 days.",
+        _newest(lambda point: point.time),
+    ),
+    chutes_miner_average_active_gpus=Total(
+        "Average of the GPUs that were active at each full hour of the past 7 days.",
+        _average,
+        of="total_count",
+        label="window",
+    ),
+)
+
+UNIQUE_CHUTE_HISTORY_COLLECTOR = Collector(
+    "unique_chute_history",
+    "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
+    (POINT,),
+    default="few",
+)

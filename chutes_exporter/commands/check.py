@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.cache import FeedCache, FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot
-    from chutes_exporter.page.rendering import States
+    from chutes_exporter.page.exposition import States
 
 Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.page.exposition import States
     from chutes_exporter.page.gaps import NotKnown
-    from chutes_exporter.page.rendering import States
 
 _MONEY = {
     "chutes_alpha_price_usd",

@@ -20,8 +20,8 @@ from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.fleet import FEEDS, JoinedFleets, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.page import rendering, telemetry
-from chutes_exporter.page.maker import PageMaker
+from chutes_exporter.page import telemetry
+from chutes_exporter.page.exposition import PageMaker, collect
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.rendering import States
+    from chutes_exporter.page.exposition import Format, States
 
 T = TypeVar("T")
 
@@ -223,7 +222,7 @@ class Exporter:
         failed: list[tuple[str, str]] = []
         for entry in entries:
             out = Samples()
-            for hotkey, succeeded in rendering.collect(entry, states, joined, out).items():
+            for hotkey, succeeded in collect(entry, states, joined, out).items():
                 if not succeeded:
                     failed.append((entry.collector.name, hotkey))
             for family in out.collect():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.fleet.model import Fleet, Server
     from chutes_exporter.page.exporter import Collected
-    from chutes_exporter.page.rendering import States
+    from chutes_exporter.page.exposition import States
 
 NO_KEY = (
     "not known without a key",

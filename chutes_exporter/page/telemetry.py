@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -23,7 +22,6 @@ from chutes_exporter.api.request_metrics import REQUEST_METRICS, RequestCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
-from chutes_exporter.page import exposition
 from chutes_exporter.page.end_counters import EndCounters
 
 if TYPE_CHECKING:
@@ -32,12 +30,10 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.page.exposition import Format
+    from chutes_exporter.page.exposition import Lines, States
     from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Lines, States
 
 BUILD_INFO = Metric(
     "chutes_exporter_build_info", "Versions of the exporter and of Python.", ("version", "python")
@@ -232,75 +228,29 @@ class Telemetry:
             collector(registry=self.registry)
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """What the lines about collectors, feeds and requests are made of.
-
-    While it is equal, so are they.
-
-    Attributes:
-        lines_by_entry: The lines of collectors, which also have the versions of the answers.
-        states: The states of feeds without their snapshots, so that old answers can leave memory.
-        checks: The newest check of an answer's fields, by endpoint.
-        clock_offset: Seconds by which the local clock is ahead of the API's, None if unknown.
-        requests: Number of all requests so far.
-    """
-
-    lines_by_entry: Mapping[Entry, Lines]
-    states: list[FeedState]
-    checks: Mapping[str, FieldCheck]
-    clock_offset: float | None
-    requests: int
-
-
-class OwnLines:
-    """Writes the lines about the exporter, and keeps those that stay the same until something
-    happens.
-    """
-
-    def __init__(self, telemetry: Telemetry, settings: Settings, client: ChutesClient) -> None:
-        self._telemetry = telemetry
-        self._settings = settings
-        self._client = client
-        self._kept: dict[Format, tuple[_Origin, bytes]] = {}
-
-    def lines(self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format) -> bytes:
-        """Return the lines about collectors, feeds, settings and requests."""
-        origin = _Origin(
-            lines_by_entry=lines_by_entry,
-            states=[replace(state, snapshot=None) for state in states.values()],
-            checks=dict(self._client.changes),
-            clock_offset=_clock_offset(self._client),
-            requests=self._telemetry.requests.total,
-        )
-        if form in self._kept:
-            kept_origin, kept_lines = self._kept[form]
-            if kept_origin == origin:
-                return kept_lines
-        lines = exposition.lines(self._families(origin, states), form)
-        self._kept[form] = origin, lines
-        return lines
-
-    def lines_of_process(self, form: Format) -> bytes:
-        """Return the lines about the process, its tasks and reloads."""
-        return exposition.lines(self._telemetry.registry.collect(), form)
-
-    def _families(self, origin: _Origin, states: States) -> Iterator[Family]:
-        """Yield the metrics of the lines that are kept."""
-        out = Samples()
-        _add_collectors(out, origin.lines_by_entry, states)
-        out.add(SERIES, sum(lines.series for lines in origin.lines_by_entry.values()))
-        out.add(SERIES_LIMIT, self._settings.max_series)
-        for feed, state in states.items():
-            # While the API does not have its endpoint, a feed has no metrics.
-            if not state.missing:
-                add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
-        _add_build(out, self._settings)
-        out.add(CLOCK_OFFSET, origin.clock_offset)
-        for endpoint, check in sorted(origin.checks.items()):
-            add_rows(_OF_ENDPOINT, check, (endpoint,), out)
-        yield from out.collect()
-        yield from self._telemetry.requests.registry.collect()
+def own_metrics(
+    telemetry: Telemetry,
+    settings: Settings,
+    client: ChutesClient,
+    lines_by_entry: Mapping[Entry, Lines],
+    states: States,
+) -> Iterator[Family]:
+    """Yield the metrics about collectors, feeds, settings, requests and the process."""
+    out = Samples()
+    _add_collectors(out, lines_by_entry, states)
+    out.add(SERIES, sum(lines.series for lines in lines_by_entry.values()))
+    out.add(SERIES_LIMIT, settings.max_series)
+    for feed, state in states.items():
+        # While the API does not have its endpoint, a feed has no metrics.
+        if not state.missing:
+            add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
+    _add_build(out, settings)
+    out.add(CLOCK_OFFSET, _clock_offset(client))
+    for endpoint, check in sorted(client.changes.items()):
+        add_rows(_OF_ENDPOINT, check, (endpoint,), out)
+    yield from out.collect()
+    yield from telemetry.requests.registry.collect()
+    yield from telemetry.registry.collect()
 
 
 def _clock_offset(client: ChutesClient) -> float | None:

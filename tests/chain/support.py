@@ -8,7 +8,6 @@ import lzma
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import xxhash
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -39,21 +38,6 @@ def recorded_block(**changes: str | None) -> Block:
     changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
     values = {subnet.ITEMS[name].key: text for name, text in changes.items()}
     return replace(block, storage={**block.storage, **values})
-
-
-NETUID = (64).to_bytes(2, "little")
-_PALLETS = {"Number": "System", "Now": "Timestamp"}
-"""The pallets of the items of the whole chain. The others are in that of the subnets."""
-
-
-def _twox128(text: str) -> bytes:
-    return b"".join(xxhash.xxh64(text.encode(), seed=seed).digest()[::-1] for seed in (0, 1))
-
-
-def key(name: str, argument: bytes) -> str:
-    """Return the key of an item, made of the hashes of its names."""
-    pallet = _PALLETS.get(name, "SubtensorModule")
-    return "0x" + (_twox128(pallet) + _twox128(name) + argument).hex()
 
 
 def number(value: float, size: int) -> str:

@@ -116,26 +116,11 @@ STORAGE, PRICE, NUMBER, HASH = "state_queryStorageAt", "state_call", "9593342", 
 HOTKEY_7, FIRST_HOTKEY = HOTKEYS.of_uid(7).key, recorded_block().storage[HOTKEYS.of_uid(0).key]
 FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     "null": (storage_of(registration_cost=None), HASH, "Burn: it has no bytes instead of 8"),
-    "wrong length": (
-        storage_of(max_seats="0x000100"),
-        HASH,
-        "MaxAllowedUids: it has 3 bytes instead of 2",
-    ),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
-    "list of another form": (
-        storage_of(emission="0x03" + "00" * 7),
-        HASH,
-        "Emission: it has 8 bytes instead of 0",
-    ),
     "neither true nor false": (
         storage_of(registration_open="0x02"),
         NUMBER,
         "NetworkRegistrationAllowed: it is nei",
-    ),
-    "longer list": (
-        storage_of(incentive="0x0504" + "0000" * 257),
-        NUMBER,
-        "Incentive: it has more values than",
     ),
     "too dear": (
         storage_of(registration_cost=number(10**12, 8)),
@@ -151,11 +136,6 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         storage_of(milliseconds=number(1000 * (NOON + 7200), 8)),
         NUMBER,
         "its time is 2 hours ahead of the API's",
-    ),
-    "block 0": (
-        storage_of(block=number(0, 4)),
-        "0",
-        "LastMechansimStepBlock: it is not in the day before the block",
     ),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (
@@ -173,17 +153,11 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         HASH,
         "{'code': -32601, 'message': 'no'}",
     ),
-    "another form": (
-        replying(STORAGE, lambda _: {"result": None}),
-        HASH,
-        "Expected `array`, got `null`",
-    ),
     "HTML": (
         replying(STORAGE, lambda _: Response("<html>")),
         HASH,
         "the answer has an unexpected format",
     ),
-    "429": (replying(STORAGE, lambda _: Response("slow down", 429)), HASH, "429 slow down"),
 }
 """Bad nodes, how the log names the block, by its hash or its number, and what it says about it."""
 
@@ -213,6 +187,7 @@ PAY = {
     ("node", "absent"),
     [
         (storage_of(mechanisms="0x02"), PAY),
+        (storage_of(consensus="0x01"), PAY),
         (storage_of(pending_miners=None), PAY),
         (storage_of(last_paid_epoch=None), PAY),
         (storage_of(emission_per_block=None), {"chutes_subnet_miners_emission_ratio"}),
@@ -228,6 +203,7 @@ PAY = {
     ],
     ids=[
         "mechanisms",
+        "consensus",
         "nothing gathered",
         "no epoch",
         "no emission",

@@ -1,52 +1,14 @@
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pytest
-import xxhash
-from bittensor_core import decode_ss58
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chutes_exporter.chain import subnet
 from chutes_exporter.chain.subnet import State, Subnet
-from tests.chain.support import NETUID, key
-from tests.support import HOTKEY, examples
-
-ARGUMENTS = {
-    "Number": b"",
-    "Now": b"",
-    "MechanismCountCurrent": xxhash.xxh64(NETUID).digest()[::-1] + NETUID,
-}
-"""The ends of the keys that are not just the number of the subnet."""
-
-
-def test_a_key_is_made_of_the_hashes_of_the_names() -> None:
-    for item in subnet.ITEMS.values():
-        assert item.key == key(item.name, ARGUMENTS.get(item.name, NETUID))
-    # A UID has two bytes, the lower one first.
-    assert subnet.HOTKEY.of_uid(258).key == key("Keys", NETUID + b"\x02\x01")
-    assert subnet.REGISTERED.of_uid(1).key == key("BlockAtRegistration", NETUID + b"\x01\x00")
-    # An account comes after its hash.
-    account = decode_ss58(HOTKEY)
-    hashed = hashlib.blake2b(account, digest_size=16).digest() + account
-    assert subnet.OWNED_HOTKEYS.of_account(HOTKEY).key == key("OwnedHotkeys", hashed)
-
-
-@pytest.mark.parametrize("count", [0, 63, 64, 16383, 16384])
-def test_a_list_of_any_length_is_read(count: int) -> None:
-    # The two lowest bits of the length tell how many bytes it has.
-    if count < 64:
-        size, kind = 1, 0
-    elif count < 16384:
-        size, kind = 2, 1
-    else:
-        size, kind = 4, 2
-    text = "0x" + (count << 2 | kind).to_bytes(size, "little").hex() + "0100" * count
-    assert subnet.ITEMS["incentive"].value(text) == (1,) * count
-
+from tests.support import examples
 
 HEAD = 1000
 """The number of the block."""
@@ -173,42 +135,3 @@ def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: li
         price=None,
         miners_per_block=state.miners_per_block(None),
     )
-
-
-def pay(state: State, owned: str = "") -> list[float | None]:
-    """Return the rao a day of four seats, of which the last is younger than the last epoch.
-
-    The hotkey that is owned is that of the subnet's owner.
-    """
-    found = subnet_of(state, ["a", "b", "c", "new"], [1, 1, 1, HEAD], [owned])
-    return [seat.alpha_per_day for seat in found.seats]
-
-
-@pytest.mark.parametrize(
-    ("changes", "per_block"),
-    [
-        # 250 rao have gathered in 50 blocks, or in a single one.
-        ({}, 5),
-        ({"last_paid_epoch": HEAD - 1}, 250),
-        # The next three follow other rules.
-        ({"mechanisms": 2}, None),
-        ({"consensus": 1}, None),
-        ({"incentive": ()}, None),
-        # A 0 stands for a value that the chain does not have any more.
-        ({"pending_miners": 0}, None),
-        ({"last_paid_epoch": 0}, None),
-        # Nothing has gathered in the block of an epoch, and no earlier block is known.
-        ({"last_paid_epoch": HEAD}, None),
-    ],
-    ids=str,
-)
-def test_a_seat_is_paid_its_share_of_the_incentive_of_what_gathers_for_miners(
-    changes: dict[str, Any], per_block: float | None
-) -> None:
-    paid = pay(replace(STATE, **changes))
-    if per_block is None:
-        assert paid == [None] * 4
-    else:
-        # A day has 7200 blocks.
-        day = 7200 * per_block
-        assert paid == pytest.approx([0.1 * day, 0.3 * day, 0.6 * day, 0])

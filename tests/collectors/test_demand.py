@@ -1,27 +1,43 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.demand import COLLECTOR
-from chutes_exporter.feeds.definitions import CHUTE_METRICS, CHUTES
-from tests.collectors.support import collected, of
-from tests.rules.test_demand import BUSY, QUIET
+import pytest
 
-MEASURED = {
-    "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
-    "chutes_chute_window_invocations{chute_id=quiet,window=1h}": 0,
-    "chutes_chute_instances{chute_id=busy}": 3,
-    "chutes_chute_instances{chute_id=quiet}": 1,
+from chutes_exporter.collectors.chutes import DEMAND_COLLECTOR as COLLECTOR
+from chutes_exporter.feeds.definitions import CHUTE_METRICS
+from tests.collectors.support import Samples, collected
+
+BUSY = {
+    "chute_id": "busy",
+    "total_invocations": 120,
+    "total_compute_time": 600.0,
+    "rate_limit_count": 4,
+    "total_usage_usd": 1.5,
+    "utilization": 1.25,
+    "instance_count": 3,
 }
+NOTHING = dict.fromkeys(("total_invocations", "total_compute_time", "total_usage_usd"), 0)
+QUIET = BUSY | NOTHING | {"chute_id": "quiet", "utilization": 0, "rate_limit_count": 0}
 
 
-def test_a_chute_has_its_requests_of_an_hour_and_of_a_day() -> None:
-    day = {"chute_id": "busy", "invocation_count": 900}
-    made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY, QUIET], CHUTES: [day]})
-    both = of(made, "chutes_chute_window_invocations", "chutes_chute_instances")
-    assert both == MEASURED | {"chutes_chute_window_invocations{chute_id=busy,window=1d}": 900}
+def run(*records: dict[str, object]) -> Samples:
+    return collected(COLLECTOR, {CHUTE_METRICS: list(records)})
+
+
+@pytest.mark.parametrize(
+    ("field", "metric"),
+    [
+        ("total_invocations", "chutes_chute_window_invocations"),
+        ("utilization", "chutes_chute_utilization_ratio"),
+    ],
+)
+def test_a_field_that_is_zero_for_every_chute_was_not_measured(field: str, metric: str) -> None:
+    gone = run(BUSY, QUIET).keys() - run(BUSY | {field: 0}, QUIET).keys()
+    assert {series.partition("{")[0] for series in gone} == {metric}
 
 
 def test_where_no_chute_has_any_demand_it_is_unknown_and_the_rest_is_known() -> None:
     idle = BUSY | {"total_invocations": 0, "utilization": 0}
-    assert collected(COLLECTOR, {CHUTE_METRICS: [idle, QUIET]}) == {
-        key: value for key, value in MEASURED.items() if key.startswith("chutes_chute_instances")
+    assert run(idle, QUIET) == {
+        "chutes_chute_instances{chute_id=busy}": 3,
+        "chutes_chute_instances{chute_id=quiet}": 3,
     }

@@ -10,7 +10,6 @@ from chutes_exporter.collectors.ended_instances import COLLECTOR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from tests.api.reports import INSTANCE, RECORD
 from tests.collectors.support import collected
-from tests.support import NOON
 
 ENDED = INSTANCE | {
     "created_at": "2026-11-24T11:00:00",
@@ -23,7 +22,6 @@ ENDED = INSTANCE | {
 OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
 """With this multiplier of 2, it lost 3600 compute units."""
 LOST = "chutes_miner_window_lost_compute_units"
-CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
 UNKNOWN = "chutes_miner_unknown_losses{hotkey=me,window=1h}"
 TOTAL = "chutes_miner_window_total_lost_compute_units{hotkey=me,window=1h}"
 
@@ -108,38 +106,3 @@ def test_an_end_with_the_mark_of_a_valid_end_is_no_redeployment() -> None:
     chute = {"chute_id": "c", "name": "affine/model", "public": False}
     found = samples_of_newest_hour(UNMARKED | {"valid_termination": True}, chutes=[chute])
     assert any("reason=none,outcome=counts" in key for key in found)
-
-
-@pytest.mark.parametrize(
-    "chutes",
-    [None, [{"chute_id": "other", "name": "a", "public": False}], [{"chute_id": "c"}]],
-    ids=["no answer", "not listed", "no name"],
-)
-def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
-    found = samples_of_newest_hour(UNMARKED, ENDED, chutes=chutes)
-    # What it lost is known, whatever the reason.
-    assert found[TOTAL] == 7200
-    assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
-    assert {key for key in found if "reason=" in key} == {
-        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
-        f"{LOST}{{hotkey=me,window=1h,reason=probes}}",
-    }
-
-
-@pytest.mark.parametrize("instances", [[ENDED, INSTANCE, {}], [ENDED, INSTANCE]])
-def test_a_missing_report_or_record_hides_counts_and_makes_losses_lower_bounds(
-    instances: list[dict[str, Any]],
-) -> None:
-    # The reports of 23 hours are missing. In the first case, the record without an id is, too.
-    found = collected(
-        COLLECTOR, {AUDIT_REPORT: {"instance_audit": instances, "compute_history": [OPEN]}}
-    )
-    assert found.pop("chutes_audit_report_end_timestamp_seconds") == NOON
-    assert found.pop("chutes_audit_reports_known") == ({} not in instances)
-    of_day = {series: value for series, value in found.items() if "window=1d" in series}
-    assert of_day == {
-        f"{LOST}{{hotkey=me,window=1d,reason=probes}}": 3600,
-        f"{CHUTE_LOST}{{hotkey=me,window=1d,chute_id=c}}": 3600,
-        TOTAL.replace("1h", "1d"): 3600,
-    }
-    assert (UNKNOWN in found) == ({} not in instances)

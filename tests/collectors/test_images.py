@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.images import COLLECTOR
+from chutes_exporter.collectors.platform import IMAGES_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import IMAGES
 from tests.collectors.support import collected
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.metagraph import COLLECTOR
+from chutes_exporter.collectors.seats import METAGRAPH_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import METAGRAPH
 from tests.collectors.support import ME, collected, of
 

@@ -12,7 +12,7 @@ from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode
 from tests.collectors.support import answer
-from tests.support import HOTKEY, Clock, get, page_of, scrape, watching
+from tests.support import HOTKEY, Clock, get, page_of, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,14 +69,6 @@ def test_a_neighbour_stays_until_it_is_more_than_eight_places_away() -> None:
     assert LINE[11] not in by_score(scores(moved(5)), found)
 
 
-def test_a_change_of_places_and_back_takes_no_neighbour_away() -> None:
-    before = by_score(scores(LINE))
-    in_between = by_score(scores(moved(1)), before)
-    # The miner in place 20 came near in between.
-    assert in_between == sorted({*before, LINE[20]})
-    assert by_score(scores(LINE), in_between) == in_between
-
-
 def test_neighbours_stay_while_the_scores_are_not_known_or_not_whole() -> None:
     before = by_score(scores(LINE))
     assert by_score(Answers({}), before) == before
@@ -128,8 +120,3 @@ async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(
         replay.faults["scores"] = Fault(body=body.encode())
         clock.now += 11
         assert newcomer in hotkeys(await page_of(exporter), REGISTERED)
-
-
-async def test_without_neighbours_a_page_has_the_watched_miner_alone(replay: Replay) -> None:
-    page = await scrape(watching(replay.url, miners="watched"))
-    assert hotkeys(page, REGISTERED) == {HOTKEY}

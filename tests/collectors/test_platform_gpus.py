@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.api.errors import CutOffError
-from chutes_exporter.collectors.platform_gpus import COLLECTOR
+from chutes_exporter.collectors.platform import PLATFORM_GPUS_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import PLATFORM_GPUS
 from tests.collectors.support import answer, collected
 

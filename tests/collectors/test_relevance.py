@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.chutes import COLLECTOR
-from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
+from chutes_exporter.collectors.chutes import CHUTES_COLLECTOR as COLLECTOR
+from chutes_exporter.collectors.chutes import UTILIZATION_COLLECTOR
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     AUDIT_REPORT,
@@ -19,7 +19,7 @@ from chutes_exporter.feeds.definitions import (
 )
 from chutes_exporter.feeds.fleet import RELEVANCE_FEEDS
 from tests.api.reports import INSTANCE
-from tests.collectors.support import NOON_TEXT, Samples, collected
+from tests.collectors.support import NOON_TEXT, collected
 
 Row = dict[str, Any]
 
@@ -140,18 +140,6 @@ def test_chutes_are_exported_that_a_watched_miner_runs_ran_in_the_past_day_or_co
 )
 def test_without_an_answer_the_others_still_choose(feed: Any, gone: set[str]) -> None:
     assert exported(feed) == exported() - gone
-
-
-def test_a_chute_whose_room_is_unknown_could_not_be_launched() -> None:
-    chutes = [one | {"compute_multiplier_factors": None} for one in ANSWERS[CHUTES]]
-    made = collected(COLLECTOR, ANSWERS | {CHUTES: chutes}, chutes="relevant")
-    assert "chute_id=has room" not in str(made)
-    assert "chute_id=runs" in str(made)
-
-
-def sums(made: Samples) -> Samples:
-    """Return the series that are not of one chute."""
-    return {key: value for key, value in made.items() if "chute_id=" not in key}
 
 
 def test_without_a_key_the_public_answers_choose() -> None:

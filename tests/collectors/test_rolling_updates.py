@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.rolling_updates import COLLECTOR
+from chutes_exporter.collectors.instances import ROLLING_UPDATES_COLLECTOR as COLLECTOR
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import INSTANCES, ROLLING_UPDATES
 from tests.collectors.support import collected

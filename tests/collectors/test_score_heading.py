@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.score_heading import COLLECTOR
+from chutes_exporter.collectors.scores import SCORE_HEADING_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES, METAGRAPH
 from tests.collectors.support import ME, Samples, collected
 

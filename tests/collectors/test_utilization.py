@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.utilization import COLLECTOR
+from chutes_exporter.collectors.chutes import UTILIZATION_COLLECTOR as COLLECTOR
 from chutes_exporter.feeds.definitions import UTILIZATION
 from tests.collectors.support import Samples, collected, of
 

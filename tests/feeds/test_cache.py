@@ -259,11 +259,3 @@ async def test_of_the_feeds_that_nobody_wants_only_evidence_is_read(feeds: Cache
     feeds.keep_only([replace(FEED, evidence=(evidence,))])
     assert [await feeds.ask(feed=feed) for feed in (FEED, evidence, other)] == [1, 2, None]
     assert feeds.states().keys() == {FEED, evidence}
-
-
-async def test_closing_cancels_requests_in_flight(feeds: Cache) -> None:
-    feeds.open.clear()
-    await feeds.ask(timeout=0.01)
-    before = len(asyncio.all_tasks())
-    await feeds.aclose()
-    assert len(asyncio.all_tasks()) == before - 1

@@ -48,48 +48,37 @@ def test_planned_ends_are_no_failures_and_all_others_are() -> None:
     assert end("none", "lost").is_failure is None
 
 
-def test_a_start_that_was_never_active_failed_and_an_end_that_counts_did_not() -> None:
-    assert end("requests", "never_active").is_failure is True
-    assert end("requests", "counts").is_failure is False
-
-
-def test_a_chute_fails_from_three_failures_on() -> None:
-    for count in range(5):
-        found = count_failures([end()] * count, 0.0, are_all_known=True)
-        assert found.count("c") == count
-        assert found.fails("c") == (count >= 3)
-
-
-def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_known() -> None:
-    # A chute fails from three failures on.
-    few = count_failures([end()], 0.0, are_all_known=False)
-    assert (few.count("c"), few.fails("c")) == (None, None)
-    enough = count_failures([end()] * 3, 0.0, are_all_known=False)
-    assert (enough.count("c"), enough.fails("c")) == (None, True)
-    # Another chute may have all those that are not known.
-    assert enough.fails("other") is None
+UNCLEAR = end("none")
+"""It may be a job that is over, which is no failure."""
 
 
 @pytest.mark.parametrize(
-    "unclear",
+    ("ends", "are_all_known", "count", "fails"),
     [
-        # Only the name of the chute, which is not known, would say whether it was redeployed.
-        end(reason=None),
-        end("not_active_in_time", "never_active", may_have_lost_race=True),
-        # As a job that is over.
-        end("none"),
+        # A chute fails from three failures on.
+        ([end()] * 2, True, 2, False),
+        ([end()] * 3, True, 3, True),
+        # A start that was never active failed, and an end that counts did not.
+        ([end(outcome="never_active")] * 3, True, 3, True),
+        ([end(outcome="counts")] * 3, True, 0, False),
+        # Enough failures prove it, and fewer prove nothing while some are not known.
+        ([end()] * 2, False, None, None),
+        ([end()] * 3, False, None, True),
+        # Two ends are not enough, whatever they were.
+        ([end(), UNCLEAR], True, 1, False),
+        ([end(), UNCLEAR, UNCLEAR], True, 1, None),
+        # Only the name of its chute would say whether it was redeployed.
+        ([end(reason=None)] * 3, True, 0, None),
+        ([end("not_active_in_time", "never_active", may_have_lost_race=True)] * 3, True, 0, None),
+        # It may be a failure of any chute.
+        ([end(chute_id=None)], True, None, None),
     ],
 )
-def test_an_end_that_may_be_no_failure_is_not_counted_and_leaves_its_chute_unknown(
-    unclear: End,
+def test_a_chute_fails_from_three_failures_on(
+    ends: list[End],
+    are_all_known: bool,  # noqa: FBT001 - a parameter
+    count: int | None,
+    fails: bool | None,  # noqa: FBT001 - a parameter
 ) -> None:
-    found = count_failures([end(), unclear, unclear], 0.0, are_all_known=True)
-    assert (found.count("c"), found.fails("c")) == (1, None)
-    # Two ends are not enough, whatever they were.
-    found = count_failures([end(), unclear], 0.0, are_all_known=True)
-    assert (found.count("c"), found.fails("c")) == (1, False)
-
-
-def test_a_failure_of_an_unknown_chute_may_be_one_of_any() -> None:
-    found = count_failures([end(chute_id=None)], 0.0, are_all_known=True)
-    assert (found.count("c"), found.fails("c")) == (None, None)
+    found = count_failures(ends, 0.0, are_all_known=are_all_known)
+    assert (found.count("c"), found.fails("c")) == (count, fails)

@@ -173,18 +173,6 @@ def joined(changes: Row, doubted: tuple[str, ...] = ()) -> dict[str, Any]:
     return facts(join_fleet(sent(bodies, doubted=doubted)))
 
 
-def test_a_fleet_of_which_everything_is_known() -> None:
-    found = joined({})
-    assert all(found[f"known.{topic}"] for topic in ("servers", "gpus", "instances", "pay"))
-    assert [found[f"g{number}.state"] for number in (1, 2, 3, 4)] == [
-        *("earning", "earning", "starting", "idle")
-    ]
-    assert [found[f"g{number}.instance_id"] for number in (1, 2, 3, 4)] == ["i1", "i1", "i2", ""]
-    assert [found[f"i1.{name}"] for name in ("server_id", "model", "gpus")] == ["s1", "h200", 2]
-    assert (found["i1.is_last_active"], found["i2.is_in_vain"]) == (True, False)
-    assert (found["s1.state"], found["s1.models"], found["s1.units"]) == ("idle", ["h200"], 5)
-
-
 OTHER = ACTIVE | {"instance_id": "i3"}
 """It differs from ACTIVE only in its id, so the inventory does not tell the two apart."""
 LATER = OTHER | {"last_verified_at": NOON_TEXT}
@@ -221,8 +209,6 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             | {"inventory": [held(1, ACTIVE)]},
             UNKNOWN_PLACE | {"known.pay": False, "i2.server_id": "", "i2.gpus": 0},
         ),
-        # Without it, the inventory tells a place.
-        ({"miner_gpus": {}}, {"i1.gpus": 2, "i1.server_id": "s1", "i2.gpus": 1}),
         # The GPU of an unknown chute may be one of any instance.
         (
             {
@@ -232,22 +218,10 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             UNKNOWN_PLACE | {"g3.instance_id": None, "i4.gpus": None},
         ),
-        # An instance that does not say whether it is active may hold it.
-        ({"instances.0.active": None}, {"g1.instance_id": "i1", "i1.state": None}),
-        # So may one that does not say of which chute it is.
-        (
-            NOT_ACTIVE | {"instances": [STARTING, DISABLED | {"chute_id": None}]},
-            {"g2.state": "disabled", "g2.instance_id": "i4"},
-        ),
         # Two items of the inventory name a GPU: one instance is active, so it earns.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
             {"g1.state": "earning", "g1.instance_id": None, "g1.chute_id": None},
-        ),
-        ({"inventory": [held(1, ACTIVE), held(1, ACTIVE)]}, {"g1.instance_id": "i1"}),
-        (
-            NOT_ACTIVE | {"inventory": [held(1, DISABLED), held(1, STARTING)]},
-            {"g1.state": None, "g4.state": "idle"},
         ),
         # A GPU that only the inventory has is on no server, and of an unknown model.
         (
@@ -263,54 +237,12 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             {"g4.server_id": None, "s1.models": None, "s2.models": None, "known.gpus": False},
         ),
-        # Of two records, the first counts.
-        ({"nodes.4": gpu(4, gpu_identifier="b200", verified_at=None)}, {"g4.state": "idle"}),
-        ({"instances.2": ACTIVE | {"compute_multiplier": 9}}, {"s1.units": 5}),
-        (
-            {"servers.servers.0.gpus.3": gpu(4, gpu_identifier="b200", verified_at=None)},
-            {"g4.state": "idle", "g4.model": "h200"},
-        ),
-        ({"nodes": []}, {"g4.state": "idle", "g4.index": None}),
-        ({"servers.servers.0.gpus": None}, {"s1.models": None, "s1.state": None}),
-        (
-            {"servers.servers.0.gpus": [], "nodes": [], "inventory": [], "instances": []},
-            {"s1.state": "without_gpus"},
-        ),
-        # Names of chutes.
-        ({"chutes": []}, {"i1.chute": "llama"}),
-        (
-            {"inventory.0.chute_name": None, "inventory.1.chute_name": None},
-            {"i1.chute": "llama", "known.instances": True},
-        ),
     ],
 )
 def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
     changes: Row, expected: dict[str, Any]
 ) -> None:
     found = joined(changes)
-    assert {name: found[name] for name in expected} == expected
-
-
-UNLISTED = {"inventory.3": held(9, ACTIVE)}
-ON_TWO_SERVERS = {"miner_gpus.me.provisioned.0.server_id": "s2"}
-
-
-@pytest.mark.parametrize(
-    ("doubted", "changes", "expected"),
-    [
-        ("miner_gpus", TWO, {"i1.gpus": None, "g1.state": "earning"}),
-        ("inventory", {}, {"g4.state": None, "g4.instance_id": None, "i1.gpus": 2}),
-        ("inventory", ON_TWO_SERVERS, {"i1.gpus": None, "i1.server_id": None, "i2.gpus": 1}),
-        ("inventory", {"miner_gpus": {}}, {"i2.gpus": None, "i2.server_id": None}),
-        ("instances", {}, {"g1.state": None, "g4.instance_id": None, "i1.gpus": 2}),
-        ("nodes", {}, {"g4.state": None, "s1.models": None, "i1.gpus": 2}),
-        ("servers", UNLISTED, {"g9.server_id": None, "g1.state": None, "s1.state": None}),
-    ],
-)
-def test_an_answer_that_is_doubted_removes_only_what_needs_all_of_it(
-    doubted: str, changes: Row, expected: dict[str, Any]
-) -> None:
-    found = joined(changes, doubted=(doubted,))
     assert {name: found[name] for name in expected} == expected
 
 
@@ -329,13 +261,11 @@ STEP = "maintenance.servers.0.maintenance_status"
         ({SLOT: None}, "none", None, None),
         # A status that the exporter does not know.
         ({STEP: "draining"}, None, None, None),
-        ({STEP: "draining", SLOT: True}, None, True, None),
         # The policy has all servers with TEE, unless it does not say which servers it has.
         ({"maintenance.servers": []}, "none", False, "idle"),
         ({"maintenance.servers": None}, None, None, None),
         # A server without TEE is never in maintenance.
         ({"maintenance.servers": None, "servers.servers.0.is_tee": False}, "none", False, "idle"),
-        ({"maintenance.servers": None, "servers.servers.0.is_tee": None}, None, None, None),
     ],
 )
 def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
@@ -349,31 +279,6 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
     assert named == [maintenance, holds_slot, state]
     if holds_slot is not False:
         assert found["s1.idle_pay"] == (NO_PAY if holds_slot else None)
-
-
-@pytest.mark.parametrize(
-    ("version", "tee", "boots"),
-    [
-        # The highest version that is listed, and one that is not listed.
-        ("1.6.2", True, True),
-        ("1.5.0", True, False),
-        # No answer says whether the operators set a lower least version than the highest one.
-        ("1.6.1", True, None),
-        # Release candidates are never listed, and boot only for some miners.
-        ("1.7.0-rc1", True, None),
-        # A server that never booted an image, and one without TEE, have no version to judge.
-        (None, True, None),
-        ("1.5.0", False, None),
-    ],
-)
-def test_a_version_boots_is_refused_or_is_uncertain(
-    version: str | None,
-    tee: bool,  # noqa: FBT001 - a parameter
-    boots: bool | None,  # noqa: FBT001 - a parameter
-) -> None:
-    listed = [{"version": "1.6.1"}, {"version": "1.6.2"}]
-    server = {"servers.servers.0.version": version, "servers.servers.0.is_tee": tee}
-    assert joined(server | {"measurements": listed})["s1.boots"] is boots
 
 
 @pytest.mark.parametrize(
@@ -401,7 +306,6 @@ def test_an_instance_is_the_last_active_one_if_no_other_can_be_one_of_its_chute(
         ({"tee": False}, False, None),
         ({"tee": None}, None, None),
         ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, False, None),
-        ({"node_selector": None}, None, None),
     ],
 )
 def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
@@ -413,18 +317,3 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     assert joined(chutes)["s1.runs_chutes"] is runs
     doubted = joined(chutes, doubted=("chutes",))
     assert doubted["s1.runs_chutes"] is runs_if_some_are_missing
-    # A GPU of an unknown model may run any chute.
-    unknown_model = {"nodes.3.gpu_identifier": None}
-    unknown_model["servers.servers.0.gpus.3.gpu_identifier"] = None
-    assert joined(chutes | unknown_model)["s1.runs_chutes"] is None
-    # The list of nodes still has the GPUs of the server.
-    without_gpus = joined(chutes | {"servers.servers.0.gpus": None})
-    assert without_gpus["s1.runs_chutes"] is runs_if_some_are_missing
-
-
-@pytest.mark.parametrize(
-    "jobs", [[{"job_id": "j2", "miner_hotkey": "other"}], [{"job_id": "j2", "finished_at": None}]]
-)
-def test_a_job_that_does_not_name_its_miner_may_be_stuck_with_this_one(jobs: list[Row]) -> None:
-    stuck = join_fleet(sent(ANSWERS | {"jobs": [*ANSWERS["jobs"], *jobs]})).stuck_jobs
-    assert stuck == (1 if "miner_hotkey" in jobs[0] else None)

@@ -19,7 +19,7 @@ from tests.prometheus.scenario import ALERTS
 from tests.support import Clock, read_reports, watching
 
 if TYPE_CHECKING:
-    from chutes_exporter.page.rendering import States
+    from chutes_exporter.page.exposition import States
 
 
 def test_each_alert_has_a_first_step_that_its_own_text_names_too() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,11 @@ from chutes_exporter.demo.replay import GARBAGE, Fault, Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from tests.support import (
     HOTKEY,
-    PATIENCE,
     TEST_SEED,
     fetch,
     free_port,
     parse_page,
-    patient_client,
     recorded_day,
-    until,
     wait_for,
 )
 from tests.test_cli import COMMAND, environment
@@ -46,23 +42,14 @@ FAULTS = (
 
 
 @contextlib.asynccontextmanager
-async def exporting(
-    replay: Replay, timeout: int = 1
-) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def exporting(replay: Replay) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     address = f"127.0.0.1:{free_port()}"
     # Answers are old after a second, so that most scrapes ask for everything.
     fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=1")]
     process = await asyncio.create_subprocess_exec(
         COMMAND,
-        *(
-            "--api.url",
-            replay.url,
-            "--api.timeout",
-            f"{timeout}",
-            "--web.listen-address",
-            address,
-        ),
+        *("--api.url", replay.url, "--api.timeout", "1", "--web.listen-address", address),
         *("--log.level", "error", *fresh),
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
@@ -115,24 +102,3 @@ async def test_memory_and_files_do_not_grow() -> None:
     assert min(pages for pages, _ in late) < 1.1 * min(pages for pages, _ in early)
     # Sixteen connections to the API at most, and the scrapers'.
     assert max(files for _, files in late) <= files_at_start + 16 + 8
-
-
-async def test_sigterm_during_a_scrape_finishes_that_scrape() -> None:
-    async with (
-        Replay(recorded_day()) as replay,
-        exporting(replay, timeout=300) as (url, process),
-    ):
-        async with patient_client() as client:
-            # The first scrape waits until no request of the start is in flight. A request for the
-            # scores is then the second scrape's.
-            await client.get(f"{url}/metrics")
-            replay.faults["scores"] = Fault(latency=1)
-            # The scores are old after a second.
-            await asyncio.sleep(1)
-            scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await until(lambda: replay.in_flight["scores"])
-            process.send_signal(signal.SIGTERM)
-            response = await scrape
-        assert response.status_code == 200
-        assert "chutes_miner_score_ratio" in response.text
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0

@@ -53,9 +53,6 @@ DOCUMENTED = {
     for words in map(shlex.split, block.replace("\\\n", "").splitlines())
 }
 """The commands of the document, by program."""
-(REMOTE_WRITE,) = re.findall(
-    r"```yaml\nremote_write:\n  - url: http://localhost:8428/(\S+)\n```", _SECTION
-)
 STORE = "localhost:8428"
 """Where VictoriaMetrics listens in the document."""
 

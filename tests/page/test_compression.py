@@ -2,12 +2,10 @@ from __future__ import annotations
 
 import zlib
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chutes_exporter.page import compression
-from chutes_exporter.page.compression import Compressor
+from chutes_exporter.page.exposition import Compressor
 
 # The parts and the end of each page.
 PAGES = st.lists(st.tuples(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=200)))
@@ -29,19 +27,3 @@ def test_any_pages_in_a_row_are_valid_members(pages: list[tuple[list[bytes], byt
     compressor = Compressor()
     for parts, end in pages:
         assert decompressed(compressor.compress(parts, end)) == b"".join([*parts, end])
-
-
-def test_the_page_after_one_that_ran_out_of_memory_is_valid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: object) -> bytes:
-        raise MemoryError
-
-    compressor = Compressor()
-    compressor.compress([b"old"], b"")
-    with monkeypatch.context() as patch:
-        patch.setattr(compression, "deflate", fail)
-        # The second part is known from the first page, so only the new one fails.
-        with pytest.raises(MemoryError):
-            compressor.compress([b"new", b"old"], b"")
-    assert decompressed(compressor.compress([b"old"], b"")) == b"old"

@@ -5,8 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -14,86 +13,30 @@ import structlog
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.rendering import Renderer
+from chutes_exporter.page.exposition import Format, PageMaker
 from tests.support import (
-    AT_22,
-    HOTKEY,
     PATIENCE,
     Clock,
     Page,
     asked_by,
     data_of,
     find_collector,
-    get,
     hold,
     names,
     page_of,
-    parse_page,
     patient,
-    scrape,
     series,
     successes,
     until,
     watching,
 )
-from tests.support import served_exporter as serve
-
-if TYPE_CHECKING:
-    from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Lines
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 EVERY = {endpoint.name for endpoint in ENDPOINTS}
 """The names of all endpoints."""
-PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", "platform_gpus"}
-"""The collectors that are on without a key and without a hotkey."""
 UP = "chutes_feed_up"
-
-
-async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(
-    replay: Replay,
-) -> None:
-    page = await scrape(patient(replay.url))
-    registered = [dict(labels) for name, labels in page if name == "chutes_miner_registered"]
-    assert {labels["hotkey"] for labels in registered} == seats(replay)
-    assert set(successes(page)) == PUBLIC
-    assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in replay.requests if asked.signed or asked.hotkey]
-
-
-async def test_a_key_adds_the_miners_private_data(replay: Replay) -> None:
-    page = await scrape(watching(replay.url))
-    on_by_default = [one for one in COLLECTORS if one.default != "off" and not one.needs_chain]
-    assert set(successes(page)) == {collector.name for collector in on_by_default}
-    assert set(successes(page).values()) == {1.0}
-    assert servers_of(page, HOTKEY) == 8
-
-
-def seats(replay: Replay) -> set[str]:
-    """Return the hotkeys of the metagraph."""
-    return {seat["hotkey"] for seat in replay.day.answer("metagraph", replay.moment()) or ()}
-
-
-def servers_of(page: Page, hotkey: str) -> int:
-    """Return how many servers a page has of a miner."""
-    servers = [dict(labels) for name, labels in page if name == "chutes_server_info"]
-    return len([labels for labels in servers if labels["hotkey"] == hotkey])
-
-
-async def test_several_keys_give_each_miners_fleet_in_one_group(replay: Replay) -> None:
-    keys = tuple(replay.day.miners.values())
-    settings = patient(replay.url, keys=keys)
-    async with serve(settings) as (url, _):
-        text = (await get(f"{url}/metrics")).text
-    page = parse_page(text)
-    for key in keys:
-        assert servers_of(page, key.address) == 8
-    assert text.count("# TYPE chutes_server_info ") == 1
-    # The keys share what is about the platform.
-    assert [asked.endpoint for asked in replay.requests].count("chutes") == 1
 
 
 @pytest.mark.parametrize(
@@ -164,15 +107,15 @@ async def test_the_end_cancels_the_requests_in_flight(replay: Replay) -> None:
 async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_data_that_is_gone(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render = Renderer.render
+    make = PageMaker.make
     has_begun, may_end = threading.Event(), threading.Event()
 
-    def render_when_allowed(*arguments: Any) -> dict[Entry, Lines]:
+    def make_when_allowed(*arguments: Any, **options: Any) -> bytes:
         has_begun.set()
         assert may_end.wait(PATIENCE)
-        return render(*arguments)
+        return make(*arguments, **options)
 
-    monkeypatch.setattr(Renderer, "render", render_when_allowed)
+    monkeypatch.setattr(PageMaker, "make", make_when_allowed)
     async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
@@ -212,19 +155,19 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(replay: Replay)
 async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that_wait(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    render, working, threads = Renderer.render, threading.Lock(), list[int]()
+    make, working, threads = PageMaker.make, threading.Lock(), list[int]()
 
-    def render_alone(*arguments: Any) -> dict[Entry, Lines]:
+    def make_alone(*arguments: Any, **options: Any) -> bytes:
         threads.append(threading.get_ident())
         # Another page must not be made at the same time.
         assert working.acquire(blocking=False)
         try:
             time.sleep(0.1)
-            return render(*arguments)
+            return make(*arguments, **options)
         finally:
             working.release()
 
-    monkeypatch.setattr(Renderer, "render", render_alone)
+    monkeypatch.setattr(PageMaker, "make", make_alone)
     async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         leaving = asyncio.create_task(exporter.metrics(Format.TEXT, timeout=5))
@@ -235,38 +178,6 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
     # One for the scraper that left, and one for all others.
     assert len(threads) == 2
     assert [set(successes(page).values()) for page in pages] == [{1.0}] * 9
-
-
-async def test_a_page_never_dates_its_data_later_than_it_is(replay: Replay, clock: Clock) -> None:
-    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
-        release = hold(exporter, "scores")
-        # One scrape has the history and waits for the scores; another brings a newer history
-        # meanwhile.
-        waiting = asyncio.create_task(page_of(exporter))
-        await until(lambda: asked_by(exporter) == {"scores"})
-        # More than an hour, so that the history has another hour.
-        clock.now += 4000
-        await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
-        release.set()
-        page = await waiting
-    # The page has the newer history, and the time of its request.
-    feed = {"feed": "unique_chute_history", "hotkey": HOTKEY}
-    asked_at = page[series("chutes_feed_last_success_timestamp_seconds", **feed)]
-    assert asked_at == pytest.approx(AT_22 + 4000, abs=1)
-    history = replay.day.answer("unique_chute_history", replay.moment(), HOTKEY)
-    assert history is not None
-    newest = datetime.fromisoformat(history[-1]["time"]).timestamp()
-    assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == newest
-
-
-async def test_the_time_of_the_newest_answer_is_right_although_the_local_clock_is_wrong(
-    replay: Replay, clock: Clock
-) -> None:
-    a_day_slow = Clock(AT_22 - 86400)
-    async with Exporter(watching(replay.url), clock=a_day_slow, monotonic=clock) as exporter:
-        page = await page_of(exporter)
-    last_success = page[series("chutes_feed_last_success_timestamp_seconds", feed="scores")]
-    assert last_success == pytest.approx(AT_22, abs=1)
 
 
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(

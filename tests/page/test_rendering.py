@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS, servers
-from chutes_exporter.feeds import fleet as fleet_feeds
 from chutes_exporter.feeds.definitions import METAGRAPH
-from chutes_exporter.page import rendering
+from chutes_exporter.page import exposition
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.support import (
@@ -39,13 +37,13 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: Counter[str] = Counter()
-    collect = rendering.collect
+    collect = exposition.collect
 
     def counting(entry: Entry, *arguments: Any) -> Any:
         runs[entry.collector.name] += 1
         return collect(entry, *arguments)
 
-    monkeypatch.setattr(rendering, "collect", counting)
+    monkeypatch.setattr(exposition, "collect", counting)
     everything = {collector.name: True for collector in COLLECTORS}
     # The metagraph is due at the next scrape, and everything else stays fresh.
     settings = watching(
@@ -65,34 +63,6 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
         # The new metagraph is like the last one.
         assert data_of(await page_of(exporter)) == data
         assert runs == {one.name: 1 for one in COLLECTORS if needs_metagraph(one)}
-
-
-async def test_each_miner_is_joined_once_until_its_answers_change(
-    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: Counter[str] = Counter()
-    for name in ("join_fleet", "find_demand", "Ledger"):
-        function = getattr(fleet_feeds, name)
-
-        def counting(*arguments: Any, name: str = name, function: Any = function) -> Any:
-            calls[name] += 1
-            return function(*arguments)
-
-        monkeypatch.setattr(fleet_feeds, name, counting)
-    keys = tuple(replay.day.miners.values())
-    settings = watching(replay.url, *keys, ttl={"metagraph": 10})
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        await page_of(exporter)
-        await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
-        await exporter.samples()
-        # The landing page and the commands get the fleets that a page has joined.
-        assert calls["join_fleet"] == len(keys)
-        calls.clear()
-        clock.now += 11
-        await page_of(exporter)
-        assert calls["join_fleet"] == len(keys)
-        assert calls["find_demand"] == 1
-        assert calls["Ledger"] <= 1
 
 
 async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
@@ -118,21 +88,3 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
     assert {labels["hotkey"] for labels in servers_on_page} == {second}
     (log,) = logs
     assert (log["event"], log["hotkey"]) == ("collector failed", first)
-
-
-async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(
-    replay: Replay,
-) -> None:
-    settings = watching(replay.url)
-    async with Exporter(settings, clock=replay.clock) as exporter:
-        size = (await page_of(exporter))[series("chutes_scrape_series")]
-    for limit in (0, 1, 30, 200):
-        async with Exporter(replace(settings, max_series=limit), clock=replay.clock) as exporter:
-            # The second page is made of kept lines.
-            for _ in range(2):
-                page = await page_of(exporter)
-                assert page[series("chutes_scrape_series")] == size
-                metric = "chutes_scrape_collector_cut"
-                is_cut = [value for (name, _), value in page.items() if name == metric]
-                assert 1 in is_cut
-                assert len(data_of(page)) <= limit

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from tests.prometheus.scenario import EXAMPLE, HOTKEY, run_promtool
-from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,15 +164,3 @@ def test_a_new_address_of_the_exporter_restarts_no_timer(tmp_path: Path) -> None
 def test_all_are_silent_while_the_miners_gpus_are_unknown(tmp_path: Path) -> None:
     unknown = [page(0, "1x199 stale"), page(1, "1x199 stale")]
     check(tmp_path, [*unknown, *TROUBLES], {150: ALL, 215: []})
-
-
-def test_every_metric_of_dcgm_is_federated_and_documented() -> None:
-    used = set(re.findall(r"DCGM_\w+", EXAMPLE.read_text()))
-    values = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())
-    # The last selector is that of DCGM.
-    *_, selector = values["prometheus"]["federation"]["matchSelectors"]
-    (pattern,) = re.findall(r'^\{__name__=~"(.+)"\}$', selector)
-    assert [name for name in used if not re.fullmatch(pattern, name)] == []
-    text = (ROOT / "docs" / "dashboards.md").read_text()
-    _, _, section = text.partition("## Alerts about the hardware\n")
-    assert set(re.findall(r"`(DCGM_\w+)`", section)) == used

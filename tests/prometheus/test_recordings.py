@@ -25,31 +25,6 @@ def labels(name: str, /, **more: str) -> str:
     )
 
 
-def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Path) -> None:
-    # For 2 minutes, only one of the exporters sees that a GPU has become idle.
-    early_states = {"earning": "8x20 7x40", "idle": "0x20 1x40"}
-    late_states = {"earning": "8x22 7x38", "idle": "0x22 1x38"}
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    series = [
-        {
-            "series": labels("chutes_server_gpus", **place, state=state, instance=exporter),
-            "values": values,
-        }
-        for exporter, values_of_states in (("one:1", early_states), ("two:2", late_states))
-        for state, values in values_of_states.items()
-    ]
-    known = labels("chutes_fleet_known", topic="servers", instance="one:1")
-    series.append({"series": known, "values": "1x60"})
-    gone = "hotkey_server_id_gpu:chutes_gpus_gone:count"
-    none_is_gone = {
-        "expr": gone,
-        "eval_time": "60m",
-        "exp_samples": [{"labels": labels(gone, **place), "value": 0}],
-    }
-    test = {"interval": "1m", "input_series": series, "promql_expr_test": [none_is_gone]}
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
-
-
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
     miner = Scenario(60)
     name = "hotkey_server_id:chutes_server_state:with_failing"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.api.records import Instance
-from chutes_exporter.rules.instances import instance_state, purged_at
+from chutes_exporter.rules.instances import purged_at
 from tests.rules.support import NOON, read
 
 LATER = "2026-11-24T12:30:00+00:00"
@@ -16,28 +16,6 @@ LATER = "2026-11-24T12:30:00+00:00"
 def instance(**fields: Any) -> Instance:
     record: Instance = read(Instance, **{"instance_id": "i", "chute_id": "c"} | fields)
     return record
-
-
-@pytest.mark.parametrize(
-    ("fields", "state"),
-    [
-        ({"active": True, "activated_at": NOON}, "active"),
-        ({"active": False, "activated_at": None}, "starting"),
-        ({"active": False, "activated_at": None, "verified": True}, "starting"),
-        ({"active": False, "activated_at": NOON}, "disabled"),
-        ({"active": None, "activated_at": None}, "starting"),
-        ({"activated_at": None}, "starting"),
-        # Fields that the answer does not have.
-        ({"active": False}, None),
-        ({"activated_at": NOON}, None),
-        ({"active": None, "activated_at": NOON}, None),
-        ({}, None),
-    ],
-)
-def test_the_state_of_an_instance_follows_from_its_times(
-    fields: dict[str, Any], state: str | None
-) -> None:
-    assert instance_state(instance(**fields)) == state
 
 
 STARTING = {"active": False, "activated_at": None, "last_verified_at": None}

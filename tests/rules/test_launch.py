@@ -7,10 +7,8 @@ import pytest
 from msgspec import UNSET, structs
 
 from chutes_exporter.api.records import (
-    Bounty,
     Chute,
     ChuteUtilization,
-    HeldGpu,
     MetagraphNode,
     NodeSelector,
     UnixTime,
@@ -22,7 +20,6 @@ from chutes_exporter.rules.launch import (
     chute_instances,
     launch_refusal,
     room_now,
-    service_time,
 )
 
 SEAT = MetagraphNode("me", blacklist_reason=None)
@@ -45,13 +42,9 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
     [
         ({"seat": None}, PRIVATE, {}, {}, "not_registered"),
         ({"seat": MetagraphNode("me")}, PRIVATE, {}, {}, "unknown"),
-        ({"seat": MetagraphNode("me")}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
         # Null is not disabled, but without the field, it is unknown.
         ({}, structs.replace(PRIVATE, disabled=UNSET), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, disabled=None), {}, {}, None),
-        ({}, structs.replace(PRIVATE, node_selector=None), {}, {}, "unknown"),
-        ({}, structs.replace(PRIVATE, compute_multiplier_factors=None), {}, {}, "unknown"),
-        ({}, structs.replace(PRIVATE, tee=None), {}, {}, "unknown"),
         # For a public chute with TEE, active and starting instances must be fewer than the target
         # of 2, plus 1.
         ({}, PUBLIC, {"starting": None}, {}, "unknown"),
@@ -63,7 +56,6 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         # Without an active instance, a bounty decides instead of the target.
         ({}, PRIVATE, {"active": 0, "target_expired": True}, {}, "no_bounty"),
         ({}, PRIVATE, {}, {"tee": None}, "unknown"),
-        ({}, structs.replace(PRIVATE, tee=False), {}, {}, "tee_mismatch"),
         # The past of a miner without TEE decides about private chutes without TEE, and no answer
         # shows it.
         ({"runs_tee": False}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, "unknown"),
@@ -90,7 +82,6 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 @pytest.mark.parametrize(
     ("chute", "instances", "room"),
     [
-        (PRIVATE, {}, 1),
         # The first active instance of a private chute needs a bounty, whatever the target says.
         (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": True}, 1),
         (PRIVATE, {"active": 0, "target": 3}, 0),
@@ -102,11 +93,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
         (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
         (PUBLIC, {"starting": None}, None),
         (NO_TEE, {"starting": None}, 1),
-        (structs.replace(PUBLIC, tee=None), {}, None),
-        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
         (PUBLIC, {"active": None}, None),
-        (PRIVATE, {"target": None}, None),
-        (PRIVATE, {"starting": None}, 1),
     ],
 )
 def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
@@ -119,7 +106,6 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     ("chute", "instances", "is_refused"),
     [
         # One is active, and the target is 2.
-        (PRIVATE, {}, False),
         (PRIVATE, {"active": 2}, True),
         (PRIVATE, {"target_expired": True}, True),
         (PRIVATE, {"target_expired": None}, None),
@@ -132,9 +118,6 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
         (NO_TEE, {"target_expired": True}, False),
         # Nothing is checked again for a public chute with TEE.
         (PUBLIC, {"active": 2}, False),
-        (structs.replace(PUBLIC, tee=None), {"active": 2}, None),
-        (structs.replace(PRIVATE, tee=None), {"active": 2}, True),
-        (structs.replace(PUBLIC, compute_multiplier_factors=None), {"active": 2}, None),
     ],
 )
 def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_again(
@@ -160,58 +143,6 @@ def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show()
     assert target_expired(without_time, now) is None
     # Without a record of the autoscaler, the service has no target.
     assert target_expired(None, now) is True
-
-
-def test_the_time_of_the_service_is_the_newest_that_its_answers_show() -> None:
-    logs = [ChuteUtilization("c", timestamp=UnixTime(1e9 - age)) for age in (3650, 3750)]
-    # The service measured its age at 1e9.
-    bounty = Bounty("b", created_at=1e9 - 30, seconds_elapsed=30)
-    without_age = Bounty("c", created_at=2e9)
-    assert service_time(logs, [bounty, without_age]) == 1e9
-    assert service_time(logs, []) == 1e9 - 3650
-    assert service_time([ChuteUtilization("c")], []) is None
-
-
-def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
-    """Return a GPU that an instance of the chute c holds. ``activated_at`` is None if it starts."""
-    return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
-
-
-ACTIVE, STARTING, DISABLED = held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)
-"""Only "a" is in the list of active instances. The disabled one was active before."""
-LOG = ChuteUtilization(
-    "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
-)
-"""The autoscaler's record of these three. The target is the active one plus the allowance."""
-ONLY_ACTIVE = structs.replace(LOG, total_instance_count=1)
-"""Its record when no other instance is there."""
-
-
-def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
-    # The record does not say when it was made, so it is unknown whether its target has expired.
-    gpus = [ACTIVE, STARTING, STARTING, DISABLED]
-    expected = ChuteInstances(active=1, starting=1, target=5, target_expired=None)
-    assert chute_instances(PUBLIC, LOG, {"a"}, gpus, 0) == expected
-    # The list of GPUs may be older than the record.
-    assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, gpus, 0).starting == 0
-
-
-def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() -> None:
-    # It is unknown whether the instance of this GPU was ever active.
-    unsure = [held_gpu("x", UNSET)]
-    assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, unsure, 0).starting == 0
-    assert chute_instances(PUBLIC, LOG, {"a"}, unsure, 0).starting is None
-    assert chute_instances(PUBLIC, None, {"a"}, unsure, 0).starting is None
-    # Its two numbers may be of different moments.
-    one_less = structs.replace(ONLY_ACTIVE, total_instance_count=0.0)
-    assert chute_instances(PUBLIC, one_less, {"a"}, unsure, 0).starting == 0
-
-
-def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
-    gpus = [ACTIVE, STARTING, DISABLED]
-    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0).target == 3
-    # A private one has no target then.
-    assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
 @pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])

@@ -4,32 +4,12 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
+from chutes_exporter.api.records import MaintenancePolicy
 from chutes_exporter.rules.maintenance import (
-    maintenance_status,
     slots_of_older_windows,
-    unknown_in,
     version_accepted,
 )
 from tests.rules.support import read
-
-
-@pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ({"maintenance_status": "none"}, "none"),
-        ({"maintenance_status": "pending", "in_maintenance": False}, "pending"),
-        ({"maintenance_status": "maintenance", "in_maintenance": True}, "maintenance"),
-        ({"maintenance_status": "a word of tomorrow", "in_maintenance": True}, None),
-        ({"maintenance_status": None, "in_maintenance": True}, None),
-        # Services before October 2026.
-        ({"in_maintenance": True}, "maintenance"),
-        ({"in_maintenance": False}, "none"),
-        ({}, None),
-    ],
-)
-def test_the_status_of_a_server_is_one_of_three(fields: dict[str, Any], status: str | None) -> None:
-    assert maintenance_status(read(MaintenanceServer, server_id="s", **fields)) == status
 
 
 def policy(*statuses: str | None, **fields: Any) -> MaintenancePolicy:
@@ -83,17 +63,3 @@ def test_only_the_highest_listed_version_boots_for_certain(
 
 def test_no_version_is_the_highest_if_one_has_another_form() -> None:
     assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
-
-
-def test_a_policy_names_what_it_does_not_say() -> None:
-    # A server without a name is named by its id.
-    nameless = {"server_id": "0"}
-    named = {"server_id": "1", "name": "alpha", "needs_upgrade": True}
-    assert list(unknown_in(policy(servers=[nameless, named], window_open=True))) == [
-        "the answer has no known maintenance status of 0",
-        "the answer does not say whether 0 needs the upgrade",
-        "the answer has no known maintenance status of alpha",
-    ]
-    servers, window = unknown_in(policy(servers=None, window_open=None))
-    assert servers.endswith(" servers")
-    assert window.endswith(" open")

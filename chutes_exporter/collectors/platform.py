@@ -1,14 +1,32 @@
-"""Jobs that wait for a miner or are stuck with one, and each waiting job."""
+"""The platform's GPUs, jobs and images."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from chutes_exporter.api.records import Chute, Job
+from msgspec import UNSET
+
+from chutes_exporter.api.records import Chute, Image, Job, ModelSupply
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.definitions import CHUTES, JOBS
+from chutes_exporter.feeds.definitions import CHUTES, IMAGES, JOBS, PLATFORM_GPUS
 from chutes_exporter.rules.jobs import JobState, is_stuck, job_state
+
+MODEL = Table[ModelSupply](
+    PLATFORM_GPUS,
+    key="gpu",
+    chutes_platform_gpus=Row(
+        "GPUs of the model of all miners: provisioned (in an instance of any state), or idle (in "
+        "none, verified or "
+        "not).",
+        {"provisioned": "provisioned", "idle": "idle"},
+        by="state",
+    ),
+)
+
+PLATFORM_GPUS_COLLECTOR = Collector(
+    "platform_gpus", "the platform's GPUs by model, in an instance or idle", (MODEL,)
+)
 
 
 def _stuck_jobs(jobs: list[Job]) -> list[Job] | None:
@@ -102,9 +120,82 @@ EACH = Table[Job](
     ),
 )
 
-COLLECTOR = Collector(
+JOBS_COLLECTOR = Collector(
     "jobs",
     "jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
     (STUCK, WAITING, ABANDONED),
 )
-DETAILS = Collector("job_details", "each job that waits for a miner", (EACH,), default="off")
+JOB_DETAILS_COLLECTOR = Collector(
+    "job_details", "each job that waits for a miner", (EACH,), default="off"
+)
+
+
+_STATE_OF_TEXT = {"pending build": "pending", "building": "building", "built and pushed": "built"}
+"""States by the API's texts. All errors become ``error``, and unknown texts become ``other``."""
+_STATES = (*_STATE_OF_TEXT.values(), "error", "other")
+
+
+def _state(image: Image) -> str | None:
+    """Return one of the states, ``other`` if the image has none, and None if that is unknown."""
+    if image.status is UNSET:
+        return None
+    text = image.status or ""
+    if text.startswith("error"):
+        return "error"
+    return _STATE_OF_TEXT.get(text, "other")
+
+
+def _is_in_state(image: Image) -> dict[str, bool]:
+    """Return whether an image is in each state, nothing if that is unknown."""
+    present = _state(image)
+    return {} if present is None else {state: state == present for state in _STATES}
+
+
+IMAGE_COUNT = Table[Image](
+    IMAGES,
+    key="image_id",
+    chutes_images=Total(
+        "Images by state: pending, building, built, error (any error), other (any other text).",
+        len,
+        by=_state,
+        label="state",
+        among=_STATES,
+    ),
+)
+
+IMAGE = Table[Image](
+    IMAGES,
+    key="image_id",
+    chutes_image_info=Info(
+        "The image's name, and the error if its build failed.",
+        {
+            "username": "username",
+            "name": "name",
+            "tag": "tag",
+            "patch_version": "patch_version",
+            "chutes_version": "chutes_version",
+            "public": "public",
+            "error": lambda image: str(image.status) if _state(image) == "error" else None,
+        },
+    ),
+    chutes_image_state=Row(
+        "Whether the image is in this state (1): pending, building, built, error (any error), "
+        "other (any other text).",
+        _is_in_state,
+        by="state",
+    ),
+    chutes_image_created_timestamp_seconds=Row("When the image was created.", "created_at"),
+    chutes_image_build_started_timestamp_seconds=Row(
+        "When the image's build started.", "build_started_at"
+    ),
+    chutes_image_build_completed_timestamp_seconds=Row(
+        "When the image's build was completed.", "build_completed_at"
+    ),
+)
+
+IMAGES_COLLECTOR = Collector(
+    "images", "how many images are built, wait, or failed to build", (IMAGE_COUNT,)
+)
+IMAGE_DETAILS_COLLECTOR = Collector(
+    "image_details", "each image's name, state and times", (IMAGE,), default="off"
+)
