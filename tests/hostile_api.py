@@ -94,21 +94,10 @@ def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
 
-def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
-    """Yield numbers without end, where a list of records should be."""
-    beginnings = {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}
-    yield beginnings.get(endpoint.name, b"[")
-    yield from itertools.repeat(b"1," * 500_000)
-
-
-KINDS = ("gzip endless line", "numbers", "full")
-"""Kinds of answers of all endpoints.
-
-``full`` sends as many records as the limit of the endpoint allows. The prefix ``gzip`` compresses
-the answer.
+KINDS = ("compressed line", "full")
+"""Kinds of answers of all endpoints: a compressed line without end, or as many records as the limit
+of the endpoint allows.
 """
-
-
 ENDLESS = {
     "chunks": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -116,29 +105,19 @@ ENDLESS = {
 """Answers without end that are little data and much work: the beginning, and what is repeated."""
 
 
-def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
-    """Return the parts of an answer of a kind of :data:`KINDS`, not compressed."""
-    if kind == "endless line":
-        return itertools.repeat(_MEGABYTE)
-    return _full(endpoint) if kind == "full" else _numbers(endpoint)
-
-
 def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
     """Return what answers the requests to an endpoint."""
-    is_compressed = kind.startswith("gzip ")
-    kind = kind.removeprefix("gzip ")
 
-    async def body() -> AsyncIterator[bytes]:
+    async def line() -> AsyncIterator[bytes]:
         stream = zlib.compressobj(1, wbits=31)  # 31 is the format of gzip
-        for chunk in _body(endpoint, kind):
-            yield stream.compress(chunk) if is_compressed else chunk
+        while True:
+            yield stream.compress(_MEGABYTE)
             await asyncio.sleep(0)  # lets the server notice that the client disconnected
-        if is_compressed:
-            yield stream.flush()
 
-    async def answer(_request: Request) -> StreamingResponse:
-        headers = {"content-encoding": "gzip"} if is_compressed else {}
-        return StreamingResponse(body(), headers=headers)
+    def answer(_request: Request) -> StreamingResponse:
+        if kind == "full":
+            return StreamingResponse(_full(endpoint))
+        return StreamingResponse(line(), headers={"content-encoding": "gzip"})
 
     return answer
 

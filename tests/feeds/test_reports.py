@@ -18,7 +18,7 @@ from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import ReportReader
 from chutes_exporter.page.exporter import Exporter
-from tests.api.reports import INSTANCE, body
+from tests.api.reports import INSTANCE, RECORD, body
 from tests.support import (
     HOTKEY,
     NOON,
@@ -116,18 +116,29 @@ OLD = entry(1, 11)
 FUTURE = entry(2, 12, end_time="2099-11-24T12:00:00", start_time="2099-11-24T11:00:00")
 
 
-async def test_the_newest_report_of_the_validator_for_each_past_hour_is_asked_for() -> None:
+async def test_the_newest_report_of_the_validator_for_each_hour_of_the_day_is_asked_for() -> None:
+    # The last one ends when the day of the newest report begins.
+    times = {"start_time": "2026-11-23T10:00:00", "end_time": "2026-11-23T11:00:00"}
     others = [
         entry(2, 12, path=f"audit/miner/{HOTKEY}/9.json"),
         FUTURE,
         entry(2, 12, start_time="2026-11-24T10:00:00"),
         {"path": f"audit/validator/{HOTKEY}/9.json"},
+        entry(5, 11, **times),
     ]
     made_later = entry(4, 11, created_at="2026-11-24T11:09:04")
     api = Api(*others, made_later, OLD, entry(3, 10))
     reports = await read(api, times=3)
     assert api.asked == [made_later["path"], entry(3, 10)["path"]]
     assert [report.end for report in reports.hours] == [NOON - HOUR, NOON - 2 * HOUR]
+
+
+async def test_multipliers_of_instances_that_were_deleted_since_the_hour_are_kept() -> None:
+    theirs = INSTANCE | {"instance_id": "theirs", "miner_hotkey": "other"}
+    records = [RECORD | {"instance_id": one} for one in ("i", "theirs", "deleted since")]
+    api = Api(OLD, text=body([INSTANCE, theirs], records))
+    (report,) = (await read(api, hotkeys=frozenset({"me"}))).hours
+    assert [one.instance_id for one in report.multipliers] == ["i", "deleted since"]
 
 
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
@@ -140,37 +151,24 @@ async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() 
         await read(gone)
 
 
-async def test_an_older_report_that_is_gone_or_broken_leaves_the_others() -> None:
-    gone, broken, good = (entry(hour, hour) for hour in (10, 9, 8))
-    api = Api(OLD, gone, broken, good)
-    api.failing[gone["path"]] = 404
+async def test_of_older_reports_only_one_that_fails_is_tried_again_three_times_at_the_end() -> None:
+    failing, gone, broken, good = (entry(hour, hour) for hour in (10, 9, 8, 7))
+    api = Api(OLD, failing, gone, broken, good)
+    api.failing = {failing["path"]: 503, gone["path"]: 404}
     api.texts = {broken["path"]: b"{}"}
-    reports = await read(api, times=5)
-    # The reports until 11:00 and 8:00 are read.
-    assert [report.end for report in reports.hours] == [NOON - HOUR, NOON - 4 * HOUR]
-    # No report is requested again in this hour.
-    assert Counter(api.asked) == Counter({one["path"]: 1 for one in api.entries})
-    assert reports.unread == 0
-
-
-async def test_an_older_report_that_fails_is_tried_three_times_after_the_others() -> None:
-    failing, good = entry(10, 10), entry(9, 9)
-    api = Api(OLD, failing, good)
-    api.failing[failing["path"]] = 503
     async with reading(api) as (reader, clock):
-        results = [await unread_after(reader) for _ in range(5)]
+        results = [await unread_after(reader) for _ in range(7)]
         # None is a failure. After the third one, the report is no longer unread, but given up.
-        assert api.asked == [
-            *(OLD["path"], failing["path"], good["path"], failing["path"], failing["path"])
-        ]
-        assert results == [2, None, 1, None, None]
+        asked = [OLD, failing, gone, broken, good, failing, failing]
+        assert api.asked == [one["path"] for one in asked]
+        assert results == [4, None, 3, 2, 1, None, None]
         assert await unread_after(reader) == 0
-        # At 12:02, the report until 12:00 is out. With it, the failing one gets a new chance.
+        # At 12:02, the report until 12:00 is out. With it, the others get a new chance.
         clock.now += 120
         api.entries.append(entry(12, 12))
         api.failing.clear()
-        assert [await unread_after(reader) for _ in range(2)] == [1, 0]
-    assert api.asked[5:] == [entry(12, 12)["path"], failing["path"]]
+        assert [await unread_after(reader) for _ in range(2)] == [3, 2]
+    assert api.asked[7:] == [entry(12, 12)["path"], failing["path"]]
 
 
 async def unread_after(reader: ReportReader) -> int | None:
@@ -237,8 +235,3 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
         await read_reports(exporter)
         page = await page_of(exporter)
         assert known in page
-        # Without the first miner, the reports still have all that is needed.
-        before = len(replay.requests)
-        exporter.reconfigure(watching(replay.url, second))
-        assert known in await page_of(exporter)
-        assert "audit_report" not in {one.endpoint for one in list(replay.requests)[before:]}

@@ -2,10 +2,19 @@ from __future__ import annotations
 
 import structlog
 
+from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS
 from chutes_exporter.page.exporter import Exporter
-from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, watching
+from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, successes, watching
+
+
+def test_nothing_that_a_scrape_asks_changes_anything() -> None:
+    assert {feed.endpoint.method for feed in FEEDS if feed is not CHAIN} == {"GET"}
+    # A preflight of a server's maintenance is a GET that changes something: it clears stale upgrade
+    # slots.
+    assert not [endpoint for endpoint in ENDPOINTS if "preflight" in endpoint.path]
 
 
 async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_first_again(
@@ -39,6 +48,7 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(replay: Replay
     with structlog.testing.capture_logs() as logs:
         page = await scrape(patient(replay.url))
     assert page[series("chutes_chute_instances", chute_id="a")] == 2
+    assert successes(page)["metrics"] == 0
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
