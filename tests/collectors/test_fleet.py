@@ -12,12 +12,7 @@ from chutes_exporter.feeds.fleet import FEEDS
 from tests.collectors.support import Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 
-PLACE = "server_id=s1,server=box"
-SERVER = f"hotkey=me,{PLACE}"
-ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
-STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
-STATES = {"unverified": 0, "idle": 1, "starting": 1, "disabled": 0, "earning": 2}
-"""The GPUs of the fleet by state."""
+SERVER = "hotkey=me,server_id=s1,server=box"
 
 
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.api.records import Node, Server, ServerGpu
-from chutes_exporter.rules.money import Costs, fleet_cost, server_costs
+from chutes_exporter.rules.money import Costs, fleet_cost
 
 
 def server(name: str | None, *gpus: tuple[str, str | None]) -> Server:
@@ -48,15 +48,3 @@ def test_a_server_has_its_own_price_or_that_of_the_model(
     servers: list[Server], nodes: list[Node], expected: float | None
 ) -> None:
     assert fleet_cost(servers, nodes, COSTS_OF_A) == expected
-
-
-NAMELESS = [server("", ("4", "h200")), server(None, ("5", "h200"))]
-
-
-def test_a_server_or_a_gpu_without_a_name_has_no_series() -> None:
-    named = [server("a", ("1", None), ("2", "4090")), server("b", ("3", "h200"))]
-    found = server_costs([*named, *NAMELESS], COSTS_OF_A)
-    assert [(one.server, one.gpu, one.usd_per_gpu_hour) for one in found] == [
-        ("a", "4090", 1.5),
-        ("b", "h200", 2),
-    ]

@@ -85,25 +85,6 @@ async def test_a_failing_chute_comes_last_and_is_not_planned_however_much_it_pay
     assert NEARLY in str(found["plan"])
 
 
-async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle(world: PresentWorld) -> None:
-    # No chute has room, neither by its target nor by a bounty.
-    utilization = json.loads(world.bodies["utilization"])
-    for row in utilization:
-        row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
-    world.bodies["utilization"] = json.dumps(utilization).encode()
-    bounties = json.loads(world.bodies["bounties"])
-    for number, bounty in enumerate(bounties):
-        bounty["chute_id"] = f"gone-{number}"
-    world.bodies["bounties"] = json.dumps(bounties).encode()
-    world.want(FAILING, 50)
-    found = await world.found()
-    # Each of these servers has so many idle GPUs in the recorded world.
-    reasons = {(row["server"], row["gpus"]): row["reason"] for row in found["stay_idle"]}
-    assert reasons["iris", 5] == "failed_here"
-    assert reasons["ginkgo", 8] == "upgrade_slot"
-    assert reasons["elm no tee", 4] == "no_room"
-
-
 @pytest.mark.parametrize("number", [None, 0, 7, 23])
 async def test_without_a_report_only_enough_failures_are_known(
     world: PresentWorld, number: int | None

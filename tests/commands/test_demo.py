@@ -104,15 +104,6 @@ def test_the_demo_listens_on_this_machine_only() -> None:
     assert default == ["127.0.0.1:10064"]
 
 
-def test_the_end_of_the_day_is_told() -> None:
-    with running("demo", *LISTEN, *ANY_PORT, "--from=23:59", "--speed=600") as service:
-        printed(service.process)
-        assert service.process.stdout is not None
-        assert service.process.stdout.readline().startswith("The recorded day is over.")
-        answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
-    assert parse_page(answer.text)[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
-
-
 def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
     costs = {
         "CHUTES_EXPORTER_GPU_COST": "pro_6000=3 h200=0.5",

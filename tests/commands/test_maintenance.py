@@ -5,14 +5,16 @@ plan, and tests/test_golden.py has whole outputs.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
 from tests.commands.support import MINE, run
 from tests.support import AT_22, Clock
+
+if TYPE_CHECKING:
+    from chutes_exporter.demo.replay import Replay
 
 OPEN = AT_22 - 15.5 * HOUR
 """06:30, in the window: hugin and freya wait for their upgrade, and idun cannot come back."""
@@ -48,36 +50,6 @@ async def test_each_server_has_one_step(replay: Replay, clock: Clock) -> None:
     assert window["window"] == "announced"
     assert needing(steps) == {"idun": "cannot come back", "freya": "wait", "hugin": "wait"}
     assert "A maintenance window opens 2026-" in screen
-
-
-UNKNOWN = {
-    "maintenance": {"balder", "freya", "hugin", "idun"},
-    "nodes": {"freya", "hugin", "idun"},
-    "tee_measurements": {"freya", "hugin", "idun"},
-    "instances": {"freya", "hugin"},
-    "inventory": {"freya", "hugin"},
-    "active_instances": {"freya", "hugin"},
-}
-"""The servers whose step is not known in the open window without each answer."""
-
-
-@pytest.mark.parametrize(("feed", "servers"), UNKNOWN.items())
-async def test_what_is_not_known_is_said_and_is_never_fine(
-    replay: Replay, clock: Clock, feed: str, servers: set[str]
-) -> None:
-    for clock.now in (OPEN, ANNOUNCED):
-        replay.faults.clear()
-        before, *_ = await maintenance(replay)
-        replay.faults[feed] = Fault(status=503)
-        window, steps, gaps, screen = await maintenance(replay)
-        assert "upgrades" in gaps
-        # Without one of these answers, only the order is unknown.
-        only_order = feed in ("instances", "inventory", "active_instances")
-        assert window["late"] == (before["late"] if only_order else None)
-        if clock.now == OPEN:
-            assert {name for name, step in steps.items() if step == "not known"} >= servers
-        assert not {"request now", "boot"} & {*steps.values()}
-        assert "start-maintenance" not in screen
 
 
 @pytest.mark.parametrize(

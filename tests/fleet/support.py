@@ -35,12 +35,6 @@ def world_answers(miner: Miner) -> FleetAnswers:
     return replace(fleet_answers(known, miner.hotkey), at=meta["recorded_at"])
 
 
-def truth(miner: Miner) -> dict[str, Any]:
-    """Return what is true of a world by the service's database."""
-    found: dict[str, Any] = json.loads((miner.directory / "expected.json").read_bytes())
-    return found
-
-
 def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
     """Return the answers that the API sends to the miner ``ME`` at noon.
 

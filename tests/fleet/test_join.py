@@ -218,8 +218,6 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             UNKNOWN_PLACE | {"g3.instance_id": None, "i4.gpus": None},
         ),
-        # An instance that does not say whether it is active may hold it.
-        ({"instances.0.active": None}, {"g1.instance_id": "i1", "i1.state": None}),
         # Two items of the inventory name a GPU: one instance is active, so it earns.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
@@ -248,29 +246,6 @@ def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
     assert {name: found[name] for name in expected} == expected
 
 
-UNLISTED = {"inventory.3": held(9, ACTIVE)}
-ON_TWO_SERVERS = {"miner_gpus.me.provisioned.0.server_id": "s2"}
-
-
-@pytest.mark.parametrize(
-    ("doubted", "changes", "expected"),
-    [
-        ("miner_gpus", TWO, {"i1.gpus": None, "g1.state": "earning"}),
-        ("inventory", {}, {"g4.state": None, "g4.instance_id": None, "i1.gpus": 2}),
-        ("inventory", ON_TWO_SERVERS, {"i1.gpus": None, "i1.server_id": None, "i2.gpus": 1}),
-        ("inventory", {"miner_gpus": {}}, {"i2.gpus": None, "i2.server_id": None}),
-        ("instances", {}, {"g1.state": None, "g4.instance_id": None, "i1.gpus": 2}),
-        ("nodes", {}, {"g4.state": None, "s1.models": None, "i1.gpus": 2}),
-        ("servers", UNLISTED, {"g9.server_id": None, "g1.state": None, "s1.state": None}),
-    ],
-)
-def test_an_answer_that_is_doubted_removes_only_what_needs_all_of_it(
-    doubted: str, changes: Row, expected: dict[str, Any]
-) -> None:
-    found = joined(changes, doubted=(doubted,))
-    assert {name: found[name] for name in expected} == expected
-
-
 SLOT = "servers.servers.0.maintenance_pending"
 STEP = "maintenance.servers.0.maintenance_status"
 
@@ -291,7 +266,6 @@ STEP = "maintenance.servers.0.maintenance_status"
         ({"maintenance.servers": None}, None, None, None),
         # A server without TEE is never in maintenance.
         ({"maintenance.servers": None, "servers.servers.0.is_tee": False}, "none", False, "idle"),
-        ({"maintenance.servers": None, "servers.servers.0.is_tee": None}, None, None, None),
     ],
 )
 def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
@@ -343,18 +317,3 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     assert joined(chutes)["s1.runs_chutes"] is runs
     doubted = joined(chutes, doubted=("chutes",))
     assert doubted["s1.runs_chutes"] is runs_if_some_are_missing
-    # A GPU of an unknown model may run any chute.
-    unknown_model = {"nodes.3.gpu_identifier": None}
-    unknown_model["servers.servers.0.gpus.3.gpu_identifier"] = None
-    assert joined(chutes | unknown_model)["s1.runs_chutes"] is None
-    # The list of nodes still has the GPUs of the server.
-    without_gpus = joined(chutes | {"servers.servers.0.gpus": None})
-    assert without_gpus["s1.runs_chutes"] is runs_if_some_are_missing
-
-
-@pytest.mark.parametrize(
-    "jobs", [[{"job_id": "j2", "miner_hotkey": "other"}], [{"job_id": "j2", "finished_at": None}]]
-)
-def test_a_job_that_does_not_name_its_miner_may_be_stuck_with_this_one(jobs: list[Row]) -> None:
-    stuck = join_fleet(sent(ANSWERS | {"jobs": [*ANSWERS["jobs"], *jobs]})).stuck_jobs
-    assert stuck == (1 if "miner_hotkey" in jobs[0] else None)

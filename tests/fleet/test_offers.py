@@ -10,83 +10,45 @@ import pytest
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
+from tests.fleet import test_join
 from tests.fleet.support import sent
+from tests.fleet.test_join import chute, gpu
 from tests.support import NOON
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market
+    from chutes_exporter.fleet.model import Fleet
 
 Row = dict[str, Any]
 
 OVER_AN_HOUR_AGO = "2026-11-24T10:59:00+00:00"
 """The answers are from noon."""
-CHUTE = {
-    "chute_id": "c",
-    "name": "llama",
-    "public": True,
-    "tee": True,
-    "disabled": False,
-    "node_selector": {"gpu_count": 2, "supported_gpus": ["h200"]},
-    "effective_compute_multiplier": 3.0,
-    "compute_multiplier_factors": {"tee": 1.2},
-}
-RECORD = {
-    "chute_id": "c",
-    "timestamp": NOON_TEXT,
-    "active_instance_count": 1,
-    "total_instance_count": 1,
-    "scale_allowance": 1,
-    "target_count": 2,
-    "instance_count": 1,
-    "utilization_15m": 0.5,
-    "rate_limit_ratio_15m": 0.25,
-}
-GPUS = [
-    {"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT}
-    for number in range(3)
-]
-SERVER = {
-    "server_id": "s",
-    "name": "box",
-    "is_tee": True,
-    "version": "1.4.0",
-    "maintenance_pending": False,
-    "gpus": GPUS,
-}
-STARTING = {
+CHUTE = chute("c", "llama", node_selector={"gpu_count": 2, "supported_gpus": ["h200"]})
+RECORD = test_join.RECORD | {"chute_id": "c", "total_instance_count": 1, "target_count": 2}
+GPUS = [gpu(number) for number in range(3)]
+SERVER = test_join.ANSWERS["servers"]["servers"][0] | {"server_id": "s", "gpus": GPUS}
+STARTING = test_join.STARTING | {
     "instance_id": "i",
     "chute_id": "c",
-    "active": False,
-    "verified": False,
-    "activated_at": None,
     "created_at": OVER_AN_HOUR_AGO,
-    "billed_to": None,
 }
-ANSWERS: dict[str, Any] = {
+ANSWERS: dict[str, Any] = test_join.ANSWERS | {
     "servers": {"servers": [SERVER]},
     "nodes": [],
     "inventory": [],
     "instances": [],
     "maintenance": {"active_window": None, "servers": []},
-    "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
     "chutes": [CHUTE],
     "active_instances": [],
     "utilization": [RECORD],
-    "bounties": [],
     "held_gpus": {"me": {"provisioned": []}},
     "supported_gpus": {"h200": {"hourly_rate": 2.0}},
 }
 """A server with three idle GPUs, and a chute that has room for another instance."""
+del ANSWERS["measurements"]
 
 
 def fleet_of(**changes: Any) -> Fleet:
     return join_fleet(sent(ANSWERS | changes))
-
-
-def market_of(**changes: Any) -> Market:
-    """Return what can be launched on the idle GPUs, which are of one model."""
-    (market,) = fleet_of(**changes).markets or ()
-    return market
 
 
 def servers(*changes: Row) -> Row:
@@ -143,49 +105,6 @@ def test_a_chute_that_cannot_be_launched_is_counted_by_its_reason(
     assert {plan.first_day_units for plan in fleet.plans} <= {None if unknown else 0}
 
 
-def test_beside_a_chute_that_may_be_launched_the_pay_of_a_sure_one_is_certain() -> None:
-    lacking = {key: value for key, value in CHUTE.items() if key != "tee"}
-    records = [RECORD, RECORD | {"chute_id": "known"}]
-    sure = CHUTE | {"chute_id": "known"}
-    (plan,) = fleet_of(chutes=[lacking, sure], utilization=records).plans
-    assert (plan.may_be_more, plan.first_day_units) == (True, 3 * 86400)
-
-
-def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
-    # The service lets a miner with an active instance of a chute with TEE launch private chutes
-    # without TEE. For others, their past decides, which no endpoint shows completely.
-    private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
-    # It is not counted as refused, because its models are unknown.
-    tee = CHUTE | {"chute_id": "t", "node_selector": None}
-    changes = {"chutes": [private, tee], "servers": servers({"is_tee": False})}
-    assert market_of(**changes).refused == UNKNOWN
-    active = [{"instance_id": "j", "miner_hotkey": "me", "chute_id": "t"}]
-    (offer,) = market_of(**changes, active_instances=active).offers
-    assert (offer.private, offer.tee) == (True, False)
-
-
-@pytest.mark.parametrize(
-    ("created", "hanging"), [(OVER_AN_HOUR_AGO, 1), (None, 1), ("2026-11-24T11:01:00+00:00", 0)]
-)
-def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
-    created: str | None, hanging: int
-) -> None:
-    # An old instance that is active does not hang.
-    active = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
-    # It pays less than the chute c.
-    other = CHUTE | {"chute_id": "o", "effective_compute_multiplier": 1.0}
-    fleet = fleet_of(
-        chutes=[CHUTE, other],
-        instances=[STARTING | {"created_at": created}, active],
-        utilization=[RECORD, RECORD | {"chute_id": "o"}],
-    )
-    ((best, last),) = (market.offers for market in fleet.markets or ())
-    assert (best.chute_id, last.chute_id) == (("o", "c") if hanging else ("c", "o"))
-    assert best.hanging + last.hanging == hanging
-    (plan,) = fleet.plans
-    assert [launch.offer for launch in plan.launches] == [best]
-
-
 @pytest.mark.parametrize(("tee", "left"), [(True, 1), (False, 0)])
 def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_again(
     tee: bool,  # noqa: FBT001 - a parameter
@@ -214,12 +133,6 @@ def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_aga
     # What has no room left is shown, but launched nowhere.
     (plan,) = fleet.plans
     assert sum(launch.instances for launch in plan.launches) == left
-    if not tee:
-        # Neither the list of held GPUs nor the chute's log says how many instances start.
-        for place in provisioned:
-            del place["chute"]["activated_at"]
-        record = RECORD | {"total_instance_count": None}
-        assert market_of(**changes | {"utilization": [record]}).refused == UNKNOWN
 
 
 UNVERIFIED = [gpu | {"verified_at": None} for gpu in GPUS]

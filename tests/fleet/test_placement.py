@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space
-from tests.collectors.support import answer
 from tests.fleet.support import WORLDS, world_answers
-from tests.support import recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Offer
     from tests.recorded import Miner
 
@@ -67,28 +62,9 @@ def most_units(free: Mapping[Space, int], offers: Sequence[Offer]) -> float:
     return units
 
 
-def answers_at(hour: int) -> FleetAnswers:
-    """Return what the API says of the troubled miner at an hour of the recorded day."""
-    day = recorded_day()
-    hotkey, known = day.miners["troubled"].address, {}
-    for feed in FEEDS.values():
-        body = day.answer(feed.name, hour * HOUR, hotkey)
-        if body is not None:
-            known[feed.name] = answer(feed, body)
-    return replace(fleet_answers(known, hotkey), at=day.first + hour * HOUR)
-
-
-def name_of(recorded: Miner | int) -> str:
-    """Return the name of a world, or an hour of the day."""
-    return f"{recorded}:00" if isinstance(recorded, int) else recorded.directory.name
-
-
-@pytest.mark.parametrize("recorded", [*WORLDS, *range(25)], ids=name_of)
-def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | int) -> None:
-    if isinstance(recorded, int):
-        fleet = join_fleet(answers_at(recorded))
-    else:
-        fleet = join_fleet(world_answers(recorded))
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.directory.name)
+def test_no_placement_earns_two_percent_more_in_the_first_day(world: Miner) -> None:
+    fleet = join_fleet(world_answers(world))
     free = {}
     for use in fleet.plans:
         tee = fleet.servers_by_id[use.server_id].tee is True

@@ -102,49 +102,6 @@ def test_the_late_ones_are_those_for_which_no_slot_is_free_in_time(
 
 
 @pytest.mark.parametrize(
-    ("server", "reason"),
-    [
-        (make_server("b", needs_upgrade=None), "which servers wait for their upgrade"),
-        (waits("b", measured=None), "which servers can come back with the target version"),
-        # A GPU may be missing.
-        (waits("b", is_whole=False), "in which order to upgrade the servers"),
-        # The instance may be the last active one of its chute.
-        (
-            make_server(
-                "b",
-                *make_gpus("earning", 2),
-                instances=(make_instance(has_replacement=None),),
-                needs_upgrade=True,
-            ),
-            "in which order to upgrade the servers",
-        ),
-    ],
-)
-def test_what_is_unknown_of_one_server_leaves_no_order(server: Server, reason: str) -> None:
-    found = plan(waits("a"), server)
-    assert found.unknown == (reason,)
-    assert names(found) == ""
-
-
-@pytest.mark.parametrize(
-    ("field", "reason", "late", "free_slots"),
-    [
-        # With all fields, no server is late (0), and the only slot is free (1).
-        ("ends_at", "when the window ends", None, 1),
-        ("slots", "how many slots are free", None, None),
-        ("used_slots", "how many slots are free", None, None),
-        ("target", "to which version the servers are upgraded", 0, 1),
-    ],
-)
-def test_what_is_unknown_of_the_window_is_named(
-    field: str, reason: str, late: int | None, free_slots: int | None
-) -> None:
-    found = plan(waits("a"), **{field: None})
-    assert found.unknown == (reason,)
-    assert (found.late, found.free_slots) == (late, free_slots)
-
-
-@pytest.mark.parametrize(
     ("fields", "lost"),
     [
         # 2 units a second since its creation, but at most those of a day.
@@ -192,7 +149,18 @@ DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
         ("not known", waits("s"), None),
         ("not known", waits("s"), replace(OPEN, is_open=None)),
         ("not known", waits("s"), replace(OPEN, used_slots=None)),
+        # The order is not known. A GPU may be missing, or an instance may be the last active one.
         ("not known", waits("s", is_whole=False), OPEN),
+        (
+            "not known",
+            make_server(
+                "s",
+                *make_gpus("earning", 2),
+                instances=(make_instance(has_replacement=None),),
+                needs_upgrade=True,
+            ),
+            OPEN,
+        ),
     ],
 )
 def test_each_server_has_one_step(step: str, server: Server, window: Window | None) -> None:

@@ -9,7 +9,6 @@ from msgspec import UNSET, structs
 from chutes_exporter.api.records import (
     Chute,
     ChuteUtilization,
-    HeldGpu,
     MetagraphNode,
     NodeSelector,
     UnixTime,
@@ -17,6 +16,7 @@ from chutes_exporter.api.records import (
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
+    activation_is_refused,
     chute_instances,
     launch_refusal,
     room_now,
@@ -102,6 +102,32 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     assert room_now(chute, replace(ROOM, **instances)) == room
 
 
+@pytest.mark.parametrize(
+    ("chute", "instances", "is_refused"),
+    [
+        # One is active, and the target is 2.
+        (PRIVATE, {"active": 2}, True),
+        (PRIVATE, {"target_expired": True}, True),
+        (PRIVATE, {"target_expired": None}, None),
+        # A bounty lets the first instance become active, and not the second one.
+        (PRIVATE, {"active": 0, "target": 0, "bounty": True}, False),
+        (PRIVATE, {"active": 0, "target": 0}, True),
+        (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
+        # Only the targets of private chutes expire.
+        (NO_TEE, {"active": 2}, True),
+        (NO_TEE, {"target_expired": True}, False),
+        # Nothing is checked again for a public chute with TEE.
+        (PUBLIC, {"active": 2}, False),
+    ],
+)
+def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_again(
+    chute: Chute,
+    instances: dict[str, Any],
+    is_refused: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    assert activation_is_refused(chute, replace(ROOM, **instances)) is is_refused
+
+
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
     def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
         instances = chute_instances(PRIVATE, log, active_ids=set(), held_gpus=[], now=now)
@@ -119,25 +145,11 @@ def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show()
     assert target_expired(None, now) is True
 
 
-def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
-    """Return a GPU that an instance of the chute c holds. ``activated_at`` is None if it starts."""
-    return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
-
-
-ACTIVE, STARTING, DISABLED = held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)
-"""Only "a" is in the list of active instances. The disabled one was active before."""
-LOG = ChuteUtilization(
-    "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
-)
-"""The autoscaler's record of these three. The target is the active one plus the allowance."""
-ONLY_ACTIVE = structs.replace(LOG, total_instance_count=1)
-"""Its record when no other instance is there."""
-
-
-def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
-    # The record does not say when it was made, so it is unknown whether its target has expired.
-    gpus = [ACTIVE, STARTING, STARTING, DISABLED]
-    expected = ChuteInstances(active=1, starting=1, target=5, target_expired=None)
-    assert chute_instances(PUBLIC, LOG, {"a"}, gpus, 0) == expected
-    # The list of GPUs may be older than the record.
-    assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, gpus, 0).starting == 0
+@pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])
+def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
+    room = ChuteUtilization(
+        "c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1
+    )
+    assert chute_instances(PUBLIC, room, {"a"}, [], 0).target == 1
+    without = structs.replace(room, **{missing: None})
+    assert chute_instances(PUBLIC, without, {"a"}, [], 0).target is None
