@@ -9,29 +9,9 @@ from chutes_exporter.config import (
     Address,
     find_credentials,
     make_settings,
-    parse_gpu_cost,
-    parse_hotkey,
-    parse_lifetime,
     parse_node_url,
-    parse_server_cost,
-    parse_url,
 )
 from tests.support import HOTKEY, KEY, TEST_SEED
-from tests.test_credentials import OTHER
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        (":10064", Address("", 10064)),
-        ("127.0.0.1:0", Address("127.0.0.1", 0)),
-        ("[::1]:80", Address("::1", 80)),
-        ("localhost:65535", Address("localhost", 65535)),
-    ],
-)
-def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Address) -> None:
-    assert Address.parse(text) == address
-    assert Address.parse(str(address)) == address
 
 
 @pytest.mark.parametrize(
@@ -61,15 +41,6 @@ def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> Non
         assert make_settings(chain_url=url).warnings == ()
 
 
-def test_spaces_are_ignored_and_only_names_of_servers_keep_their_case() -> None:
-    assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
-    assert parse_lifetime(" Scores =604800", ["chutes", "scores"]) == ("scores", 7 * 86400)
-    # The name of a server may also have the character that ends it.
-    assert parse_server_cost(" GPU=7 =0.5") == ("GPU=7", 0.5)
-    assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
-    assert parse_url("HTTP://[::1]:1/y/") == "http://[::1]:1/y"
-
-
 @pytest.fixture
 def hotkey_file(tmp_path: Path) -> Path:
     """Return the path of a hotkey file that only its owner can read."""
@@ -88,31 +59,6 @@ def test_a_hotkey_file_that_others_can_read_causes_a_warning(
     hotkey_file.chmod(0o644)
     (warning,) = find_credentials([path], {}).warnings
     assert warning == f"other users of this machine can read {path}: run chmod 600 '{hotkey_file}'"
-
-
-def test_a_key_in_several_places_is_found_once(hotkey_file: Path) -> None:
-    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
-    found = find_credentials([hotkey_file, hotkey_file], variables)
-    assert [key.address for key in found.keys] == [HOTKEY]
-
-
-def test_beside_a_missing_file_the_other_keys_are_found(hotkey_file: Path) -> None:
-    found = find_credentials([hotkey_file, Path("missing")], {})
-    assert [key.address for key in found.keys] == [HOTKEY]
-    (error,) = found.errors
-    reason = "cannot read the hotkey file missing: No such file or directory"
-    assert f"--hotkey-file: {reason}" in error
-
-
-def test_all_configured_hotkeys_are_watched() -> None:
-    assert make_settings().miners == "all"
-    settings = make_settings(hotkeys=[OTHER], keys=[KEY])
-    assert settings.watched == {HOTKEY, OTHER}
-    assert settings.keys == (KEY,)
-    assert settings.miners == "neighbours"
-    assert settings.chutes == make_settings(hotkeys=[OTHER], miners="watched").chutes == "relevant"
-    everything = make_settings(hotkeys=[OTHER], miners="all")
-    assert (everything.miners, everything.chutes) == ("all", "all")
 
 
 @pytest.mark.parametrize(

@@ -50,13 +50,11 @@ OLD = {"ss58Address": HOTKEY, "secretSeed": TEST_SEED}
         (SUMMER, HOTKEY),
         ({"ss58Address": HOTKEY, "privateKey": PRIVATE_KEY[2:]}, HOTKEY),
         (OLD, HOTKEY),
-        (OLD | {"secretSeed": TEST_SEED[2:].upper()}, HOTKEY),
-        (OLD | {"secretSeed": None, "privateKey": PRIVATE_KEY}, HOTKEY),
         ({"ss58Address": PHRASE_ADDRESS, "secretPhrase": PHRASE}, PHRASE_ADDRESS),
         # The library takes the address as the truth about the type.
         (WALLET | {"cryptoType": 0}, HOTKEY),
     ],
-    ids=range(8),
+    ids=range(6),
 )
 def test_a_key_file_of_every_wallet_signs(
     file: dict[str, Any], address: str, tmp_path: Path
@@ -94,26 +92,19 @@ def assert_signs(found: Credentials, address: str) -> None:
 NO_KEY = "has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote"
 WRONG = (
     (written(CRYPTO_ED25519), "has a key of another type: Chutes accepts only those of the type"),
-    (WALLET | {"cryptoType": 2}, NO_KEY),
     (NEWER | {"cryptoType": "ml-dsa-65"}, NO_KEY),
     (b"$NACL\x0e6", "is encrypted"),
-    (b"$ANSIBLE_VAULT;1.1;AES256", "is encrypted"),
     (b"gAAAAABh", "is encrypted"),
     (PUBLIC, NO_KEY),
     ({TEST_SEED: 1}, NO_KEY),
     (SUMMER | {"ss58Address": OTHER}, NO_KEY),
-    (OLD | {"ss58Address": TEST_SEED}, NO_KEY),
     (OLD | {"secretPhrase": PHRASE}, NO_KEY),
     ({"secretSeed": TEST_SEED}, NO_KEY),
-    (SUMMER | {"privateKey": PRIVATE_KEY[:66]}, NO_KEY),
     (SUMMER | {"privateKey": "0x" + "f" * 128}, NO_KEY),
-    (OLD | {"secretSeed": TEST_SEED[:34]}, NO_KEY),
     (OLD | {"secretSeed": 5}, NO_KEY),
     ({"ss58Address": PHRASE_ADDRESS, "secretPhrase": PHRASE[7:]}, NO_KEY),
     (f"not JSON, but {TEST_SEED} {PHRASE}".encode(), NO_KEY),
-    (b"\xff" + TEST_SEED.encode(), NO_KEY),
     (b'{"a":' * 100_000, NO_KEY),
-    (b"", NO_KEY),
 )
 
 

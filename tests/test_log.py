@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import io
 import json
 import logging
 import os
@@ -47,30 +45,6 @@ def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
     assert not limit.filter(junk)
     clock.now = 60
     assert [limit.filter(line) for line in (junk, junk)] == [True, False]
-
-
-def test_lines_of_this_package_and_of_libraries_have_one_form(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    with configured("logfmt"):
-        # Requests of the client library are never logged, because they have signatures.
-        logging.getLogger("httpcore.http11").debug("send_request_headers")
-        logging.getLogger("anything").info("a library's message %d", 7)
-        logging.getLogger("anything").error("with a trace", exc_info=ValueError("why"))
-        for number in range(2):
-            structlog.get_logger("serve").warning("configuration warning", number=number)
-            logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
-    first, second, *others = capsys.readouterr().err.splitlines()
-    assert 'level=info msg="a library\'s message 7"' in first
-    assert "level=error" in second
-    assert "ValueError: why" in second
-    # A client can cause the line about a request, so that it is written once.
-    messages = [
-        '"configuration warning" number=0',
-        '"Invalid HTTP request received."',
-        '"configuration warning" number=1',
-    ]
-    assert [line.partition("msg=")[2] for line in others] == messages
 
 
 # Control characters, separators and others that a terminal obeys or does not show.
@@ -138,21 +112,3 @@ def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_d
     assert 0 < len(cut) < 10_000
     assert dropped == f"log lines were dropped: {200 - len(whole)}"
     assert after == "after"
-
-
-def test_a_full_disk_or_a_reader_that_has_gone_stops_nothing() -> None:
-    class Full(io.StringIO):
-        is_full = True
-
-        def write(self, text: str) -> int:
-            if self.is_full:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(text)
-
-    stream = Full()
-    with handler(stream) as logger:
-        logger.warning("one")
-        logger.warning("two")
-        stream.is_full = False
-        logger.warning("three")
-    assert stream.getvalue() == "log lines were dropped: 2\nthree\n"

@@ -24,7 +24,7 @@ from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTAN
 from chutes_exporter.collectors.neighbours import Neighbours
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.page.telemetry import own_metrics
+from chutes_exporter.page.telemetry import clock_offset, own_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,7 +113,10 @@ class Compressor:
     """Compresses pages, and keeps the compressed parts that the next page can have again."""
 
     def __init__(self) -> None:
+        # The parts of the last page without its end, each of them compressed, and their checksum.
+        self._parts: list[bytes] = []
         self._deflated: dict[bytes, bytes] = {}
+        self._checksum = 0
 
     def compress(self, parts: list[bytes], end: bytes) -> bytes:
         """Return a page as one gzip member (RFC 1952).
@@ -121,17 +124,17 @@ class Compressor:
         Only the end, which is kept for no other page, and parts that the last page did not have
         are compressed.
         """
-        deflated: dict[bytes, bytes] = {}
-        for part in parts:
-            deflated[part] = self._deflated.get(part) or _deflate(part)
-        self._deflated = deflated
-        pieces = [deflated[part] for part in parts]
-        checksum, size = 0, 0
-        for part in (*parts, end):
-            checksum = zlib.crc32(part, checksum)
-            size += len(part)
+        if parts != self._parts:
+            deflated: dict[bytes, bytes] = {}
+            for part in parts:
+                deflated[part] = self._deflated.get(part) or _deflate(part)
+            # If memory has run out before, what was kept stays as it was.
+            self._parts, self._deflated = parts, deflated
+            self._checksum = zlib.crc32(b"".join(parts))
+        pieces = [self._deflated[part] for part in parts]
+        size = sum(map(len, parts)) + len(end)
         # A gzip member ends with the checksum and the size of the whole page, modulo 2**32.
-        trailer = struct.pack("<LL", checksum, size & 0xFFFFFFFF)
+        trailer = struct.pack("<LL", zlib.crc32(end, self._checksum), size & 0xFFFFFFFF)
         return b"".join([_GZIP_HEADER, *pieces, _deflate(end, zlib.Z_FINISH), trailer])
 
 
@@ -185,6 +188,7 @@ class PageMaker:
         self._client = client
         self._compressors = {form: Compressor() for form in Format}
         self._kept: dict[tuple[Entry, Format], Lines] = {}
+        self._own: dict[Format, tuple[object, bytes]] = {}
         self._neighbours = Neighbours()
         # The names of collectors that were left out last time.
         self._left_out: list[str] = []
@@ -194,13 +198,31 @@ class PageMaker:
         lines_by_entry = self._lines_by_entry(states, joined, form)
         # Collectors for which the page has no room have no body.
         parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
-        own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
-        end = lines(own, form)
+        parts.append(self._own_lines(lines_by_entry, states, form))
+        # What changes with every page comes last, and is not kept.
+        end = lines(self._telemetry.registry.collect(), form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS
         if gzipped:
             return self._compressors[form].compress(parts, end)
         return b"".join([*parts, end])
+
+    def _own_lines(
+        self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format
+    ) -> bytes:
+        """Return the lines about the exporter, the kept ones until something has happened."""
+        origin = (
+            lines_by_entry,
+            # Without their snapshots, so that old answers can leave memory.
+            [replace(state, snapshot=None) for state in states.values()],
+            dict(self._client.changes),
+            clock_offset(self._client),
+            self._telemetry.requests.total,
+        )
+        if form not in self._own or self._own[form][0] != origin:
+            own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
+            self._own[form] = origin, lines(own, form)
+        return self._own[form][1]
 
     def _lines_by_entry(self, states: States, joined: Joined, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.

@@ -235,7 +235,7 @@ def own_metrics(
     lines_by_entry: Mapping[Entry, Lines],
     states: States,
 ) -> Iterator[Family]:
-    """Yield the metrics about collectors, feeds, settings, requests and the process."""
+    """Yield the metrics about collectors, feeds, settings and requests."""
     out = Samples()
     _add_collectors(out, lines_by_entry, states)
     out.add(SERIES, sum(lines.series for lines in lines_by_entry.values()))
@@ -245,15 +245,14 @@ def own_metrics(
         if not state.missing:
             add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
     _add_build(out, settings)
-    out.add(CLOCK_OFFSET, _clock_offset(client))
+    out.add(CLOCK_OFFSET, clock_offset(client))
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.collect()
     yield from telemetry.requests.registry.collect()
-    yield from telemetry.registry.collect()
 
 
-def _clock_offset(client: ChutesClient) -> float | None:
+def clock_offset(client: ChutesClient) -> float | None:
     """Return the seconds by which the local clock is ahead of the API's, None without a recent
     answer.
     """

@@ -188,6 +188,7 @@ PAY = {
     [
         (storage_of(mechanisms="0x02"), PAY),
         (storage_of(consensus="0x01"), PAY),
+        (storage_of(incentive="0x00"), PAY),
         (storage_of(pending_miners=None), PAY),
         (storage_of(last_paid_epoch=None), PAY),
         (storage_of(emission_per_block=None), {"chutes_subnet_miners_emission_ratio"}),
@@ -204,6 +205,7 @@ PAY = {
     ids=[
         "mechanisms",
         "consensus",
+        "no incentive",
         "nothing gathered",
         "no epoch",
         "no emission",

@@ -85,25 +85,6 @@ async def test_a_failing_chute_comes_last_and_is_not_planned_however_much_it_pay
     assert NEARLY in str(found["plan"])
 
 
-async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle(world: PresentWorld) -> None:
-    # No chute has room, neither by its target nor by a bounty.
-    utilization = json.loads(world.bodies["utilization"])
-    for row in utilization:
-        row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
-    world.bodies["utilization"] = json.dumps(utilization).encode()
-    bounties = json.loads(world.bodies["bounties"])
-    for number, bounty in enumerate(bounties):
-        bounty["chute_id"] = f"gone-{number}"
-    world.bodies["bounties"] = json.dumps(bounties).encode()
-    world.want(FAILING, 50)
-    found = await world.found()
-    # Each of these servers has so many idle GPUs in the recorded world.
-    reasons = {(row["server"], row["gpus"]): row["reason"] for row in found["stay_idle"]}
-    assert reasons["iris", 5] == "failed_here"
-    assert reasons["ginkgo", 8] == "upgrade_slot"
-    assert reasons["elm no tee", 4] == "no_room"
-
-
 @pytest.mark.parametrize("number", [None, 0, 7, 23])
 async def test_without_a_report_only_enough_failures_are_known(
     world: PresentWorld, number: int | None
@@ -122,29 +103,6 @@ async def test_without_a_report_only_enough_failures_are_known(
     assert offers[FAILING]["fails_here"] is (None if number is None else True)
     assert (FAILING in str(found["plan"])) is (number is None)
     assert any("report" in gap for gap in found["gaps"])
-
-
-@pytest.mark.parametrize("reason", ["spoofed GPUs", None])
-async def test_a_miner_that_may_launch_nothing_is_told_so(
-    world: PresentWorld, reason: str | None
-) -> None:
-    # A blacklisted miner can certainly launch nothing, so nothing needs action. If its seat lacks
-    # the field, it may be blacklisted or not.
-    seats = json.loads(world.bodies["metagraph"])
-    for seat in seats:
-        del seat["blacklist_reason"]
-        if reason is not None:
-            seat["blacklist_reason"] = reason
-    world.bodies["metagraph"] = json.dumps(seats).encode()
-    # Without offers, the reports are not read: otherwise these would be missing.
-    del world.bodies["audit"]
-    code, _ = await world.run()
-    assert code == (3 if reason is None else 0)
-    found = await world.found()
-    assert (found["plan"], found["chutes"]) == ([], [])
-    reasons = {row["reason"] for row in found["stay_idle"]}
-    assert ("not_known" in reasons, "no_room" in reasons) == (reason is None, reason is not None)
-    assert "report" not in str(found["gaps"])
 
 
 async def test_a_chute_that_hangs_here_is_not_launched_again(world: PresentWorld) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.definitions import CHAIN, FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 from tests import support
 from tests.commands.support import MINE, Target, run
 from tests.recorded import META, answers
@@ -56,18 +56,6 @@ async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
     assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
 
 
-async def test_without_a_key_what_is_not_asked_is_not_known(replay: Replay) -> None:
-    status, lines = await check_json(replay)
-    assert status == 3
-    assert "chain" not in lines
-    for feed in {*FEEDS} - {CHAIN}:
-        is_asked = not feed.endpoint.signed and feed.endpoint.scope == "platform"
-        assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
-    _, screen = await check(replay)
-    assert "Not everything is known. Nothing that is known failed. feed" in screen
-    assert " not known without a hotkey → Add --hotkey or " in screen
-
-
 @pytest.mark.parametrize(
     ("offset", "status", "words"),
     [(720, 1, "12 minutes behind"), (-60, 0, "1 minute ahead of"), (-20, 0, "")],
@@ -108,27 +96,6 @@ async def test_a_hotkey_without_a_seat_is_reported_with_advice(replay: Replay) -
     assert "It is the cold key of a miner: use the hotkey." in lines["registration"]["reason"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "verdict"),
-    [
-        # The second record cannot be read, and may be the miner's.
-        (Fault(body=json.dumps([{"hotkey": OTHER}, {"hotkey": 5}]).encode()), "not known"),
-        # Nothing says whether the miner is blacklisted.
-        (Fault(body=json.dumps([{"hotkey": HOTKEY, "node_id": 1}]).encode()), "ok"),
-        (Fault(status=503), "failed"),
-    ],
-)
-async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat(
-    replay: Replay, fault: Fault, verdict: str
-) -> None:
-    replay.faults["metagraph"] = fault
-    status, lines = await check_json(replay, **MINE)
-    assert status == (1 if verdict == "failed" else 3)
-    assert lines["metagraph"]["verdict"] == verdict
-    # After a failed request, that alone is the line.
-    assert ("registration" in lines) is (verdict != "failed")
-
-
 async def test_what_the_api_changed_is_listed(replay: Replay) -> None:
     body = b'data: {"image_id": "x", "status": "vanished", "invented": 1}'
     replay.faults["images"] = Fault(body=body)
@@ -156,57 +123,6 @@ async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
     path.write_text("nonsense: 1\n")
     status, lines = await check_json(replay, *flags)
     assert (status, "nonsense" in lines["web configuration"]["reason"]) == (1, True)
-
-
-async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
-    flags = ("--server.cost=hugin=1", "--server.cost=gone=2")
-    status, lines = await check_json(replay, *flags, **MINE)
-    assert (status, lines["settings"]["reason"]) == (
-        0,
-        "--server.cost has the name of no server: gone",
-    )
-    # Without the list of servers, no name is known to be wrong.
-    replay.faults["servers"] = Fault(status=503)
-    _, lines = await check_json(replay, *flags, **MINE)
-    assert "settings" not in lines
-
-
-async def test_what_failed_comes_first_and_what_is_not_known_last_and_both_once(
-    replay: Replay,
-) -> None:
-    replay.faults.update(
-        scores=Fault(status=404),
-        utilization=Fault(status=404),
-        stats=Fault(body=b"<html>"),
-        chutes=Fault(cut_after=100),
-        metrics=Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a"}\n\n'),
-    )
-    status, screen = await check(replay, **MINE)
-    assert status == 1
-    failures, _, others = screen.partition(" feed about status ")
-    # The chutes, both feeds of stats, and the scores. Every API has scores, so their 404 is a
-    # failure.
-    for words in (
-        " 4 failed.",
-        "failed scores: 404 ",
-        "its format has changed",
-        "The API stopped in the middle of its answer",
-    ):
-        assert (failures.count(words), others.count(words)) == (1, 0)
-    for words in (
-        "? utilization: the API has no /chutes/utilization (404) → Ask the operators of Chutes",
-        "? metrics: 1 records could not be read and are left out",
-    ):
-        assert (failures.count(words), others.count(words)) == (0, 1)
-
-
-async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
-    replay: Replay,
-) -> None:
-    # Active instances hold GPUs, so a list without any held GPU contradicts them.
-    replay.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
-    status, lines = await check_json(replay, **MINE)
-    assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")
 
 
 async def test_an_outage_is_reported_once_for_all_endpoints() -> None:

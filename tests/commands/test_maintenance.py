@@ -5,79 +5,29 @@ plan, and tests/test_golden.py has whole outputs.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
 from tests.commands.support import MINE, run
 from tests.support import AT_22, Clock
 
+if TYPE_CHECKING:
+    from chutes_exporter.demo.replay import Replay
+
 OPEN = AT_22 - 15.5 * HOUR
 """06:30, in the window: hugin and freya wait for their upgrade, and idun cannot come back."""
-ANNOUNCED = AT_22 - 21 * HOUR
 
 
-async def maintenance(replay: Replay) -> tuple[dict[str, Any], dict[str, str], set[str], str]:
-    """Return the window, the steps of the servers that have one, what is not known, and the
-    screen.
-    """
+async def maintenance(replay: Replay) -> tuple[dict[str, Any], set[str], str]:
+    """Return the window, what is not known, and the screen."""
     _, output, _ = await run(replay, "status", "--json", variables=MINE)
     found = json.loads(output)
     (miner,) = found["miners"]
-    steps = {row["server"]: row["step"] for row in miner["maintenance"]}
     unknown = {gap["feed"] for gap in found["not_known"]}
     _, screen, _ = await run(replay, "status", variables=MINE)
-    return miner["window"], steps, unknown, " ".join(screen.split())
-
-
-def needing(steps: dict[str, str]) -> dict[str, str]:
-    return {name: step for name, step in steps.items() if step != "nothing"}
-
-
-async def test_each_server_has_one_step(replay: Replay, clock: Clock) -> None:
-    clock.now = OPEN
-    window, steps, _, screen = await maintenance(replay)
-    requested = dict.fromkeys(("freya", "hugin"), "request now")
-    assert needing(steps) == {"idun": "cannot come back"} | requested
-    assert (window["window"], window["free_slots"], window["late"]) == ("open", 2, 0)
-    assert "Free upgrade slots: 2. An upgrade takes up to 4 hours. All will make it." in screen
-    clock.now = ANNOUNCED
-    window, steps, _, screen = await maintenance(replay)
-    assert window["window"] == "announced"
-    assert needing(steps) == {"idun": "cannot come back", "freya": "wait", "hugin": "wait"}
-    assert "A maintenance window opens 2026-" in screen
-
-
-UNKNOWN = {
-    "maintenance": {"balder", "freya", "hugin", "idun"},
-    "nodes": {"freya", "hugin", "idun"},
-    "tee_measurements": {"freya", "hugin", "idun"},
-    "instances": {"freya", "hugin"},
-    "inventory": {"freya", "hugin"},
-    "active_instances": {"freya", "hugin"},
-}
-"""The servers whose step is not known in the open window without each answer."""
-
-
-@pytest.mark.parametrize(("feed", "servers"), UNKNOWN.items())
-async def test_what_is_not_known_is_said_and_is_never_fine(
-    replay: Replay, clock: Clock, feed: str, servers: set[str]
-) -> None:
-    for clock.now in (OPEN, ANNOUNCED):
-        replay.faults.clear()
-        before, *_ = await maintenance(replay)
-        replay.faults[feed] = Fault(status=503)
-        window, steps, gaps, screen = await maintenance(replay)
-        assert "upgrades" in gaps
-        # Without one of these answers, only the order is unknown.
-        only_order = feed in ("instances", "inventory", "active_instances")
-        assert window["late"] == (before["late"] if only_order else None)
-        if clock.now == OPEN:
-            assert {name for name, step in steps.items() if step == "not known"} >= servers
-        assert not {"request now", "boot"} & {*steps.values()}
-        assert "start-maintenance" not in screen
+    return miner["window"], unknown, " ".join(screen.split())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +54,7 @@ async def test_a_field_of_the_window_that_is_not_known_is_said(
         return policy
 
     replay.edits["maintenance"] = forget
-    window, _, gaps, screen = await maintenance(replay)
+    window, gaps, screen = await maintenance(replay)
     assert "upgrades" in gaps
     assert window["late"] is None
     assert words in screen

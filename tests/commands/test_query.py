@@ -71,30 +71,6 @@ async def test_private_data_is_that_of_the_selected_miner(replay: Replay, tmp_pa
     assert "add its hotkey file with --hotkey-file" in errors
 
 
-async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_alone(
-    replay: Replay,
-) -> None:
-    rows = await rows_of(replay, "maintenance")
-    assert {row["name"] for row in rows} == SERVERS - {"hel"}
-    for row in rows:
-        assert {"target_measurement_version", "upgrade_window_end", "window_open"} <= row.keys()
-    replay.faults["maintenance"] = Fault(
-        body=b'{"active_window": null, "window_open": false, "current_slots": 0, "servers": []}'
-    )
-    assert await rows_of(replay, "maintenance") == [{"window_open": False, "current_slots": 0}]
-
-
-async def test_columns_can_be_chosen(replay: Replay) -> None:
-    rows = await rows_of(replay, "utilization", "--columns", "name, scale_allowance")
-    assert [*rows[0]] == ["name", "scale_allowance"]
-    # A table only counts a list.
-    _, table, _ = await run(replay, "query", "servers", "--columns", "gpus")
-    assert table.split() == ["gpus", *"22244888"]
-    status, output, errors = await run(replay, "query", "scores", "--columns", "hotkey,x")
-    assert (status, output) == (2, "")
-    assert "there is no column x: the columns are hotkey, share" in errors
-
-
 async def test_one_chute_server_or_history_can_be_asked_for(replay: Replay, clock: Clock) -> None:
     # The maintenance of freya is pending at the end of the day.
     clock.now += 2 * HOUR

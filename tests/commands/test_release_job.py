@@ -67,14 +67,6 @@ async def test_a_key_of_another_miner_beside_it_is_refused(replay: Replay, tmp_p
     assert (status, "exactly one key" in errors) == (2, True)
 
 
-async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(replay: Replay) -> None:
-    status, output, errors = await run(replay, "release-job")
-    assert status == 0
-    chute = "264abc9c-795a-5960-b818-588f57cb0b1e"
-    assert output == f"{STUCK}  chute {chute}  created 2026-11-30 20:05 UTC\n"
-    assert "chutes-exporter release-job JOB_ID" in errors
-
-
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [

@@ -148,6 +148,11 @@ def test_an_answer_is_doubted_for_its_reason(name: str) -> None:
     assert doubt == case.doubt
 
 
+def test_a_chute_that_cannot_be_read_may_be_one_with_a_bounty() -> None:
+    new = answer(chutes(9), rejected=1)
+    assert reason_to_doubt(CHUTES.checks, answer(chutes(9, bounties=3)), new, [None, None]) is None
+
+
 async def let_others_run() -> None:
     """Wait until other tasks have had their turns."""
     for _ in range(9):
