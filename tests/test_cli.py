@@ -161,7 +161,6 @@ REFUSED = {
     f"--hotkey {TEST_SEED[2:]}": "is not an SS58 address",
     f"HOTKEY={TEST_SEED}": "Error: --hotkey-file (CHUTES_EXPORTER_HOTKEY_FILE or HOTKEY): cannot "
     "read the hotkey file 0x[hex]: No such file or directory",
-    "--hotkey-file /dev/zero": "Error: --hotkey-file: cannot read the hotkey file",
     # Keys in variables. The Secret of the first three has neither entry.
     f"MINER_SS58={HOTKEY}": "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY",
     f"MINER_SS58={HOTKEY} {NO_API} check": "MINER_SS58 needs a key: set MINER_SEED or MINER_PRI",
@@ -180,28 +179,22 @@ REFUSED = {
     "CHUTES_EXPORTER_HOTKEY=' '": "Error: CHUTES_EXPORTER_HOTKEY is empty: set it or unset it",
     # Addresses.
     "VALIDATOR_API=nonsense": "'VALIDATOR_API'): it is not an address of an API (its form is wrong",
-    "--api.url=https://x?y": "it is not an address of an API",
     f"--api.url=https://u:{TEST_SEED[2:22]}@x": "it is not an address of an API",
-    "--chain.url='https://u:secret@x?y'": "it is not an address of a node",
     f"{MINE} VALIDATOR_API=HTTP://x query chute x": "Warning: --api.url (CHUTES_EXPORTER_API_URL "
     "or VALIDATOR_API): signatures go to http://x without encryption",
     "HTTPS_PROXY=garbage://x": "HTTPS_PROXY",
     f"HTTPS_PROXY=garbage://x CHUTES_EXPORTER_HOTKEY={HOTKEY} status": "HTTPS_PROXY",
     # Numbers.
     "--api.timeout=nan": "'nan' is not a number above 0",
-    "CHUTES_EXPORTER_API_TIMEOUT=20s status": "'CHUTES_EXPORTER_API_TIMEOUT'): '20s' is not a num",
     "--gpu.cost=h200=nan": "'h200=nan' is not a GPU model, = and a number above 0: write for exam",
-    "CHUTES_EXPORTER_SERVER_COST='gpu-7=1 foo'": "'foo' is not the name of a server, = and",
     "--feed.ttl=instances=604801": "'instances=604801' needs 1 to 604800 seconds (7 days)",
     "--feed.ttl nothing=60": "'nothing=60' does not start with a feed: use one of metagraph, scor",
     "--feed.ttl scores=7200": "scores=7200 is above the age at which an answer is dropped, 1800 s",
-    "--feed.max-age scores=60": "scores=300 is above the age at which an answer is dropped, 60 s",
     # The web server and collectors.
     "--web.config.file /dev/zero": "--web.config.file: cannot read /dev/zero: it is not a regular",
     "CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere": "--web.config.file (CHUTES_EXPORTER_WEB_CONFIG_FI"
     "LE): cannot read /nowhere",
     f"CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere {NO_API} check": "cannot read /nowhere",
-    "--web.listen-address=10064": "'10064' is not an address to listen on",
     "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1": "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS): cannot"
     " listen on 192.0.2.1:1: ",
     "--collector.chain": "Error: --collector.chain needs a node of the chain: add --chain.url",
@@ -235,36 +228,6 @@ def test_invalid_settings_are_refused_without_a_traceback(
     assert PRIVATE_KEY[2:22] not in printed
     # check reports what else works. Other commands print nothing.
     assert result.returncode == (1 if result.stdout else 2)
-
-
-def on_a_terminal(*arguments: str, **variables: str) -> str:
-    """Return what the command prints on a terminal."""
-    terminal, screen = os.openpty()
-    defaults = {
-        "TERM": "xterm",
-        "CHUTES_EXPORTER_HOTKEY": HOTKEY,
-        "VALIDATOR_API": "http://127.0.0.1:9",
-    }
-    process = subprocess.Popen(
-        [COMMAND, *arguments],
-        stdout=screen,
-        stderr=subprocess.DEVNULL,
-        env=environment(**defaults) | variables,
-    )
-    os.close(screen)
-    shown = b""
-    # Reading fails when the other end is closed.
-    with contextlib.suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as output:
-        while part := output.read(65536):
-            shown += part
-    process.wait(timeout=PATIENCE)
-    return shown.decode()
-
-
-def test_a_terminal_gets_no_styles_where_they_are_not_wanted() -> None:
-    assert "\x1b[" in on_a_terminal("check", NO_COLOR="")
-    assert "\x1b" not in on_a_terminal("check", NO_COLOR="1")
-    assert "\x1b" not in on_a_terminal("check", TERM="dumb", NO_COLOR="")
 
 
 MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"

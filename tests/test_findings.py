@@ -28,7 +28,6 @@ OPEN = Window(
     target="1.7.0",
 )
 OVER = replace(OPEN, is_open=False, ends_at=NOW - 1)
-NEXT = replace(OPEN, is_open=False, starts_at=NOW + 7200)
 TWO_GPUS = make_gpus("starting", 2, instance_id="i1")
 STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
@@ -208,22 +207,6 @@ def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:
     fleet = with_instance(state="starting", gpus=4, deadlines={"purge": NOW})
     (one,) = find(fleet, NOW, COSTS)
     assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
-
-
-def test_the_most_expensive_action_comes_first_and_notes_last() -> None:
-    cheap = make_gpus("unverified", 3)
-    dear = make_gpus("unverified", 4, server="s2", model="h200")
-    fleet = make_fleet(
-        make_server("s1", *cheap),
-        make_server("s2", *dear, needs_upgrade=True),
-        stuck_jobs=1,
-        window=NEXT,
-    )
-    found = find(fleet, NOW, COSTS)
-    assert [one.kind for one in found] == ["unverified_gpus", "stuck_jobs", "next_upgrades"]
-    assert found[0].cost_usd_per_hour == pytest.approx(3 * 1.1 + 4 * 2.5)
-    # Without the price of a model, the sum is unknown.
-    assert find(fleet, NOW, Costs(by_model={"h200": 2.5}))[0].cost_usd_per_hour is None
 
 
 def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:

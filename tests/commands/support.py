@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 import sys
-import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -18,11 +16,10 @@ from chutes_exporter.api import ChutesClient, client
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
 from tests import test_cli
-from tests.chain.support import FakeNode, number, recorded_block
 from tests.support import HOTKEY, PATIENCE, SEEDS, TEST_SEED, recorded_day
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from chutes_exporter.demo.replay import Replay
@@ -79,18 +76,6 @@ def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
     # How long a request took.
     for module in (client, node):
         patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-
-
-@contextlib.asynccontextmanager
-async def chain_flag(now: float | None = None) -> AsyncIterator[str]:
-    """Yield the flag with a node that has just finalized the recorded block.
-
-    ``now`` is the Unix time of the API, by default the present.
-    """
-    # A node that is behind is refused, so the block gets this time, which has 8 bytes.
-    block = recorded_block(milliseconds=number(1000 * (now or time.time()), 8))
-    async with FakeNode(block).serve() as url:
-        yield f"--chain.url={url}"
 
 
 def hotkey_file(directory: Path, miner: str = "healthy") -> Path:

@@ -125,35 +125,6 @@ async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
     assert (status, "nonsense" in lines["web configuration"]["reason"]) == (1, True)
 
 
-async def test_what_failed_comes_first_and_what_is_not_known_last_and_both_once(
-    replay: Replay,
-) -> None:
-    replay.faults.update(
-        scores=Fault(status=404),
-        utilization=Fault(status=404),
-        stats=Fault(body=b"<html>"),
-        chutes=Fault(cut_after=100),
-        metrics=Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a"}\n\n'),
-    )
-    status, screen = await check(replay, **MINE)
-    assert status == 1
-    failures, _, others = screen.partition(" feed about status ")
-    # The chutes, both feeds of stats, and the scores. Every API has scores, so their 404 is a
-    # failure.
-    for words in (
-        " 4 failed.",
-        "failed scores: 404 ",
-        "its format has changed",
-        "The API stopped in the middle of its answer",
-    ):
-        assert (failures.count(words), others.count(words)) == (1, 0)
-    for words in (
-        "? utilization: the API has no /chutes/utilization (404) → Ask the operators of Chutes",
-        "? metrics: 1 records could not be read and are left out",
-    ):
-        assert (failures.count(words), others.count(words)) == (0, 1)
-
-
 async def test_an_outage_is_reported_once_for_all_endpoints() -> None:
     nowhere = Target("http://127.0.0.1:9")
     status, screen = await check(nowhere, "--hotkey", HOTKEY, "--chain.url", nowhere.url)

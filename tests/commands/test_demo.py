@@ -102,24 +102,3 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
 def test_the_demo_listens_on_this_machine_only() -> None:
     default = next(one.default for one in cli.commands["demo"].params if one.name == "listen")
     assert default == ["127.0.0.1:10064"]
-
-
-def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
-    costs = {
-        "CHUTES_EXPORTER_GPU_COST": "pro_6000=3 h200=0.5",
-        "CHUTES_EXPORTER_SERVER_COST": "rack1-pro=2",
-    }
-    arguments = ("--miner=healthy", "--demo.fault", "scores=status:503")
-    with running("demo", *LISTEN, *ANY_PORT, *arguments, **costs) as service:
-        answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
-    page = parse_page(answer.text)
-    assert page[series("chutes_feed_up", feed="scores")] == 0
-    assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
-    prices = {}
-    for (name, labels), value in page.items():
-        if name == "chutes_server_cost_usd_per_gpu_hour":
-            prices[dict(labels)["server"]] = value
-    assert prices["rack1-pro"] == 2
-    assert set(prices.values()) == {2, 3, 0.5}
-    healthy = "5FyE2yEF8bHkYcJNi6yBrGrgHBMybbmcrUJziJ2a7of5bGda"
-    assert page[series("chutes_miner_watched", hotkey=healthy)] == 1

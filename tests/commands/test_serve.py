@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from chutes_exporter.config import Address, ConfigError, find_credentials, make_
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
-from tests import support
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -32,11 +30,9 @@ from tests.support import (
     free_port,
     get,
     parse_page,
-    patient,
     patient_client,
     recorded_day,
     series,
-    served,
     until,
     wait_for,
 )
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import httpx
-    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.config import Settings
 
@@ -330,36 +325,6 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "Traceback" in errors) == (0, False)
-
-
-async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
-    answers, is_asked_again = asyncio.Event(), asyncio.Event()
-
-    async def api(scope: Scope, receive: Receive, send: Send) -> None:
-        if not answers.is_set():
-            is_asked_again.set()
-        await answers.wait()
-        await answering(scope, receive, send)
-
-    answers.set()
-
-    async with served(api) as url:
-        settings = patient(url, listen=(Address("127.0.0.1"),), ttl={"metagraph": 0.001})
-        async with Service(settings) as service:
-            page = f"http://{service.addresses[0]}/metrics"
-            assert "chutes_metagraph_miners 1" in (await get(page)).text
-            answers.clear()
-            waiting = asyncio.create_task(get(page))
-            await is_asked_again.wait()
-            started = time.monotonic()
-        assert time.monotonic() - started < 1
-        answer = await waiting
-        answers.set()
-    assert (answer.status_code, "chutes_metagraph_miners 1" in answer.text) == (200, True)
-    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize(

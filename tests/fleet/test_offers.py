@@ -105,6 +105,11 @@ def test_a_chute_that_cannot_be_launched_is_counted_by_its_reason(
     assert {plan.first_day_units for plan in fleet.plans} <= {None if unknown else 0}
 
 
+def test_an_instance_that_starts_since_an_unknown_time_may_hang() -> None:
+    (market,) = fleet_of(instances=[STARTING | {"created_at": None}]).markets or ()
+    assert [offer.hanging for offer in market.offers] == [1]
+
+
 @pytest.mark.parametrize(("tee", "left"), [(True, 1), (False, 0)])
 def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_again(
     tee: bool,  # noqa: FBT001 - a parameter
