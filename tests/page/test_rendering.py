@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS, servers
+from chutes_exporter.feeds import fleet as fleet_feeds
 from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page import exposition
 from chutes_exporter.page.exporter import Exporter
@@ -63,6 +64,34 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
         # The new metagraph is like the last one.
         assert data_of(await page_of(exporter)) == data
         assert runs == {one.name: 1 for one in COLLECTORS if needs_metagraph(one)}
+
+
+async def test_each_miner_is_joined_once_until_its_answers_change(
+    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("join_fleet", "find_demand", "Ledger"):
+        function = getattr(fleet_feeds, name)
+
+        def counting(*arguments: Any, name: str = name, function: Any = function) -> Any:
+            calls[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(fleet_feeds, name, counting)
+    keys = tuple(replay.day.miners.values())
+    settings = watching(replay.url, *keys, ttl={"metagraph": 10})
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        await page_of(exporter)
+        await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
+        await exporter.samples()
+        # The landing page and the commands get the fleets that a page has joined.
+        assert calls["join_fleet"] == len(keys)
+        calls.clear()
+        clock.now += 11
+        await page_of(exporter)
+        assert calls["join_fleet"] == len(keys)
+        assert calls["find_demand"] == 1
+        assert calls["Ledger"] <= 1
 
 
 async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(

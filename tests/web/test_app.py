@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web import app
@@ -93,31 +92,6 @@ async def test_it_is_healthy_at_once_and_ready_after_the_first_request_failed(
 
         await until(is_ready)
         scrape.cancel()
-
-
-async def test_it_is_ready_at_once_if_every_collector_is_off(replay: Replay) -> None:
-    off = {collector.name: False for collector in COLLECTORS}
-    async with served_exporter(patient(replay.url, collectors=off)) as (url, _):
-        assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
-
-
-async def test_readers_at_the_same_time_share_one_landing_page(
-    replay: Replay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-
-    async def landing_page(*_: object) -> str:
-        made.append(1)
-        await asyncio.sleep(0.1)
-        return "page"
-
-    monkeypatch.setattr(app, "landing_page", landing_page)
-    # All readers come while the page is kept, also on a busy machine.
-    monkeypatch.setattr(app, "_LANDING_SECONDS", PATIENCE)
-    async with served_exporter(watching(replay.url)) as (url, _):
-        for answer in await asyncio.gather(*(get(f"{url}/") for _ in range(3))):
-            assert answer.text == "page"
-    assert made == [1]
 
 
 @pytest.mark.parametrize("size", [0, 10, 65_536, 65_537, 300_000])

@@ -2,21 +2,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import ssl
 import subprocess
 from typing import TYPE_CHECKING
 
 import httpx
-import msgspec
 import pytest
 import trustme
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter.config import Address, ConfigError
-from chutes_exporter.web.config_file import WebConfig, WebFile, load_web_config
+from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.support import ROOT, patient_client
+from tests.support import patient_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,17 +55,6 @@ def test_a_file_with_everything_is_read_here_and_by_prometheus(write: Write) -> 
 def test_an_empty_file_configures_nothing(write: Write, text: str) -> None:
     path = write(text)
     assert load_web_config(path) == WebConfig(contents={path: text.encode()})
-
-
-def test_the_document_lists_every_field() -> None:
-    sections = msgspec.json.schema(WebFile)["$defs"].values()
-    fields = {name for section in sections for name in section["properties"]}
-    text = (ROOT / "docs" / "http.md").read_text()
-    table = text.partition("| field | here |")[2].partition("\n\n")[0]
-    # The first cell of a row, such as "`http_server_config`: `http2`".
-    first_cells = re.findall(r"(?m)^\| (`.*?) \|", table)
-    listed = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
-    assert listed == fields
 
 
 CLIENTS = TLS + "  client_auth_type: VerifyClientCertIfGiven\n"

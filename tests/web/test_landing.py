@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter import findings
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.rules.money import Costs
 from chutes_exporter.web.landing import landing_page
@@ -21,7 +20,6 @@ from tests.support import (
     asked_by,
     get,
     hold,
-    patient,
     read_reports,
     served,
     served_exporter,
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
-
-NO_REPORTS = "not all of the newest 6 hourly reports are known"
 
 
 def feeds(page: str) -> dict[str, dict[str, str]]:
@@ -133,16 +129,6 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
     assert later_rows["nodes"]["Last error"].startswith("2 minutes ago: 503 injected fault.")
 
 
-async def test_the_landing_page_says_when_there_is_no_data(replay: Replay, clock: Clock) -> None:
-    replay.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
-    async with served_exporter(patient(replay.url), clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        page = await landing_page(exporter)
-    assert f'<p><span class="state bad">There is no data: {replay.url} fails for ' in page
-    assert "The table below has the errors." in page
-    assert "Watched: the whole subnet" in page
-
-
 async def test_the_landing_page_lists_first_what_needs_action(replay: Replay, clock: Clock) -> None:
     async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter)
@@ -179,24 +165,6 @@ async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
     # It takes long for many miners, so that it does not run in the thread of the event loop.
     assert len(threads) == 1
     assert threading.get_ident() not in threads
-
-
-async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
-    replay: Replay, clock: Clock
-) -> None:
-    first, second = replay.day.miners.values()
-    settings = watching(replay.url, first)
-    async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
-        await get(f"{url}/metrics")
-        await read_reports(exporter)
-        assert NO_REPORTS not in await landing_page(exporter)
-        # The reports were read without the second miner, and are forgotten.
-        exporter.reconfigure(watching(replay.url, first, second))
-        page = await landing_page(exporter)
-    assert NO_REPORTS in page
-    # The first requests are still on their way.
-    assert "no answer yet" in page
-    assert "report it" not in page
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(

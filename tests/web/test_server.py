@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 
 import httpx
@@ -25,12 +24,6 @@ async def test_without_a_host_every_address_answers() -> None:
         assert str(address) == f":{address.port}"
         for host in ("127.0.0.1", "[::1]"):
             assert (await get(f"http://{host}:{address.port}/")).text == "hello"
-
-
-def test_a_machine_without_ipv6_is_served_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
-    with open_socket(Address("", 0)) as opened:
-        assert opened.family == socket.AF_INET
 
 
 async def said(url: httpx.URL, request: bytes) -> bytes:
