@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.placement import Space
-from tests.fleet.support import WORLDS, world_answers
+from chutes_exporter.fleet.placement import Space, best_placement
+from tests.collectors.support import answer
+from tests.fleet.support import WORLDS, make_offer, world_answers
+from tests.support import recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Offer
     from tests.recorded import Miner
 
@@ -62,9 +67,28 @@ def most_units(free: Mapping[Space, int], offers: Sequence[Offer]) -> float:
     return units
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.directory.name)
-def test_no_placement_earns_two_percent_more_in_the_first_day(world: Miner) -> None:
-    fleet = join_fleet(world_answers(world))
+def answers_at(hour: int) -> FleetAnswers:
+    """Return what the API says of the troubled miner at an hour of the recorded day."""
+    day = recorded_day()
+    hotkey, known = day.miners["troubled"].address, {}
+    for feed in FEEDS.values():
+        body = day.answer(feed.name, hour * HOUR, hotkey)
+        if body is not None:
+            known[feed.name] = answer(feed, body)
+    return replace(fleet_answers(known, hotkey), at=day.first + hour * HOUR)
+
+
+def name_of(recorded: Miner | int) -> str:
+    """Return the name of a world, or an hour of the day."""
+    return f"{recorded}:00" if isinstance(recorded, int) else recorded.directory.name
+
+
+@pytest.mark.parametrize("recorded", [*WORLDS, *range(25)], ids=name_of)
+def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | int) -> None:
+    if isinstance(recorded, int):
+        fleet = join_fleet(answers_at(recorded))
+    else:
+        fleet = join_fleet(world_answers(recorded))
     free = {}
     for use in fleet.plans:
         tee = fleet.servers_by_id[use.server_id].tee is True
@@ -78,3 +102,19 @@ def test_no_placement_earns_two_percent_more_in_the_first_day(world: Miner) -> N
     assert not can_earn_more(free, offers, units / 0.98)
     # The search finds what is there.
     assert not units or can_earn_more(free, offers, units * 0.99)
+
+
+def test_nothing_exceeds_the_room_of_a_chute_or_the_gpus_of_a_server() -> None:
+    spaces = [Space(f"s{gpus}", "pro_6000", tee=True, free=gpus) for gpus in (1, 2, 3, 7)]
+    spaces.append(Space("other", "h200", tee=True, free=2))
+    # The chute runs on two models, and has one room for both.
+    both = [make_offer("both", pay, room=4, model=m) for m, pay in (("pro_6000", 3), ("h200", 4))]
+    offers = [*both, make_offer("large", 3, size=4, room=2), make_offer("pair", 3, size=2, room=9)]
+    launched: Counter[str] = Counter()
+    for space, counts in best_placement(spaces, offers).items():
+        assert sum(offer.size * count for offer, count in counts.items()) <= space.free
+        for offer, count in counts.items():
+            assert (offer.model, offer.tee) == (space.model, space.tee)
+            launched[offer.chute_id] += count
+    assert launched["both"] == 4
+    assert launched["large"] <= 2
