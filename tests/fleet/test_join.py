@@ -137,6 +137,7 @@ ANSWERS: Bodies = {
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return what is said of GPUs, instances and servers, by names such as ``g1.state``."""
     said: dict[str, Any] = {f"known.{topic}": known for topic, known in fleet.known.items()}
+    said["stuck_jobs"] = fleet.stuck_jobs
     for gpu in fleet.gpus:
         said |= _fields_of(gpu, gpu.gpu_id)
     for instance in fleet.instances:
@@ -317,3 +318,7 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     assert joined(chutes)["s1.runs_chutes"] is runs
     doubted = joined(chutes, doubted=("chutes",))
     assert doubted["s1.runs_chutes"] is runs_if_some_are_missing
+
+
+def test_in_a_doubted_list_of_jobs_a_missing_one_may_be_stuck() -> None:
+    assert (joined({})["stuck_jobs"], joined({}, ("jobs",))["stuck_jobs"]) == (0, None)
