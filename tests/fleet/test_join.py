@@ -321,4 +321,4 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
 
 
 def test_in_a_doubted_list_of_jobs_a_missing_one_may_be_stuck() -> None:
-    assert (joined({})["stuck_jobs"], joined({}, ("jobs",))["stuck_jobs"]) == (0, None)
+    assert (joined({})["stuck_jobs"], joined({}, ("jobs",))["stuck_jobs"]) == (1, None)
