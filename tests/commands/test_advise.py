@@ -140,3 +140,26 @@ async def test_the_sum_of_the_plan_is_unknown_while_more_may_be_possible(
         *("all", None),
         None,
     )
+
+
+@pytest.mark.parametrize("reason", ["spoofed GPUs", None])
+async def test_a_miner_that_may_launch_nothing_is_told_so(
+    world: PresentWorld, reason: str | None
+) -> None:
+    # A blacklisted miner can certainly launch nothing, so nothing needs action. If its seat lacks
+    # the field, it may be blacklisted or not.
+    seats = json.loads(world.bodies["metagraph"])
+    for seat in seats:
+        del seat["blacklist_reason"]
+        if reason is not None:
+            seat["blacklist_reason"] = reason
+    world.bodies["metagraph"] = json.dumps(seats).encode()
+    # Without offers, the reports are not read: otherwise these would be missing.
+    del world.bodies["audit"]
+    code, _ = await world.run()
+    assert code == (3 if reason is None else 0)
+    found = await world.found()
+    assert (found["plan"], found["chutes"]) == ([], [])
+    reasons = {row["reason"] for row in found["stay_idle"]}
+    assert ("not_known" in reasons, "no_room" in reasons) == (reason is None, reason is not None)
+    assert "report" not in str(found["gaps"])

@@ -132,3 +132,40 @@ async def test_an_outage_is_reported_once_for_all_endpoints() -> None:
     assert (status, screen.count("cannot connect")) == (1, 2)
     assert "report a bug" not in screen
     assert "clock" not in screen
+
+
+async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
+    flags = ("--server.cost=hugin=1", "--server.cost=gone=2")
+    status, lines = await check_json(replay, *flags, **MINE)
+    assert (status, lines["settings"]["reason"]) == (
+        0,
+        "--server.cost has the name of no server: gone",
+    )
+    # Without the list of servers, no name is known to be wrong.
+    replay.faults["servers"] = Fault(status=503)
+    _, lines = await check_json(replay, *flags, **MINE)
+    assert "settings" not in lines
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        # The second record cannot be read, and may be the miner's.
+        (Fault(body=json.dumps([{"hotkey": OTHER}, {"hotkey": 5}]).encode()), "not known"),
+        # Nothing says whether the miner is blacklisted.
+        (Fault(body=json.dumps([{"hotkey": HOTKEY, "node_id": 1}]).encode()), "ok"),
+        (Fault(status=503), "failed"),
+    ],
+)
+async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat(
+    replay: Replay, fault: Fault, verdict: str
+) -> None:
+    replay.faults["metagraph"] = fault
+    status, lines = await check_json(replay, **MINE)
+    assert status == (1 if verdict == "failed" else 3)
+    assert lines["metagraph"]["verdict"] == verdict
+    # After a failed request, that alone is the line.
+    if verdict == "failed":
+        assert "registration" not in lines
+    else:
+        assert lines["registration"]["verdict"] == "not known"
