@@ -345,3 +345,18 @@ def test_the_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "chutes_exporter", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert result.stdout.startswith("chutes-exporter 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("chutes-exporter sta", "status"), ("chutes-exporter --hotkey X --web.l", "--web.listen-a")],
+)
+def test_tab_completes_commands_and_the_flags_of_the_default_command(
+    words: str, completed: str
+) -> None:
+    variables = {
+        "_CHUTES_EXPORTER_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    assert run(**variables).stdout.startswith(f"plain,{completed}")

@@ -8,8 +8,10 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock, Mock
 
 import bcrypt
 import pytest
@@ -21,6 +23,9 @@ from chutes_exporter.config import Address, ConfigError, find_credentials, make_
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.web.server import bound_address, open_socket
+from tests import support
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -30,9 +35,11 @@ from tests.support import (
     free_port,
     get,
     parse_page,
+    patient,
     patient_client,
     recorded_day,
     series,
+    served,
     until,
     wait_for,
 )
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     import httpx
+    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.config import Settings
 
@@ -347,3 +355,68 @@ def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_f
             healthcheck.main(str(process.pid))
         process.send_signal(signal.SIGCONT)
     assert not service.has_logged("level=error")
+
+
+async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
+    answers, is_asked_again = asyncio.Event(), asyncio.Event()
+
+    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+        if not answers.is_set():
+            is_asked_again.set()
+        await answers.wait()
+        await answering(scope, receive, send)
+
+    answers.set()
+
+    async with served(api) as url:
+        settings = patient(url, listen=(Address("127.0.0.1"),), ttl={"metagraph": 0.001})
+        async with Service(settings) as service:
+            page = f"http://{service.addresses[0]}/metrics"
+            assert "chutes_metagraph_miners 1" in (await get(page)).text
+            answers.clear()
+            waiting = asyncio.create_task(get(page))
+            await is_asked_again.wait()
+            started = time.monotonic()
+        assert time.monotonic() - started < 1
+        answer = await waiting
+        answers.set()
+    assert (answer.status_code, "chutes_metagraph_miners 1" in answer.text) == (200, True)
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
+
+
+def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
+    with open_socket(Address("127.0.0.1", 0)) as api:
+        api.settimeout(PATIENCE)
+        process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
+        waiting, _ = api.accept()
+        with waiting:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (1, "\nAborted.\n")
+
+
+async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
+    make: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Mock(side_effect=[ZeroDivisionError, make()])
+    monkeypatch.setattr(Exporter, "warm_up", AsyncMock(side_effect=[ZeroDivisionError, None]))
+    with structlog.testing.capture_logs() as logs:
+        async with Service(make(), failing) as service:
+
+            async def is_good() -> bool:
+                page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
+                counts = [
+                    page.get(series("chutes_exporter_task_failures_total", task=task))
+                    for task in ("warm_up", "reload")
+                ]
+                return counts == [1, 1] and page[GOOD] == 1
+
+            # As a SIGHUP does.
+            service.hang_up.set()
+            await until(is_good)
+    failures = [log for log in logs if log["event"] == "task failed, and starts again"]
+    assert sorted(log["task"] for log in failures) == ["reload", "warm_up"]
+    assert all(log["exc_info"] for log in failures)
