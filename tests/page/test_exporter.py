@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ import structlog
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH
+from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, PageMaker
 from tests.support import (
+    AT_22,
+    HOTKEY,
     PATIENCE,
     Clock,
     Page,
@@ -269,3 +272,25 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
     assert [asked.endpoint for asked in replay.requests].count(name) == 1
+
+
+async def test_a_page_never_dates_its_data_later_than_it_is(replay: Replay, clock: Clock) -> None:
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
+        release = hold(exporter, "scores")
+        # One scrape has the history and waits for the scores; another brings a newer history
+        # meanwhile.
+        waiting = asyncio.create_task(page_of(exporter))
+        await until(lambda: asked_by(exporter) == {"scores"})
+        # More than an hour, so that the history has another hour.
+        clock.now += 4000
+        await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
+        release.set()
+        page = await waiting
+    # The page has the newer history, and the time of its request.
+    feed = {"feed": "unique_chute_history", "hotkey": HOTKEY}
+    asked_at = page[series("chutes_feed_last_success_timestamp_seconds", **feed)]
+    assert asked_at == pytest.approx(AT_22 + 4000, abs=1)
+    history = replay.day.answer("unique_chute_history", replay.moment(), HOTKEY)
+    assert history is not None
+    newest = datetime.fromisoformat(history[-1]["time"]).timestamp()
+    assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == newest
