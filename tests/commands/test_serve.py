@@ -393,6 +393,8 @@ def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
         process = start("query", "scores", "--api.url", f"http://{bound_address(api)}")
         waiting, _ = api.accept()
         with waiting:
+            # By then, the main thread waits, and the signal wakes it.
+            waiting.recv(1)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (1, "\nAborted.\n")
