@@ -72,7 +72,8 @@ def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
         "VALIDATOR_API": api,
     }
     # These are of the test run, which make may have started. A new user has none of them.
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "VIRTUAL_ENV", "TMPDIR", "PYTHONPATH"):
+    of_make = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "VENV")
+    for name in (*of_make, "VIRTUAL_ENV", "TMPDIR", "PYTHONPATH"):
         variables.pop(name, None)
     with log.open("wb") as file:
         return subprocess.Popen(
