@@ -61,7 +61,7 @@ FIRST: Final = {
     "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6",
     "ChutesServerInMaintenance": "Once nothing earns, boot it if it can come back",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
-    "ChutesUpgradeWindowClosing": "Run chutes-exporter status",
+    "ChutesUpgradeWindow": "Run chutes-exporter status: request maintenance",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",
     "ChutesGpuHoursLost": "Find the servers on the Fleet board",
     "ChutesInstanceStartSlow": "Read the log of its pod",
@@ -112,13 +112,9 @@ FEEDS_OF_FLEET: Final = {
     "chutes_server_state": ("servers", "nodes"),
     "chutes_server_maintenance_state": ("servers", "maintenance"),
     "chutes_server_upgrade_needed": ("servers", "maintenance"),
-    "chutes_server_upgrade_measured": ("servers", "nodes", "maintenance", "tee_measurements"),
-    "chutes_server_upgrade_order": (
+    "chutes_server_maintenance_step": ("servers", "maintenance"),
+    "chutes_server_upgrade_done_timestamp_seconds": (
         *(*_PLACED, "maintenance", "tee_measurements", "active_instances"),
-    ),
-    "chutes_fleet_servers_to_upgrade": ("servers", "maintenance"),
-    "chutes_fleet_unmeasured_servers_to_upgrade": (
-        *("servers", "nodes", "maintenance", "tee_measurements"),
     ),
     "chutes_server_version_accepted": ("servers", "tee_measurements"),
     "chutes_instance_state": ("instances",),

@@ -95,15 +95,15 @@ TRUST: Final = (
 ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)
 """Stands in the table of bad feeds if there is none."""
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
-MAINTENANCE: Final = (
-    State(1, "pending: do not reboot", ORANGE),
-    State(2, "in maintenance: do not reboot it yet", ORANGE),
-    State(3, "nothing earns: boot it if it can come back", RED),
+STEPS: Final = (
+    State("cannot come back", "cannot come back: do not touch it", RED),
+    State("boot", "boot it with the target version", RED),
+    State("do not reboot until", "do not reboot it until nothing runs there", ORANGE),
+    State("request now", "request its maintenance now", ORANGE),
+    State("wait", "wait"),
 )
-"""What an upgrade slot of a server means for it now."""
+"""What to do with a server in a maintenance window."""
 OLDER: Final = (State(1, "older than the target", ORANGE),)
-MEASURED: Final = (State(0, "no: do not upgrade it", RED), State(1, "perhaps"))
-"""Whether a server can come back from its upgrade. That its GPUs are listed proves nothing."""
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
 GPU: Final = (

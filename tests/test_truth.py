@@ -24,10 +24,9 @@ WITHOUT_TRUTH = {
         chutes_server_idle_later_compute_units_per_second
         chutes_server_launch_compute_units_per_second chutes_server_launch_instances""",
     "advice of this exporter (fleet/test_upgrades.py, rules/test_instances.py)": """
-        chutes_fleet_late_servers_to_upgrade chutes_fleet_servers_to_upgrade
-        chutes_server_launch_left_out
-        chutes_fleet_unmeasured_servers_to_upgrade chutes_instance_deadline_timestamp_seconds
-        chutes_instance_decision chutes_server_upgrade_measured chutes_server_upgrade_order""",
+        chutes_instance_deadline_timestamp_seconds chutes_instance_decision
+        chutes_server_launch_left_out chutes_server_maintenance_step
+        chutes_server_upgrade_done_timestamp_seconds""",
     "counted since the start of the process": """
         chutes_miner_instance_ends_total chutes_miner_observed_lost_compute_units_total""",
     "what is known (tests/unknown)": "chutes_fleet_known chutes_miner_unknown_losses",

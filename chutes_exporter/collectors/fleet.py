@@ -14,7 +14,7 @@ from chutes_exporter.fleet.model import (
     SERVER_STATES,
     TOPICS,
 )
-from chutes_exporter.fleet.upgrades import find_waiting, plan_upgrades
+from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
@@ -32,6 +32,7 @@ _OWN = tuple(
 )
 _metric = metric_of(*_OWN, complete=False)
 OF_SERVER: Final = ("hotkey", "server_id", "server")
+KNOWN_STEPS: Final = tuple(step for step in STEPS if step != "not known")
 OF_INSTANCE: Final = ("hotkey", "instance_id", "chute_id", "chute", "private")
 
 FLEET_GPUS = _metric(
@@ -97,40 +98,20 @@ SERVER_UPGRADE = _metric(
     "possible only while chutes_maintenance_window_open is 1.",
     OF_SERVER,
 )
-SERVER_MEASURED = _metric(
-    "chutes_server_upgrade_measured",
-    "Whether the service lists the target of the newest window for hosts with the models and the "
-    "number of the GPUs of a TEE server that is older (1). 0 is a certain no: the server does not "
-    "come back from the upgrade. 1 proves nothing, because the class of a host also depends on "
-    "other hardware. Absent while it is unknown, and if the version is listed for no host.",
+SERVER_STEP = _metric(
+    "chutes_server_maintenance_step",
+    "Whether this is what to do with the TEE server (1), as the command status says: cannot come "
+    "back (do not touch it), boot (nothing runs there: boot the target version), do not reboot "
+    "until (its maintenance has ended its instances), request now (a slot is free), wait, nothing. "
+    "Absent while it is unknown.",
+    (*OF_SERVER, "step"),
+)
+SERVER_DONE = _metric(
+    "chutes_server_upgrade_done_timestamp_seconds",
+    "When the upgrade of a TEE server that waits for it is done at the latest, if all are upgraded "
+    "one after another, at 4 hours each in the miner's slots: those with the fewest last instances "
+    "of their chutes first, and then those with the most idle GPUs. Absent while it is unknown.",
     OF_SERVER,
-)
-SERVER_ORDER = _metric(
-    "chutes_server_upgrade_order",
-    "Place of the TEE server in the order in which to upgrade those that are older than the target "
-    "of the newest window and hold no slot, from 1: the fewest last instances of their chutes "
-    "first, and then the most idle GPUs. Those that cannot come back have none. Absent for all "
-    "while it is unknown of one.",
-    OF_SERVER,
-)
-TO_UPGRADE = _metric(
-    "chutes_fleet_servers_to_upgrade",
-    "TEE servers that are older than the target of the newest window and hold no upgrade slot. "
-    "Absent while one is unknown.",
-    ("hotkey",),
-)
-UNMEASURED = _metric(
-    "chutes_fleet_unmeasured_servers_to_upgrade",
-    "Those of chutes_fleet_servers_to_upgrade that cannot come back from the upgrade. Absent while "
-    "that is unknown of one.",
-    ("hotkey",),
-)
-LATE = _metric(
-    "chutes_fleet_late_servers_to_upgrade",
-    "Those of chutes_fleet_servers_to_upgrade that may come back, but will not be upgraded before "
-    "the end of the newest window, open or announced, if all are upgraded one after another, at 4 "
-    "hours each in the miner's slots. Absent without such a window, and while it is unknown.",
-    ("hotkey",),
 )
 SERVER_BOOTS = _metric(
     "chutes_server_version_accepted",
@@ -207,11 +188,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     for instance in fleet.instances:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
-    _add_upgrades(fleet, out)
-    # Upgrades begin now at the earliest: at the time of the answer about the window.
-    now = answers.received_at(f.MAINTENANCE)
-    if now is not None:
-        out.add(LATE, plan_upgrades(fleet, now).late, fleet.hotkey)
+    # Without an answer about the window, no step depends on the time.
+    _add_steps(fleet, answers.received_at(f.MAINTENANCE) or 0.0, out)
     # At the end, because a failure above must leave it to `_collect_unknown` to say what is known.
     # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:
@@ -272,7 +250,9 @@ def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None
         out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)
     if server.tee:
-        _add_maintenance(server, labels, out)
+        out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
+        out.add(SERVER_BOOTS, server.boots, *labels)
+        out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
     out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
     out.add(IDLE_COST, _idle_cost(server, costs), *labels)
 
@@ -294,18 +274,15 @@ def _idle_cost(server: Server, costs: Costs) -> float | None:
     return 24 * usd_per_hour
 
 
-def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
-    """Add the upgrade and the maintenance of a TEE server, as far as they are known.
-
-    The measurements matter only for a server that is older than the target: if the service does not
-    list the target for its GPUs, it cannot boot again.
-    """
-    out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
-    out.add(SERVER_BOOTS, server.boots, *labels)
-    # The third result, undecided, is as good as unknown.
-    if server.needs_upgrade and server.measured in ("measured", "not_measured"):
-        out.add(SERVER_MEASURED, server.measured == "measured", *labels)
-    out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
+def _add_steps(fleet: Fleet, now: float, out: Samples) -> None:
+    """Add the step of each server with TEE and a name, as far as it is known."""
+    for upgrade in plan_upgrades(fleet, now).servers:
+        server = upgrade.server
+        if server.tee and server.name is not None:
+            labels = (fleet.hotkey, server.server_id, server.name)
+            step = None if upgrade.step == "not known" else upgrade.step
+            out.add_states(SERVER_STEP, step, KNOWN_STEPS, *labels)
+            out.add(SERVER_DONE, upgrade.done_at, *labels)
 
 
 def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> None:
@@ -314,18 +291,6 @@ def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> No
         return
     labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server_name)
     out.add_states(GPU_STATE, gpu.state, GPU_STATES, hotkey, *labels, gpu.model, gpu.index)
-
-
-def _add_upgrades(fleet: Fleet, out: Samples) -> None:
-    """Add which servers wait for their upgrade, and in which order, as far as that is known."""
-    waiting = find_waiting(fleet)
-    if waiting is None:
-        return
-    out.add(TO_UPGRADE, len(waiting.servers), fleet.hotkey)
-    if waiting.unmeasured is not None:
-        out.add(UNMEASURED, len(waiting.unmeasured), fleet.hotkey)
-    for place, server in enumerate(waiting.ordered or (), 1):
-        out.add(SERVER_ORDER, place, fleet.hotkey, server.server_id, server.name)
 
 
 def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out: Samples) -> None:
@@ -354,8 +319,7 @@ COLLECTOR = Collector(
                 *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
                 *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
                 *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
-                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED, LATE, IDLE_COST),
-                *(DEADLINE, FLEET_INSTANCES),
+                *(SERVER_STEP, SERVER_DONE, IDLE_COST, DEADLINE, FLEET_INSTANCES),
             ),
             _collect,
             (*_OWN, f.METAGRAPH),

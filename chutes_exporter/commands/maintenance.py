@@ -9,8 +9,8 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say, with_columns
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import Window
-from chutes_exporter.fleet.upgrades import plan_upgrades
-from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
+from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
@@ -24,30 +24,28 @@ if TYPE_CHECKING:
 
 
 async def read_maintenance(settings: Settings, report: Report) -> dict[str, dict[str, Any]]:
-    """Return the maintenance of each miner with a key, by hotkey. What is not known becomes a gap
-    of the report.
+    """Return the maintenance of each miner with a key, by hotkey.
+
+    What a pending server waits for becomes a gap of the report if it is not known.
     """
     found = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for key in settings.keys:
             fleet = report.fleets[key.address]
             plan = plan_upgrades(fleet, report.now)
-            for unknown in plan.unknown:
-                reason = f"the answers do not say {unknown}"
-                report.gaps.append(NotKnown("upgrades", key.address, reason, TRY_AGAIN))
             rows = []
             for upgrade in plan.servers:
-                server, pending = upgrade.server, None
-                if server.maintenance == "pending":
+                row = _row(upgrade, report.now)
+                if upgrade.server.maintenance == "pending":
                     # Only the answer about a single server says what it waits for.
-                    path = {"server_id": server.server_id}
+                    path = {"server_id": upgrade.server.server_id}
                     try:
                         answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path=path)
-                        pending = answer.value
+                        row |= _pending(answer.value, fleet)
                     except ApiError as error:
-                        subject = f"server_maintenance of {server.name or server.server_id}"
+                        subject = f"server_maintenance of {row['server']}"
                         report.gaps.append(NotKnown.after(error, subject, key.address))
-                rows.append(_row(upgrade, pending, fleet))
+                rows.append(row)
             found[key.address] = {"window": _window(plan), "maintenance": rows}
     return found
 
@@ -62,27 +60,21 @@ def _window(plan: UpgradePlan) -> dict[str, Any]:
         "target_version": window.target,
         "slots": window.slots,
         "used_slots": window.used_slots,
-        "free_slots": plan.free_slots,
+        "free_slots": None if plan.slots is None else plan.slots.free,
         "late": plan.late,
-        "last_done_at": iso_time(plan.last_done_at),
     }
 
 
-def _row(upgrade: Upgrade, pending: ServerMaintenance | None, fleet: Fleet) -> dict[str, Any]:
-    """Return the row of a server. What it waits for is known of a pending one."""
-    server, waits_for, until = upgrade.server, None, None
-    if pending is not None:
-        names = {instance.chute_id: instance.chute for instance in fleet.instances}
-        instances = pending.awaiting_replacement
-        waits_for = [names.get(one.chute_id) or one.chute_id for one in instances]
-        until = pending.pending_deadline
+def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
+    """Return the row of a server. What is not known is None."""
+    server = upgrade.server
     return {
         "server": server.name or server.server_id,
         "step": upgrade.step,
-        "until": iso_time(until),
+        "until": None,
         "done_at": iso_time(upgrade.done_at),
         "in_time": None if upgrade.is_late is None else not upgrade.is_late,
-        "units_lost_by_reboot": upgrade.lost_units,
+        "units_lost_by_reboot": lost_by_reboot(server, now),
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
         "idle_gpus": server.idle_gpus,
@@ -91,19 +83,29 @@ def _row(upgrade: Upgrade, pending: ServerMaintenance | None, fleet: Fleet) -> d
         "units_per_second": server.earned_units_per_second,
         "server_id": server.server_id,
         "reason": upgrade.reason,
-        "waits_for": waits_for,
+        "waits_for": None,
     }
+
+
+def _pending(pending: ServerMaintenance, fleet: Fleet) -> dict[str, Any]:
+    """Return until when a pending server waits at the latest, and for which chutes."""
+    names = {instance.chute_id: instance.chute for instance in fleet.instances}
+    instances = pending.awaiting_replacement
+    waits_for = [names.get(one.chute_id) or one.chute_id for one in instances]
+    return {"until": iso_time(pending.pending_deadline), "waits_for": waits_for}
 
 
 def print_maintenance(found: Mapping[str, Any]) -> None:
     """Print the maintenance of a miner, if a window is open or announced or a server has a step."""
     window = found["window"]
     rows = [row for row in found["maintenance"] if row["step"] != "nothing"]
-    if window["window"] not in ("open", "announced") and not rows:
-        return
-    say(_window_text(window))
-    if not rows:
-        return
+    if window["window"] in ("open", "announced") or rows:
+        say(_window_text(window))
+    if rows:
+        _print_steps(rows)
+
+
+def _print_steps(rows: list[dict[str, Any]]) -> None:
     hidden = {"units_per_second", "server_id", "reason", "waits_for"}
     cells = with_columns(rows, [name for name in rows[0] if name not in hidden])
     for row in cells:
@@ -122,23 +124,20 @@ def print_maintenance(found: Mapping[str, Any]) -> None:
 
 
 def _window_text(window: Mapping[str, Any]) -> str:
-    """Return whether a window is open or announced, its slots, and whether all will make it."""
+    """Return whether a window is open or announced, its slots, and how many will not make it."""
     match window["window"]:
         case None:
             return "Whether a maintenance window is open or announced is not known."
         case "none" | "over":
             return "No maintenance window is open or announced."
-    begin = "A maintenance window is open"
-    if window["window"] == "announced":
-        begin = f"A maintenance window opens {cell_text(window['starts_at'])}"
-    free, late = window["free_slots"], window["late"]
+        case "announced":
+            begin = f"A maintenance window opens {cell_text(window['starts_at'])}"
+        case _:
+            begin = "A maintenance window is open"
     text = (
         f"{begin}, and ends {cell_text(window['ends_at'])}. Target version: "
-        f"{cell_text(window['target_version'])}. Free upgrade slots: {cell_text(free)}. An upgrade "
-        f"takes up to {UPGRADE_SECONDS / HOUR:g} hours."
+        f"{cell_text(window['target_version'])}. Free upgrade slots: "
+        f"{cell_text(window['free_slots'])}. An upgrade takes up to {UPGRADE_SECONDS / HOUR:g} "
+        f"hours. Too late: {cell_text(window['late'])}."
     )
-    if late is None:
-        return f"{text} Whether all servers will make it is not known."
-    if late:
-        return f"{text} Too late: {late}. Ask the operators of Chutes for more time."
-    return f"{text} All will make it." if window["last_done_at"] else text
+    return f"{text} Ask the operators of Chutes for more time." if window["late"] else text

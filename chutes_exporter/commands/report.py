@@ -86,7 +86,7 @@ async def collect_report(
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics | _MONEY, feeds, timeout=PATIENCE)
         now = exporter.client.api_clock()
-    gaps, counted = find_gaps(collected, settings)
+    gaps, counted = find_gaps(collected, settings, now)
     return Report(
         samples=collected.samples,
         now=now,

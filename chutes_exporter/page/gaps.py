@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from chutes_exporter.feeds.definitions import (
     INSTANCES,
     JOBS,
-    MAINTENANCE,
     METAGRAPH,
     NODES,
     SERVERS,
 )
 from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.feeds.sanity_checks import WORDS
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.rules import instances, maintenance
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.score import is_blacklisted
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.fleet.model import Fleet, Server
+    from chutes_exporter.fleet.upgrades import UpgradePlan
     from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.exposition import States
 
@@ -48,7 +49,7 @@ UPDATE = "Update the exporter. If that does not help, report a bug."
 _UNKNOWN_MAINTENANCE = (
     "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 )
-"""Advice about what the maintenance policy does not say. Meanwhile, a reboot may do harm."""
+"""Advice about a step that is not known. Meanwhile, a reboot may do harm."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
     return groups
 
 
-def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown], set[str]]:
+def find_gaps(
+    collected: Collected, settings: Settings, now: float
+) -> tuple[list[NotKnown], set[str]]:
     """Return what is not known, and the miners for which the state of every GPU is known."""
     incomplete = _incomplete_feeds(collected.states)
     for collector, hotkey in collected.failed:
@@ -110,6 +113,8 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
             continue
         reasons = _unknown_in_fleet(fleet)
         gaps += [NotKnown("fleet", hotkey, one, "Try again in a minute.") for one in reasons]
+        reasons = _unknown_in_maintenance(plan_upgrades(fleet, now))
+        gaps += [NotKnown("maintenance", hotkey, one, _UNKNOWN_MAINTENANCE) for one in reasons]
     return gaps, counted
 
 
@@ -136,20 +141,18 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
     if any(instance.is_in_vain is None for instance in starting):
         yield "the answers do not say whether a starting instance can become active"
     for server in fleet.servers:
-        yield from _unknown_of_server(fleet, server)
+        if _launches_are_unknown(fleet, server):
+            name = server.name or server.server_id
+            yield f"the answers do not say whether something can be launched on {name}"
 
 
-def _unknown_of_server(fleet: Fleet, server: Server) -> Iterator[str]:
-    """Yield what the answers do not say about a server."""
-    name = server.name or server.server_id
-    if _launches_are_unknown(fleet, server):
-        yield f"the answers do not say whether something can be launched on {name}"
-    # A server is upgraded only in an open window. If it is unknown whether it waits for an upgrade,
-    # another gap says so.
-    window_is_open = fleet.window is not None and fleet.window.is_open
-    upgrade_comes = window_is_open and server.waits_for_upgrade is True
-    if upgrade_comes and server.measured is None:
-        yield f"the answers do not say whether {name} can come back from the upgrade"
+def _unknown_in_maintenance(plan: UpgradePlan) -> Iterator[str]:
+    for upgrade in plan.servers:
+        if upgrade.step == "not known":
+            name = upgrade.server.name or upgrade.server.server_id
+            yield f"the step of {name}: {upgrade.reason}"
+    if plan.late is None:
+        yield "the answers do not say whether all servers will be upgraded in time"
 
 
 def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
@@ -186,12 +189,11 @@ def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     for feed, state in states.items():
         if state.snapshot is None or feed.name not in _UNKNOWN_IN:
             continue
-        advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
         find_unknown = _UNKNOWN_IN[feed.name]
         reasons = find_unknown(state.snapshot.answer.value, settings.watched)
         # Many records can have the same reason, which is yielded once.
         for reason in dict.fromkeys(reasons):
-            yield NotKnown(feed.name, feed.hotkey, reason, advice)
+            yield NotKnown(feed.name, feed.hotkey, reason, UPDATE)
 
 
 def _unknown_in_seats(seats: Iterable[MetagraphNode], watched: Container[str]) -> Iterator[str]:
@@ -218,6 +220,5 @@ _UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = 
     NODES.name: lambda gpus, _: _unknown_in_gpus(gpus),
     INSTANCES.name: lambda found, _: instances.unknown_in(found),
     JOBS.name: lambda jobs, _: _unknown_in_jobs(jobs),
-    MAINTENANCE.name: lambda policy, _: maintenance.unknown_in(policy),
 }
 """What an answer does not say about the watched hotkeys, by feed."""

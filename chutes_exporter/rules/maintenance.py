@@ -87,22 +87,6 @@ def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     return max(0.0, held_slots - policy.current_slots)
 
 
-def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
-    """Yield a text for each value that a policy does not have."""
-    for server in policy.servers or ():
-        name = server.name or server.server_id
-        if maintenance_status(server) is None:
-            yield f"the answer has no known maintenance status of {name}"
-        if server.needs_upgrade is None:
-            yield f"the answer does not say whether {name} needs the upgrade"
-    if policy.servers is None:
-        yield "the answer has no servers"
-    if window_is_open(policy) is None:
-        yield "the answer does not say whether the window is open"
-    if policy.active_window is not None and policy.active_window.upgrade_window_end is None:
-        yield "the answer does not say when the window ends"
-
-
 def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
     """Yield a text for each value about TEE that servers do not have."""
     for server in servers:

@@ -43,14 +43,13 @@ from grafana.parts import (
 )
 from grafana.states import (
     GPU,
-    MAINTENANCE,
-    MEASURED,
     NO_UPGRADE,
     OLDER,
     ORANGE,
     PLAIN,
     RED,
     SERVER,
+    STEPS,
 )
 
 if TYPE_CHECKING:
@@ -87,17 +86,25 @@ NOT_ALL_EARNING: Final = (
     f"min_over_time(timestamp({_EARNING})[1d:5m])) > 600 and on (hotkey, server_id) {_EARNING} < 1"
 )
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
-IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open')} == 1"
-_WAITING: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} > 0 {IN_WINDOW})"
-_LATE: Final = f"{of_miners('chutes_fleet_late_servers_to_upgrade')} {IN_WINDOW}"
-LATE: Final = f"sum({_LATE} or on (hotkey) {_WAITING} / 0) < Inf"
-"""Servers that will not make it in an open window. A miner with waiting servers of which that is
-unknown adds infinity, so that the number is absent.
-"""
-ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
-_SLOTS: Final = of_miners("chutes_maintenance_slots_in_use")
-_UPGRADES: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} + on (hotkey) {_SLOTS})"
-NO_UPGRADES: Final = f"{total(_UPGRADES, with_gpus=True)} == 0"
+_STEP: Final = "chutes_server_maintenance_step"
+_STEP_BY: Final = "hotkey, server_id, server, step"
+STEPS_NOW: Final = (
+    f"{of_miners(_STEP, 'server_id', 'server', 'step', step='!nothing')} == 1 "
+    f"unless on ({_STEP_BY}) {select(_STEP, step='boot')} == 0"
+)
+"""The step of each server that has one. Only if all exporters agree, it is to boot."""
+OLDER_SERVERS: Final = f"{of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 1"
+UPGRADE_DONE: Final = of_miners(
+    "chutes_server_upgrade_done_timestamp_seconds", "server_id", "server"
+)
+_TEE_SERVERS: Final = (
+    f"count by (hotkey) ({of_miners('chutes_server_info', 'server_id', tee='true')})"
+)
+_NO_STEP: Final = of_miners(_STEP, "server_id", step="nothing")
+NO_UPGRADES: Final = (
+    f"{total(f'({_TEE_SERVERS} - on (hotkey) sum by (hotkey) ({_NO_STEP}))', with_gpus=True)} == 0"
+)
+"""All TEE servers are known to have no step."""
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 
 
@@ -212,13 +219,6 @@ def _gpus(state: str) -> str:
 def _gpus_of_all(state: str) -> str:
     """Return the number of GPUs in a state on all chosen servers, absent while one is unknown."""
     return of_known(f"sum({_gpus_by_model(state=state, **ON_SERVERS)})", "gpus")
-
-
-def _step(state: str) -> str:
-    return of_miners("chutes_server_maintenance_state", "server_id", "server", state=state)
-
-
-IN_MAINTENANCE: Final = f"({_step('maintenance')} == 1)"
 
 
 def _dcgm(metric: str) -> str:
@@ -396,10 +396,8 @@ FLEET.show(
     ),
     stat(
         "Upgrade window",
-        "The newest maintenance window for TEE servers: when it begins or ends, how many servers "
-        "wait for their upgrade, how many of them will not make it at 4 hours each in the slots, "
-        "and how many cannot come back from it. Upgrade next the server that is named, on which so "
-        "many instances earn: chutes-exporter status --maintenance.",
+        "The newest maintenance window for TEE servers: when it begins or ends, and the upgrade "
+        "slots of the chosen miners.",
         Query(
             f"max({of_miners('chutes_maintenance_window_start_timestamp_seconds')}) - time() > 0",
             "begins in",
@@ -416,68 +414,27 @@ FLEET.show(
             total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True),
             "slots in all",
         ),
-        Query(
-            f"sum({of_miners('chutes_fleet_servers_to_upgrade')} {IN_WINDOW}) > 0",
-            "servers wait",
-            thresholds=[(1, ORANGE)],
-        ),
-        Query(
-            f"{LATE} > 0",
-            "will not make it",
-            thresholds=[(1, RED)],
-        ),
-        Query(
-            f"sum({of_miners('chutes_fleet_unmeasured_servers_to_upgrade')} {IN_WINDOW}) > 0",
-            "cannot come back",
-            thresholds=[(1, RED)],
-        ),
-        Query(
-            f"{EARNING_INSTANCES} and on (hotkey, server_id) "
-            f"{select('chutes_server_upgrade_order')} == 1 {IN_WINDOW}",
-            "earn on the next, {{server}}",
-        ),
         empty="no window is known",
         size=(24, 3),
     ),
     table(
         "Maintenance",
-        "Servers that hold an upgrade slot, or are older than the target of the newest window, in "
-        "the order in which to upgrade them. One whose GPUs the service lists for no host with the "
-        "target does not come back from its upgrade. That they are listed proves nothing.",
+        "What to do with each TEE server now, as chutes-exporter status says. Request maintenance "
+        "with: chutes-miner tee start-maintenance --name SERVER.",
         Column("", "server_id"),
         Column("Server", "server", width=230, link=THIS_SERVER, states=[NO_UPGRADE]),
-        Column(
-            "Now",
-            f"{_step('pending')} == 1 or 2 * {IN_MAINTENANCE} + on ({BY_SERVER}) "
-            f"({EARNING_INSTANCES} == bool 0) or 2 * {IN_MAINTENANCE}",
-            width=400,
-            states=MAINTENANCE,
-            missing=" ",
-        ),
-        Column(
-            "Version",
-            f"{of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 1",
-            width=200,
-            states=OLDER,
-            missing=" ",
-        ),
-        Column("Order", ORDER, COUNT, 90, missing=" "),
-        Column(
-            "Can come back",
-            of_miners("chutes_server_upgrade_measured", "server_id", "server"),
-            width=200,
-            states=MEASURED,
-            missing=" ",
-        ),
+        Column("", STEPS_NOW),
+        Column("Step", "step", width=400, states=STEPS, missing="not known: do not reboot it"),
+        Column("Version", OLDER_SERVERS, width=200, states=OLDER, missing=" "),
+        Column("Upgrade done in", f"{UPGRADE_DONE} - time()", TIME, missing=" "),
         Column(
             "Earning instances",
-            f"{EARNING_INSTANCES} and on "
-            f"(hotkey, server_id) {select('chutes_server_upgrade_needed', MINERS)} == 1",
+            f"{EARNING_INSTANCES} and on (hotkey, server_id) {OLDER_SERVERS}",
             COUNT,
             missing=" ",
         ),
         Column("", nothing_row(NO_UPGRADES, "server")),
-        sort=["Now", "Order"],
+        sort=["Step", "Upgrade done in"],
         size=(24, 5),
     ),
 )

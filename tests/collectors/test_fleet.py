@@ -49,7 +49,7 @@ def test_after_a_failure_no_topic_is_known(monkeypatch: pytest.MonkeyPatch) -> N
     # Its samples are the last ones before those of the topics.
     monkeypatch.setattr("chutes_exporter.collectors.fleet.plan_upgrades", fail)
     made = run(succeeds=False)
-    assert "chutes_fleet_late_servers_to_upgrade{hotkey=me}" not in made
+    assert of(made, "chutes_server_maintenance_step") == {}
     assert set(of(made, "chutes_fleet_known").values()) == {0}
 
 
@@ -61,6 +61,7 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
     found = of(
         made,
         "chutes_server_maintenance_state",
+        "chutes_server_maintenance_step",
         "chutes_server_upgrade_needed",
         "chutes_server_version_accepted",
     )
@@ -71,46 +72,41 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
         f"chutes_server_upgrade_needed{{{SERVER}}}": 0,
         f"chutes_server_version_accepted{{{SERVER}}}": 1,
     }
+    for step in ("cannot come back", "boot", "do not reboot until", "request now", "wait"):
+        expected[f"chutes_server_maintenance_step{{{SERVER},step={step}}}"] = 0
+    expected[f"chutes_server_maintenance_step{{{SERVER},step=nothing}}"] = 1
     assert found == (expected if tee else {})
     assert f"chutes_server_gpus{{{SERVER},gpu=h200,state=idle}}" in made
 
 
-# ``waiting`` are the servers to upgrade, those of them that cannot come back, and the place of the
-# server in the order of upgrades.
 @pytest.mark.parametrize(
-    ("measurement", "measured", "waiting"),
+    ("measurement", "step"),
     [
-        ({"expected_gpus": ["h200", "b200"], "gpu_count": 4}, 1, (1, 0, 1)),
+        ({"expected_gpus": ["h200", "b200"], "gpu_count": 4}, "request now"),
         # Any number, and names in capital letters.
-        ({"expected_gpus": ["H200"], "gpu_count": None}, 1, (1, 0, 1)),
-        ({"expected_gpus": ["h200"], "gpu_count": 0}, 1, (1, 0, 1)),
-        ({"expected_gpus": ["b200"], "gpu_count": 4}, 0, (1, 1, None)),
-        ({"expected_gpus": ["h200"], "gpu_count": 8}, 0, (1, 1, None)),
-        ({"expected_gpus": [], "gpu_count": 4}, 0, (1, 1, None)),
-        # No answer decides it for a version that is listed for no host.
-        ({"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": 4}, None, (1, 0, 1)),
+        ({"expected_gpus": ["H200"], "gpu_count": None}, "request now"),
+        ({"expected_gpus": ["h200"], "gpu_count": 0}, "request now"),
+        ({"expected_gpus": ["b200"], "gpu_count": 4}, "cannot come back"),
+        ({"expected_gpus": ["h200"], "gpu_count": 8}, "cannot come back"),
+        ({"expected_gpus": [], "gpu_count": 4}, "cannot come back"),
+        # No answer decides it for a version that is listed for no host. The server has it now.
+        ({"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": 4}, "do not reboot until"),
         # What the list does not say is unknown.
-        ({"expected_gpus": None, "gpu_count": 4}, None, (1, None, None)),
-        ({"expected_gpus": ["h200"]}, None, (1, None, None)),
-        ({"expected_gpus": ["b200"]}, 0, (1, 1, None)),
-        ({"version": 5, "expected_gpus": ["h200"], "gpu_count": 4}, None, (1, None, None)),
+        ({"expected_gpus": None, "gpu_count": 4}, None),
+        ({"expected_gpus": ["h200"]}, None),
+        ({"expected_gpus": ["b200"]}, "cannot come back"),
+        ({"version": 5, "expected_gpus": ["h200"], "gpu_count": 4}, None),
     ],
 )
 def test_a_server_cannot_come_back_if_the_target_is_listed_for_no_host_with_its_gpus(
-    measurement: dict[str, Any],
-    measured: float | None,
-    waiting: tuple[float | None, ...],
+    measurement: dict[str, Any], step: str | None
 ) -> None:
     bodies = deepcopy(ANSWERS)
+    bodies["maintenance"] |= {"window_open": True, "current_slots": 0}
     bodies["maintenance"]["servers"][0]["needs_upgrade"] = True
     # The server has 4 h200, and the target is 1.6.2.
     other = {"version": "1.4.0", "expected_gpus": ["h200"], "gpu_count": 4}
     bodies["measurements"] = [other, {"version": "1.6.2"} | measurement]
-    made = run(bodies)
-    assert made.get(f"chutes_server_upgrade_measured{{{SERVER}}}") == measured
-    found = (
-        made.get("chutes_fleet_servers_to_upgrade{hotkey=me}"),
-        made.get("chutes_fleet_unmeasured_servers_to_upgrade{hotkey=me}"),
-        made.get(f"chutes_server_upgrade_order{{{SERVER}}}"),
-    )
-    assert found == waiting
+    steps = of(run(bodies), "chutes_server_maintenance_step")
+    expected = f"chutes_server_maintenance_step{{{SERVER},step={step}}}"
+    assert [name for name, value in steps.items() if value] == ([expected] if step else [])

@@ -6,6 +6,7 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
+from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.page.exporter import Collected
 from chutes_exporter.page.gaps import find_gaps
@@ -23,7 +24,7 @@ def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known
         second.address: make_fleet(known={"servers": True, "gpus": False}),
     }
     collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
-    gaps, counted = find_gaps(collected, make_settings(keys=(first, second)))
+    gaps, counted = find_gaps(collected, make_settings(keys=(first, second)), now=0.0)
     assert counted == {first.address}
     assert [(gap.subject, gap.hotkey) for gap in gaps] == [("fleet", second.address)]
 
@@ -31,19 +32,27 @@ def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known
 @pytest.mark.parametrize(
     ("measured", "is_open", "reasons"),
     [
-        (None, True, ["the answers do not say whether tee s1 can come back from the upgrade"]),
-        (None, False, []),
+        (None, True, ["the step of tee s1: ", "whether all servers will be upgraded in time"]),
+        ("undecided", True, ["the step of tee s1: "]),
         ("measured", True, []),
-        ("undecided", True, []),
+        # An open window may have none of these servers.
+        (
+            "measured",
+            None,
+            ["the step of tee s1: ", "whether all servers will be upgraded in time"],
+        ),
     ],
 )
-def test_that_a_server_may_not_come_back_from_the_open_window_is_a_gap(
-    measured: Measured | None, *, is_open: bool, reasons: list[str]
+def test_a_step_of_maintenance_that_is_not_known_is_a_gap(
+    measured: Measured | None, *, is_open: bool | None, reasons: list[str]
 ) -> None:
-    # None is what the answers do not say. It matters only while the window is open.
     key = Hotkey.from_seed("0x" + "01" * 32, source="test")
     server = make_server("s1", needs_upgrade=True, measured=measured)
-    fleets = {key.address: make_fleet(server, window=Window(is_open=is_open))}
+    window = Window(is_open=is_open, ends_at=8 * HOUR, slots=1, used_slots=0)
+    fleets = {key.address: make_fleet(server, window=window)}
     collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
-    gaps, _ = find_gaps(collected, make_settings(keys=(key,)))
-    assert [gap.reason for gap in gaps] == reasons
+    gaps, _ = find_gaps(collected, make_settings(keys=(key,)), now=0.0)
+    assert len(gaps) == len(reasons)
+    for gap, reason in zip(gaps, reasons, strict=True):
+        assert gap.subject == "maintenance"
+        assert reason in gap.reason

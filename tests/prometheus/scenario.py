@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from chutes_exporter.fleet.model import SERVER_STATES
+from chutes_exporter.fleet.upgrades import STEPS
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
@@ -263,14 +264,19 @@ class Scenario:
             self.set("chutes_server_maintenance_state", is_state, at, **labels, state=name)
         return self
 
-    def waits(self, servers: int, unmeasured: int = 0, at: int = 0) -> Self:
-        """Let so many servers wait for their upgrade, some of which cannot come back."""
-        self.set("chutes_fleet_servers_to_upgrade", servers, at)
-        return self.set("chutes_fleet_unmeasured_servers_to_upgrade", unmeasured, at)
-
-    def measured(self, server: str, measured: int) -> Self:
-        """Let the service list the target for hosts with the GPUs of a server, or not."""
-        return self.set("chutes_server_upgrade_measured", measured, **_of_server(server))
+    def step(self, at: int, server: str, step: str, done: int | None = None) -> Self:
+        """Let a TEE server that needs the upgrade have a step, and be done at a minute."""
+        labels = _of_server(server)
+        self.set("chutes_server_upgrade_needed", 1, at, **labels)
+        for name in STEPS:
+            if name != "not known":
+                self.set(
+                    "chutes_server_maintenance_step", int(name == step), at, **labels, step=name
+                )
+        if done is not None:
+            name = "chutes_server_upgrade_done_timestamp_seconds"
+            self.set(name, 60 * done, at, **labels)
+        return self
 
     def boots(self, server: str, accepted: int, at: int = 0) -> Self:
         """Let the service accept or refuse the version of a server."""

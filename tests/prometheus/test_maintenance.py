@@ -6,10 +6,9 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 
 PAIR = ("one:1", "two:2")
 THREE = {"alpha": 8, "beta": 8, "gamma": 8}
-OLD = [f"old-{number}" for number in range(13)]
 MAINTENANCE = "ChutesServerInMaintenance warning"
 PENDING = "ChutesServerMaintenancePending warning"
-CLOSING = "ChutesUpgradeWindowClosing warning"
+WINDOW = "ChutesUpgradeWindow warning"
 REFUSED = "ChutesServerVersionRefused warning"
 NOTHING = "ChutesMinerEarnsNothing critical"
 HEADING = "ChutesScoreHeadingDown warning"
@@ -64,37 +63,31 @@ def about_pending(earning: str) -> str:
 
 
 def about_maintenance(
-    earning: str, do: str = "When there is none, shut it down and boot it with the target version."
+    earning: str,
+    do: str = "When its step is `boot`, shut it down and boot it with the target version.",
 ) -> str:
     """The description of a server in maintenance."""
-    return f"{earning} {do} Until then, other servers wait for its slot. {STATUS}."
-
-
-def about_window(left: str, unmeasured: str = "") -> str:
-    """The description of a window that ends."""
     return (
-        f"The window ends in {left}. An upgrade takes up to 4 hours, 1 at once. Later, "
-        f"older servers may not boot.{unmeasured} {STATUS}, which has the order."
+        f"{earning} {do} Until then, other servers wait for its slot. {STATUS}, which has the step."
     )
 
 
-def old_servers(
-    hours: float, slots: int = 1, number: int = 13, *, in_slot: int = 0, unmeasured: int = 0
-) -> Scenario:
-    """A number of servers are older than the target of a window that ends in some hours.
+def about_window(left: str, steps: str) -> str:
+    """The description of a window that is open."""
+    return (
+        f"The window ends in {left}. An upgrade takes up to 4 hours. Later, older servers may not "
+        f"boot. {steps} {STATUS}, which has the order. Then for each server whose step is "
+        "`request now`: `chutes-miner tee start-maintenance --name SERVER`."
+    )
 
-    ``in_slot`` of them hold an upgrade slot. ``unmeasured`` others cannot come back.
-    """
-    miner = Scenario(20, dict.fromkeys(OLD[:number], 1), PAIR, step=1)
+
+def upgraded(**steps: tuple[str, int | None]) -> Scenario:
+    """Servers have steps in a window that ends in 12 hours, and are done at a minute."""
+    miner = Scenario(30, dict.fromkeys(steps, 1), PAIR, step=1)
     # The server "new" needs no upgrade.
-    miner.window(int(60 * hours), slots, in_use=in_slot).set("chutes_server_info", 1, name="new")
-    miner.waits(number - in_slot, unmeasured)
-    # In each 4 hours, each slot has room for one, but for those that are used now.
-    room = max(0, int(hours // 4) * slots - in_slot)
-    late = max(0, number - in_slot - unmeasured - room)
-    miner.set("chutes_fleet_late_servers_to_upgrade", late)
-    for index, server in enumerate(OLD[:number]):
-        miner.maintain(0, server, "pending" if index < in_slot else "none")
+    miner.window(12 * HOUR).set("chutes_server_info", 1, name="new")
+    for server, (step, done) in steps.items():
+        miner.step(0, server, step, done)
     return miner
 
 
@@ -130,8 +123,8 @@ test_alerts_about_maintenance = scenarios(
             Scenario(30, {"alpha": 8, "beta": 8}, PAIR).earns("alpha", 8), 0, "alpha"
         )
         .window(DAY)
-        .measured("alpha", 0)
         .maintain(0, "alpha", "maintenance")
+        .step(0, "alpha", "cannot come back")
         .fires({20: [MAINTENANCE]})
         .says(
             MAINTENANCE,
@@ -177,6 +170,7 @@ test_alerts_about_maintenance = scenarios(
         .window(DAY)
         .maintain(0, "alpha", "none")
         .maintain(20, "alpha", "maintenance")
+        .step(20, "alpha", "boot")
         .fail("one:1", range(30, 50))
         .fail("two:2", range(30, 50))
         .fires(
@@ -191,7 +185,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             MAINTENANCE,
             25,
-            "server alpha is in maintenance, and nothing earns on it: boot it with version 0.3.0",
+            "server alpha is in maintenance, and nothing runs on it: boot it with version 0.3.0",
             about_maintenance(NONE),
             **ALPHA,
         )
@@ -199,7 +193,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             MAINTENANCE,
             45,
-            "server alpha is in maintenance: do not reboot it while something earns on it",
+            "server alpha is in maintenance: do not reboot it while something may run on it",
             about_maintenance("Whether instances still earn there is not known now."),
             **ALPHA,
         ),
@@ -213,38 +207,29 @@ test_alerts_about_maintenance = scenarios(
             instance="two:2",
         )
         .fires({30: []}),
-        "13 old servers and a slot: 10 will not make it in 12 hours and 10 minutes": old_servers(
-            12 + 20 / 60
+        "a free slot, a late server and one that cannot come back need care in a window": upgraded(
+            first=("request now", 4 * HOUR),
+            second=("wait", 8 * HOUR),
+            third=("wait", 13 * HOUR),
+            fourth=("cannot come back", None),
+            fifth=("do not reboot until", None),
         )
-        .fires({10: [CLOSING]})
+        .fires({4: [], 10: [WINDOW]})
         .says(
-            CLOSING,
+            WINDOW,
             10,
-            "servers that wait for their upgrade: 13, 10 will not make it",
-            about_window("12h 10m 0s"),
+            "servers that need care in the upgrade window: 3, 1 will not make it",
+            about_window(
+                "11h 50m 0s",
+                "fourth: cannot come back. first: request now. second: wait. third: wait.",
+            ),
         ),
-        "those that cannot come back are named apart from those that will not make it": (
-            old_servers(8 + 20 / 60, number=4, unmeasured=1)
-            .fires({10: [CLOSING]})
-            .says(
-                CLOSING,
-                10,
-                "servers that wait for their upgrade: 4, 1 will not make it, 1 cannot come back",
-                about_window("8h 10m 0s", " Do not upgrade those that cannot come back."),
-            )
-        ),
-        "while it is not known which can come back, nobody says how many will not make it": (
-            old_servers(11)
-            .drop(0, "chutes_fleet_unmeasured_servers_to_upgrade")
-            .drop(0, "chutes_fleet_late_servers_to_upgrade")
-            .fires({10: [CLOSING]})
-            .says(
-                CLOSING,
-                10,
-                "servers that wait for their upgrade: 13",
-                about_window("10h 50m 0s", " Whether they can come back is not known now."),
-            )
-        ),
+        "a server whose step is not known needs care in a window": upgraded(alpha=("wait", HOUR))
+        .drop(0, "chutes_server_maintenance_step")
+        .fires({10: [WINDOW]}),
+        "a window in which all wait for their turn, and will make it, is silent": upgraded(
+            alpha=("do not reboot until", None), beta=("wait", 8 * HOUR)
+        ).fires({30: []}),
         "planned maintenance does not explain the loss of another server": falls(
             THREE, 2 * HOUR, 0.0067
         ).fires(

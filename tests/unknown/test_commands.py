@@ -232,7 +232,7 @@ async def _todo_and_gaps(
     for finding in find(collected.fleets[hotkey], now, exporter.settings.costs):
         if finding.needs_action:
             todo[finding.kind, finding.when] = finding.count
-    gaps, _ = find_gaps(collected, exporter.settings)
+    gaps, _ = find_gaps(collected, exporter.settings, now)
     return todo, gaps
 
 

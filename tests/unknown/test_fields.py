@@ -76,11 +76,11 @@ NULL_MEANS = {
     # Not disabled, so it may be launched.
     "chutes.disabled": "launch_first_day_units_per_gpu_second",
     # No window. A deployment of May 2026 sends nothing else about it.
-    "maintenance.active_window": "maintenance_window_open",
+    "maintenance.active_window": "maintenance_window_open server_maintenance_step",
     # Not verified.
     "nodes.verified_at": f"{GPUS} gpu_verified",
     # Any number of GPUs.
-    "tee_measurements.gpu_count": "server_upgrade_measured",
+    "tee_measurements.gpu_count": "server_maintenance_step server_upgrade_done_timestamp_seconds",
     # Never active.
     "instances.activated_at": f"""{INSTANCES} {GPUS} fleet_instances
         miner_disabled_compute_units_per_second server_compute_units_per_second
@@ -113,8 +113,8 @@ ABSENCE_MEANS = {
     "chutes.compute_multiplier_factors.urgency_boost": FACTORS,
     # A deployment before October 2026 does not send it, and has no pending maintenance.
     "maintenance.servers.maintenance_status": """
-        fleet_servers_to_upgrade maintenance_older_slots_in_use server_maintenance_state
-        server_state server_upgrade_order""",
+        maintenance_older_slots_in_use server_maintenance_state server_maintenance_step
+        server_state server_upgrade_done_timestamp_seconds""",
 }
 """Metrics that the absence of a field may change."""
 SAYS_WHAT_IS_KNOWN = {
@@ -129,10 +129,12 @@ PARTS_OF_ANSWERS = {
     # A missing part takes a server or a chute out of the choice. What a server would launch is then
     # given to others, and the best use is that of the chutes of which all is known.
     "chutes": BEST_USE,
-    "instances": BEST_USE,
+    # A server on which something may run, or that may not come back, is not to be rebooted.
+    "instances": f"{BEST_USE} server_maintenance_step",
     "maintenance": BEST_USE,
-    "nodes": BEST_USE,
-    "servers": BEST_USE,
+    "inventory": "server_maintenance_step",
+    "nodes": f"{BEST_USE} server_maintenance_step",
+    "servers": f"{BEST_USE} server_maintenance_step",
     "utilization": BEST_USE,
 }
 """Metrics that any missing field of a feed may change."""
