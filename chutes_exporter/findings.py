@@ -348,7 +348,7 @@ def _of_server(server: Server) -> Subject:
     name = _server_name(server)
     if server.version:
         name = f"{name} ({server.version})"
-    if not server.is_whole or any(gpu.state is None for gpu in server.gpus):
+    if not server.is_complete or any(gpu.state is None for gpu in server.gpus):
         return Subject(name, server, gpus=None)
     unused = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
     return Subject(name, server, gpus=unused)

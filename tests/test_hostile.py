@@ -98,8 +98,8 @@ def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
     # These cannot be read without most of their fields. Random ones would hardly ever have them.
-    is_whole = issubclass(kind, r.Body | r.AuditInstance)
-    required, optional = (fields, {}) if is_whole else ({}, fields)
+    is_complete = issubclass(kind, r.Body | r.AuditInstance)
+    required, optional = (fields, {}) if is_complete else ({}, fields)
     good = st.fixed_dictionaries(required, optional=optional)
 
     def with_wrong_field(row: dict[str, Any], name: str, value: Any) -> dict[str, Any]:

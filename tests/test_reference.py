@@ -116,7 +116,7 @@ def metrics_of(feed: Feed[Any], raw: Any) -> list[Family] | None:
         answers = recorded_answers() | {feed.name: answer(feed, raw)}
     except UndecodableError:
         return None
-    if not answers[feed.name].whole:
+    if not answers[feed.name].complete:
         return None
     out = Samples()
     for collector in collectors_of(feed.endpoint):

@@ -322,7 +322,7 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     return stats
 
 
-def _audit_report(report: r.AuditReport) -> r.AuditReport:
+def _audit_report(report: r.HourlyAudit) -> r.HourlyAudit:
     """Return a report, or raise ValidationError if it has no instances.
 
     It lists all instances of the platform, of which there are always some.
@@ -337,8 +337,8 @@ HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
 MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
 SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
-AUDIT_REPORT: Shape[r.AuditReport] = Shape(
-    r.AuditReport,
+AUDIT_REPORT: Shape[r.HourlyAudit] = Shape(
+    r.HourlyAudit,
     _audit_report,
     lambda report: len(report.instances) + len(report.multipliers),
 )

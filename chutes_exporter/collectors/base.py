@@ -89,9 +89,9 @@ class Answers:
         """Return the Unix time of an answer, None if it is not known."""
         return self._answers[feed.name].received_at if feed in self else None
 
-    def whole(self, names: Iterable[str]) -> bool:
+    def complete(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
-        return all(self._answers[name].whole for name in names)
+        return all(self._answers[name].complete for name in names)
 
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
         """Return the wanted keys that an answer does not list.
@@ -99,7 +99,7 @@ class Answers:
         While a record may be missing, none is returned, because the missing one may have any of
         these keys.
         """
-        if not self.whole([feed.name]):
+        if not self.complete([feed.name]):
             return []
         return [key for key in wanted if key not in listed]
 
@@ -207,14 +207,14 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
     return list(first.values())
 
 
-def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
+def metric_of(*feeds: Feed[Any], complete: bool = True) -> partial[Metric]:
     """Return a function that makes a :class:`Metric` whose source is some feeds.
 
-    With ``whole``, the metric is absent while a record of one of these feeds may be missing.
+    With ``complete``, the metric is absent while a record of one of these feeds may be missing.
     """
     source = ", ".join(feed.endpoint.source for feed in feeds)
     names = frozenset(feed.name for feed in feeds)
-    return partial(Metric, source=source, whole=names if whole else frozenset())
+    return partial(Metric, source=source, complete=names if complete else frozenset())
 
 
 _DEFAULTS = {
@@ -239,7 +239,7 @@ class Part:
         of_chutes: Whether it has samples only of exported chutes.
         of_fleet: Whether it is made of the miner's fleet.
         collect_unknown: Adds samples that say that nothing is known, after a failure.
-        metrics: Those that need a whole answer are left out without it, whatever the function adds.
+        metrics: Those that need a complete answer are left out without it, whatever is added.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure
             function.
     """
@@ -313,7 +313,7 @@ class Collector:
             if not part.can_collect(answers):
                 continue
             out.unknown = frozenset(
-                metric for metric in part.metrics if not answers.whole(metric.whole)
+                metric for metric in part.metrics if not answers.complete(metric.complete)
             )
             if len(out.unknown) == len(part.metrics):
                 # All its samples would be left out.

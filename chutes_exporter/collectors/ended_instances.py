@@ -25,7 +25,7 @@ _REPLACED: Final = "replaced"
 _UNCLEAR: Final = "unclear"
 _OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
 # What is unknown because of a missing record, the ledger decides.
-_metric = metric_of(AUDIT_REPORT, whole=False)
+_metric = metric_of(AUDIT_REPORT, complete=False)
 
 REPORT_END = _metric(
     "chutes_audit_report_end_timestamp_seconds",

@@ -30,7 +30,7 @@ _OWN = tuple(
         *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
-_metric = metric_of(*_OWN, whole=False)
+_metric = metric_of(*_OWN, complete=False)
 OF_SERVER: Final = ("hotkey", "server_id", "server")
 OF_INSTANCE: Final = ("hotkey", "instance_id", "chute_id", "chute", "private")
 
@@ -43,7 +43,7 @@ FLEET_GPUS = _metric(
     "model is unknown.",
     ("hotkey", "gpu", "state"),
 )
-KNOWN = metric_of(*_OWN, f.METAGRAPH, whole=False)(
+KNOWN = metric_of(*_OWN, f.METAGRAPH, complete=False)(
     "chutes_fleet_known",
     "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
     "servers, gpus (states and places; absent for a miner that is known to have none), instances, "

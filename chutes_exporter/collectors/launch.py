@@ -23,7 +23,7 @@ LAUNCH_FEEDS: Final = tuple(
     )
 )
 """The feeds that decide what can be launched, and what it pays."""
-_metric = metric_of(*LAUNCH_FEEDS, whole=False)
+_metric = metric_of(*LAUNCH_FEEDS, complete=False)
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (
     "Only for chutes that the service lets the miner launch now and that one of its servers can "

@@ -31,7 +31,7 @@ from chutes_exporter.rules.money import (
 )
 from chutes_exporter.rules.sums import product, total
 
-SERVER_COST = metric_of(SERVERS, whole=False)(
+SERVER_COST = metric_of(SERVERS, complete=False)(
     "chutes_server_cost_usd_per_gpu_hour",
     "Price that the miner pays per hour for one GPU on the server, whether it is idle or not: "
     "--server.cost, or else --gpu.cost of the model. Absent if it is unknown.",
@@ -72,7 +72,7 @@ SERVER_PROFIT = metric_of(*_FLEET, CHAIN, FMV, STATS)(
     "pay and price of all its GPUs are known.",
     OF_SERVER,
     # Of the others, the fleet says what is known.
-    whole=UNIT.whole,
+    complete=UNIT.complete,
 )
 
 

@@ -38,7 +38,7 @@ class Row:
             label, or a mapping that has a field or function for each.
         convert: A function of the value, unless that is unknown.
         by: The name of one more label.
-        whole: Whether the value is unknown while a record may be missing.
+        complete: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
     """
 
@@ -47,7 +47,7 @@ class Row:
     _: KW_ONLY
     convert: Callable[[Any], Any] | None = None
     by: str = ""
-    whole: bool = False
+    complete: bool = False
     missing: float | None = None
     stability: Stability = "stable"
 
@@ -126,7 +126,7 @@ class Total:
     among: Sequence[str] = ()
     stability: Stability = "stable"
 
-    whole = True
+    complete = True
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ class Table(Part, Generic[R]):
 
     Args:
         feed: The feed.
-        joined: Other feeds. While one of them is not whole, all metrics are absent.
+        joined: Other feeds. While one of them is not complete, all metrics are absent.
         key: The fields that identify a record, separated by spaces. Of records with the same key,
             the first counts.
         label: The labels of the key, separated by spaces, if they have other names.
@@ -246,14 +246,14 @@ class Table(Part, Generic[R]):
         fields = _fields(declaration)
         if fields:
             source += f": {fields}"
-        whole_feeds = feeds if declaration.whole else self._joined
+        complete_feeds = feeds if declaration.complete else self._joined
         return Metric(
             name=name,
             help=declaration.text,
             labels=(*self._miner_label, *labels),
             source=source,
             stability=declaration.stability,
-            whole=frozenset(feed.name for feed in whole_feeds),
+            complete=frozenset(feed.name for feed in complete_feeds),
         )
 
     def _key_of(self, record: R) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.records import AuditReport
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
@@ -70,7 +70,7 @@ class AuditReading:
     """
 
     def __init__(self, client: ChutesClient, watched: Iterable[str]) -> None:
-        self.reports: list[AuditReport] = []
+        self.reports: list[HourlyAudit] = []
         self.ledger = Ledger([])
         self.gaps: list[NotKnown] = []
         self._client = client
@@ -128,12 +128,12 @@ class AuditReading:
             advice = f"Until {moment(end + DAY)}, losses are only known to be at least so large."
             self.miss(what, "the service did not make it, and never makes it later", advice)
 
-    def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
+    def _add(self, answer: Answer[HourlyAudit] | None, end: float) -> None:
         """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
         if answer is None:
             return
         # The service sends a report without its hour.
-        report = structs.replace(answer.value, end=end, whole=answer.whole)
+        report = structs.replace(answer.value, end=end, complete=answer.complete)
         # Only what the watched miners need is kept, because a report has all miners.
         self.reports.append(reduced(report, self._watched))
         self.ledger = Ledger(self.reports)

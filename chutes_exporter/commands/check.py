@@ -281,7 +281,7 @@ def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]]) -> Line:
     seats = metagraph.answer.value
     seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
     # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.answer.whole:
+    if seat is None and metagraph.answer.complete:
         advice = "Register it on subnet 64, or watch another hotkey."
         return line(reason=_no_seat_text(hotkey, seats), advice=advice, verdict="failed")
     # None if it is unknown.
@@ -329,7 +329,7 @@ def _row(line: Line) -> dict[str, Any]:
     about = line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}"
     status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
     return {
-        "feed": line.feed,
+        "subject": line.subject,
         "about": about,
         "status": status,
         "records": line.records,

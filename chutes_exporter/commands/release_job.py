@@ -65,7 +65,7 @@ async def _stuck_jobs(settings: Settings, key: Hotkey) -> tuple[list[Job], bool]
     # The answer has the jobs of all miners.
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     # None is a job of which it is not known whether it is stuck.
-    is_complete = answer.whole and all(is_stuck(job) is not None for job in answer.value)
+    is_complete = answer.complete and all(is_stuck(job) is not None for job in answer.value)
     return stuck, is_complete
 
 

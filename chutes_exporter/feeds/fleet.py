@@ -65,7 +65,7 @@ def fleet_answers(
             continue
         # The maintenance policy is one record, and all other answers are lists.
         records = answer.value if isinstance(answer.value, list) else [answer.value]
-        listed[name] = Listed(records, answer.whole)
+        listed[name] = Listed(records, answer.complete)
         if feed is f.INSTANCES:
             at = answer.received_at
     return FleetAnswers(hotkey, at, demand=demand, **listed)
@@ -138,7 +138,7 @@ class Joined:
 
     @cached_property
     def demand(self) -> list[Demand] | None:
-        """All chutes with the instances of all miners, None while an answer is not whole."""
+        """All chutes with the instances of all miners, None while an answer is not complete."""
         return find_demand(fleet_answers(self.about(THE_PLATFORM), THE_PLATFORM))
 
     @cached_property
@@ -171,7 +171,7 @@ class Joined:
         for hotkey, chute_id in self._miners_and_chutes():
             if hotkey in self._watched and chute_id is not None:
                 chute_ids.add(chute_id)
-        # While an answer is not whole, it is unknown what could be launched.
+        # While an answer is not complete, it is unknown what could be launched.
         for demand in self.demand or []:
             if demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled:
                 chute_ids.add(demand.chute.chute_id)

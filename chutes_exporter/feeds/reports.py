@@ -23,7 +23,7 @@ from chutes_exporter.rules.losses import ended_within_hour
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.records import AuditEntry, AuditReport
+    from chutes_exporter.api.records import AuditEntry, HourlyAudit
 
 _log = structlog.get_logger("feeds")
 
@@ -53,7 +53,7 @@ class Reports:
             for these miners.
     """
 
-    hours: tuple[AuditReport, ...]
+    hours: tuple[HourlyAudit, ...]
     hotkeys: frozenset[str] | None
     unread: int
     first_listed: frozenset[float] = frozenset()
@@ -70,7 +70,7 @@ class ReportReader:
         # The miners whose data is kept: nobody's until `watch` is called. None means all.
         self._hotkeys: frozenset[str] | None = frozenset()
         # The reports by the Unix time at which their hour ended.
-        self._kept: dict[float, Answer[AuditReport]] = {}
+        self._kept: dict[float, Answer[HourlyAudit]] = {}
         self._unread: list[AuditEntry] = []
         self._listed_at = 0.0
         self._answer: Answer[Reports] | None = None
@@ -197,11 +197,11 @@ class ReportReader:
         """Read a report, and keep what the miners need."""
         answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
         end = _end_of_listed(entry)
-        report = structs.replace(answer.value, end=end, whole=answer.whole)
+        report = structs.replace(answer.value, end=end, complete=answer.complete)
         self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
 
 
-def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
+def reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
     """Return a report with the ends of its hour and the multipliers of some miners, None for all.
 
     It keeps multipliers without an instance, because a report does not list an instance that was

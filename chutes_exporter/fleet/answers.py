@@ -21,7 +21,7 @@ class Listed(Generic[T]):
     """The records of an answer, and whether none can be missing."""
 
     records: Sequence[T]
-    whole: bool
+    complete: bool
 
 
 def records_of(answer: Listed[T] | None) -> Sequence[T]:
@@ -109,6 +109,6 @@ class FleetAnswers:
         return rates
 
 
-def are_whole(*answers: Listed[Any] | None) -> bool:
+def are_complete(*answers: Listed[Any] | None) -> bool:
     """Return whether all of these answers are known, and no record of them can be missing."""
-    return all(answer is not None and answer.whole for answer in answers)
+    return all(answer is not None and answer.complete for answer in answers)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.fleet.answers import are_complete, records_of
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.places import Holder, Places, find_holders
@@ -65,7 +65,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     left_out = find_left_out(servers, window, answers.at)
     # Without all answers, a launch could be offered that the service refuses. Without those about
     # chutes, there is no demand.
-    launches_are_known = are_whole(
+    launches_are_known = are_complete(
         answers.servers,
         answers.nodes,
         answers.inventory,
@@ -80,7 +80,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         markets = find_markets(answers, demand, servers, instances)
         plans = plan_servers(servers, markets, left_out)
     seat = answers.seat
-    registered = False if are_whole(answers.metagraph) else None
+    registered = False if are_complete(answers.metagraph) else None
     return Fleet(
         hotkey=answers.hotkey,
         registered=registered if seat is None else True,
@@ -138,8 +138,8 @@ def _gpus(
     answers: FleetAnswers, listed_gpus: Mapping[str, _ListedGpu], holders: Mapping[str, Holder]
 ) -> tuple[Gpu, ...]:
     """Return the GPUs. ``holders`` says what holds one, by its id."""
-    lists_are_known = are_whole(answers.servers, answers.nodes)
-    holders_are_known = are_whole(answers.inventory, answers.instances)
+    lists_are_known = are_complete(answers.servers, answers.nodes)
+    holders_are_known = are_complete(answers.inventory, answers.instances)
     # Empty texts mean that a GPU is in no instance for certain.
     nothing = "" if holders_are_known else None
     no_holder = Holder(chute_id=nothing, chute=nothing, state=None, instance_id=nothing)
@@ -270,7 +270,7 @@ def _is_last_active(record: r.Instance, *, has_replacement: bool | None) -> bool
 
 def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
     """Return whether another instance of the same chute is active, None if it is unknown."""
-    if record.chute_id is None or not are_whole(answers.active_instances):
+    if record.chute_id is None or not are_complete(answers.active_instances):
         return None
     if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
         return True
@@ -306,20 +306,20 @@ def _servers(
     """
     gpus_by_server = _by_server(gpus)
     instances_by_server = _by_server(instances)
-    lists_are_known = are_whole(answers.servers, answers.nodes)
+    lists_are_known = are_complete(answers.servers, answers.nodes)
     runnable = _Runnable(answers)
     versions = {measurement.version for measurement in records_of(answers.measurements)}
     servers: dict[str, Server] = {}
     for record in records_of(answers.servers):
         gpus_of_server = gpus_by_server[record.server_id]
         models = [gpu.model for gpu in gpus_of_server]
-        is_whole = record.gpus is not None and record.server_id not in contradicted_ids
-        is_whole = is_whole and lists_are_known
+        is_complete = record.gpus is not None and record.server_id not in contradicted_ids
+        is_complete = is_complete and lists_are_known
         # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
         # either about the next boot, nor is anything known of a boot without TEE.
         version = None if record.version is UNSET else record.version or ""
         boots = None
-        if record.is_tee and version and are_whole(answers.measurements):
+        if record.is_tee and version and are_complete(answers.measurements):
             boots = version_accepted(version, versions)
         maintenance = _maintenance(record, answers)
         server = Server(
@@ -331,11 +331,11 @@ def _servers(
             holds_slot=maintenance.holds_slot,
             boots=boots,
             needs_upgrade=maintenance.needs_upgrade,
-            measured=_measured(models, answers) if is_whole else None,
-            runs_chutes=runnable.on(models, tee=record.is_tee, is_whole=is_whole),
+            measured=_measured(models, answers) if is_complete else None,
+            runs_chutes=runnable.on(models, tee=record.is_tee, is_complete=is_complete),
             gpus=tuple(gpus_of_server),
             instances=tuple(instances_by_server[record.server_id]),
-            is_whole=is_whole,
+            is_complete=is_complete,
         )
         servers.setdefault(record.server_id, server)
     return tuple(servers.values())
@@ -401,7 +401,7 @@ def _is_not_in_policy(record: r.Server, answers: FleetAnswers) -> bool:
         return True
     if answers.policy is None or answers.policy.servers is None:
         return False
-    return are_whole(answers.maintenance)
+    return are_complete(answers.maintenance)
 
 
 def _measured(models: Sequence[str | None], answers: FleetAnswers) -> Measured | None:
@@ -415,7 +415,7 @@ def _measured(models: Sequence[str | None], answers: FleetAnswers) -> Measured |
     version = None if window is None else window.target_measurement_version
     known_models = [model for model in models if model is not None]
     # A model or a record that is missing could change the result.
-    is_known = len(known_models) == len(models) and are_whole(answers.measurements)
+    is_known = len(known_models) == len(models) and are_complete(answers.measurements)
     if version is None or not is_known:
         return None
     return measured(version, known_models, records_of(answers.measurements))
@@ -425,7 +425,7 @@ class _Runnable:
     """The hardware on which chutes run."""
 
     def __init__(self, answers: FleetAnswers) -> None:
-        self._is_known = are_whole(answers.chutes)
+        self._is_known = are_complete(answers.chutes)
         self._tee_and_models: set[tuple[bool, str]] = set()
         for chute in answers.chutes_by_id.values():
             selector = chute.node_selector
@@ -434,7 +434,9 @@ class _Runnable:
             else:
                 self._tee_and_models |= {(chute.tee, model) for model in selector.supported_gpus}
 
-    def on(self, models: Iterable[str | None], *, tee: bool | None, is_whole: bool) -> bool | None:
+    def on(
+        self, models: Iterable[str | None], *, tee: bool | None, is_complete: bool
+    ) -> bool | None:
         """Return whether a chute exists that runs on a server, None if that is unknown.
 
         One chute proves that it exists. That none exists is known only with all chutes and all GPUs
@@ -445,7 +447,7 @@ class _Runnable:
             return None
         if not pairs.isdisjoint(self._tee_and_models):
             return True
-        return False if self._is_known and is_whole else None
+        return False if self._is_known and is_complete else None
 
 
 # The miner
@@ -453,7 +455,7 @@ class _Runnable:
 
 def _stuck_jobs(answers: FleetAnswers) -> int | None:
     """Return the number of the miner's stuck jobs, None while it is unknown of a job."""
-    if not are_whole(answers.jobs):
+    if not are_complete(answers.jobs):
         return None
     count = 0
     for job in records_of(answers.jobs):
@@ -492,15 +494,15 @@ def _known_topics(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    servers_are_known = are_whole(answers.servers) and all(
+    servers_are_known = are_complete(answers.servers) and all(
         server.name and server.holds_slot is not None for server in servers
     )
     gpus_are_known = (
-        are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
-        and all(server.is_whole for server in servers)
+        are_complete(answers.servers, answers.nodes, answers.inventory, answers.instances)
+        and all(server.is_complete for server in servers)
         and all(gpu.model and gpu.state and gpu.server_id is not None for gpu in gpus)
     )
-    instances_are_known = are_whole(answers.instances) and all(
+    instances_are_known = are_complete(answers.instances) and all(
         instance.state and instance.private is not None and instance.chute for instance in instances
     )
     # The pay of each server is looked up last, because that takes the longest.

@@ -173,7 +173,7 @@ class Server:
         needs_upgrade: Whether it is older than the target of the newest maintenance window.
         measured: Whether the service lists that target for hosts with its GPUs.
         runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
-        gpus: Its GPUs. Whether these are all is ``is_whole``.
+        gpus: Its GPUs. Whether these are all is ``is_complete``.
     """
 
     server_id: str
@@ -188,13 +188,13 @@ class Server:
     runs_chutes: bool | None
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...]
-    is_whole: bool
+    is_complete: bool
 
     @property
     def models(self) -> list[str] | None:
         """The models of its GPUs, None while one may be missing or of an unknown model."""
         models = {gpu.model for gpu in self.gpus}
-        if not self.is_whole or None in models:
+        if not self.is_complete or None in models:
             return None
         return sorted(model for model in models if model is not None)
 

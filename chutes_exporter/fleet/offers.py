@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.fleet.answers import are_complete, records_of
 from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.demand import recent_ratio
@@ -73,8 +73,8 @@ class Demand:
 
 
 def find_demand(answers: FleetAnswers) -> list[Demand] | None:
-    """Return all chutes with the instances of all miners, None while an answer is not whole."""
-    if not are_whole(
+    """Return all chutes with the instances of all miners, None while an answer is not complete."""
+    if not are_complete(
         answers.chutes,
         answers.active_instances,
         answers.held_gpus,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.fleet.answers import are_complete, records_of
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ class Places:
 
     def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
         self._list: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
-        if are_whole(answers.miner_gpus):
+        if are_complete(answers.miner_gpus):
             for held in records_of(answers.miner_gpus):
                 self._list[held.instance_id].append((held.server_id, held.gpu))
         # The inventory does not name the instance of a GPU. Only the list of instances tells it.
-        self._inventory_is_whole = are_whole(answers.inventory, answers.instances)
+        self._inventory_is_complete = are_complete(answers.inventory, answers.instances)
         self._inventory: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
         # The chutes of GPUs of which it is unknown which instance holds them, if any.
         self._uncertain_chutes: set[str | None] = set()
@@ -127,7 +127,7 @@ class Places:
     def of(self, instance: Instance) -> Place:
         """Return where an instance is, with an empty place if its GPUs were deleted."""
         place = _common_place(self._list[instance.instance_id])
-        if place.gpus is not None or not self._inventory_is_whole:
+        if place.gpus is not None or not self._inventory_is_complete:
             return place
         uncertain = self._uncertain_chutes
         if uncertain and (instance.chute_id is None or uncertain & {instance.chute_id, None}):

@@ -112,7 +112,7 @@ async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> 
         assert isinstance(shape, Shape)
         value = shape.decode(body, tally)
     if feed is AUDIT_REPORT:
-        report = structs.replace(value, end=report_end, whole=not tally.rejected)
+        report = structs.replace(value, end=report_end, complete=not tally.rejected)
         # It was read for all miners (None), and no listed report is unread.
         value = Reports((report,), hotkeys=None, unread=0)
     return Answer(

@@ -97,7 +97,7 @@ def make_server(server_id: str = "s1", *gpus: Gpu, **fields: Any) -> Server:
         "runs_chutes": True,
         "gpus": gpus,
         "instances": (),
-        "is_whole": True,
+        "is_complete": True,
     }
     return Server(**given | fields)
 
