@@ -259,7 +259,7 @@ class Part:
         ``complete`` are feeds whose answers must be complete. While a record of one may be missing,
         the metric is left out, whatever the function adds. ``fields`` are for its documentation.
         """
-        source = ", ".join(feed.endpoint.source for feed in self.all_feeds)
+        source = ", ".join(feed.source for feed in self.all_feeds)
         if fields:
             source += f": {fields}"
         names = frozenset(feed.name for feed in complete)
@@ -281,14 +281,14 @@ class Part:
         """Whether it has no sample without a hotkey's key."""
         # A part without ``feeds`` is about a miner's fleet, which public answers alone do not show.
         needed = self.feeds or self.all_feeds
-        return any(feed.endpoint.signed for feed in needed)
+        return any(feed.signed for feed in needed)
 
     @property
     def scope(self) -> Scope:
         """Whether it is about the platform, about each hotkey with a key (``signer``), or about
         each watched hotkey (``miner``).
         """
-        scopes = {feed.endpoint.scope for feed in self.all_feeds}
+        scopes = {feed.scope for feed in self.all_feeds}
         if "signer" in scopes:
             return "signer"
         return "miner" if "miner" in scopes else "platform"

@@ -23,21 +23,19 @@ from chutes_exporter.feeds.definitions import (
 )
 from chutes_exporter.rules.money import (
     compute_unit_usd,
-    fleet_cost,
     in_usd,
     profit_per_day_usd,
-    server_costs,
 )
 from chutes_exporter.rules.sums import product, total
 
-_SERVER_COSTS = Part(SERVERS)
+_SERVER_COSTS = Part(SERVERS, of_fleet=True)
 SERVER_COST = _SERVER_COSTS.metric(
     "chutes_server_cost_usd_per_gpu_hour",
     "Price that the miner pays per hour for one GPU on the server, whether it is idle or not: "
     "--server.cost, or else --gpu.cost of the model. Absent if it is unknown.",
     ("hotkey", "server_id", "server", "gpu"),
 )
-_MINER_COST = Part(SERVERS, NODES)
+_MINER_COST = Part(SERVERS, NODES, of_fleet=True)
 MINER_COST = _MINER_COST.metric(
     "chutes_miner_cost_usd_per_hour",
     "Price that the miner pays per hour for all its GPUs. Absent if the price of one is unknown, "
@@ -65,7 +63,7 @@ UNIT = _UNIT.metric(
     "by the chain for a day, divided by their units of the past day.",
     complete=(CHAIN, FMV, STATS),
 )
-_PROFIT = Part(CHAIN, FMV, SERVERS, NODES)
+_PROFIT = Part(CHAIN, FMV, SERVERS, NODES, of_fleet=True)
 PROFIT = _PROFIT.metric(
     "chutes_miner_estimated_profit_usd_per_day",
     "Estimate of what is left of the miner's earnings of a day after the price of all its GPUs. "
@@ -87,15 +85,24 @@ SERVER_PROFIT = _SERVER_PROFITS.metric(
 
 @_SERVER_COSTS.collects
 def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
-    for cost in server_costs(answers[SERVERS], miners.costs):
-        labels = (miners.hotkey, cost.server_id, cost.server, cost.gpu)
-        out.add(SERVER_COST, cost.usd_per_gpu_hour, *labels)
+    for server in answers.joined.fleet(miners.hotkey).servers:
+        for model in sorted({gpu.model for gpu in server.gpus if gpu.model and server.name}):
+            usd_per_hour = miners.costs.of_gpu(server.name, model)
+            out.add(SERVER_COST, usd_per_hour, miners.hotkey, server.server_id, server.name, model)
 
 
 @_MINER_COST.collects
 def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
-    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
-    out.add(MINER_COST, cost, miners.hotkey)
+    out.add(MINER_COST, _cost_per_hour(answers, miners), miners.hotkey)
+
+
+def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
+    """Return what all GPUs of the miner cost in US dollars, None if the price of one is unknown."""
+    if not miners.costs:
+        # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
+        return None
+    fleet = answers.joined.fleet(miners.hotkey)
+    return total(fleet.price_of(gpu, miners.costs) for gpu in fleet.gpus)
 
 
 @_EARNINGS.collects
@@ -119,7 +126,7 @@ def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
     its GPUs.
     """
     alpha_usd = _alpha_price_usd(answers)
-    cost_per_hour = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    cost_per_hour = _cost_per_hour(answers, miners)
     for seat in answers[CHAIN].seats:
         if seat.hotkey == miners.hotkey:
             pay_per_day = in_usd(seat.alpha_per_day, alpha_usd)

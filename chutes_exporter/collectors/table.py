@@ -218,7 +218,7 @@ class Table(Part, Generic[R]):
         self._records = records
         self._miner = miner
         # A feed that is not about the platform has an answer for each miner.
-        self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        self._miner_label = ("hotkey",) if feed.scope != "platform" else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
         for name, declared in metrics.items():
