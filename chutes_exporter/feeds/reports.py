@@ -150,7 +150,7 @@ class ReportReader:
         listed = await list_reports(self._client)
         newest, *older = listed.value
         if self._first_listed is None:
-            self._first_listed = frozenset(map(_end_of_listed, listed.value))
+            self._first_listed = frozenset(map(end_of_listed, listed.value))
         self._listed_at = listed.received_at
         is_new = newest.end_time not in self._kept
         if is_new:
@@ -173,7 +173,7 @@ class ReportReader:
         """Return whether a report is of the day, was not read yet, and may be requested again."""
         # The report that ended exactly when the day began is about the hour before. It stays if it
         # was read, but it is not requested.
-        end = _end_of_listed(entry)
+        end = end_of_listed(entry)
         return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 
     async def _read_older(self) -> None:
@@ -194,14 +194,20 @@ class ReportReader:
             raise
 
     async def _read_report(self, entry: AuditEntry) -> None:
-        """Read a report, and keep what the miners need."""
-        answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
-        end = _end_of_listed(entry)
-        report = structs.replace(answer.value, end=end, complete=answer.complete)
-        self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
+        self._kept[end_of_listed(entry)] = await fetch_report(self._client, entry, self._hotkeys)
 
 
-def reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
+async def fetch_report(
+    client: ChutesClient, entry: AuditEntry, hotkeys: frozenset[str] | None
+) -> Answer[HourlyAudit]:
+    """Return a report of :func:`list_reports`, with what some miners need of it, None for all."""
+    answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
+    # The service sends a report without its hour.
+    report = structs.replace(answer.value, end=end_of_listed(entry), complete=answer.complete)
+    return replace(answer, value=_reduced(report, hotkeys))
+
+
+def _reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
     """Return a report with the ends of its hour and the multipliers of some miners, None for all.
 
     It keeps multipliers without an instance, because a report does not list an instance that was
@@ -241,7 +247,7 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
     return replace(answer, value=[by_hour[end] for end in sorted(by_hour, reverse=True)])
 
 
-def _end_of_listed(entry: AuditEntry) -> float:
+def end_of_listed(entry: AuditEntry) -> float:
     """Return when the hour of a report in :func:`list_reports` ended. All of them have the time."""
     return entry.end_time or 0.0
 

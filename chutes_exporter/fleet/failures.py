@@ -67,17 +67,13 @@ class Failures:
         return None if may_be_enough or not self.are_all_known else False
 
 
-def find_failures(
-    ledger: Ledger, hotkey: str, hours: int, *, are_all_known: bool = True
-) -> Failures:
+def find_failures(ledger: Ledger, hotkey: str, hours: int) -> Failures:
     """Return what failed of a miner in the newest hours, with the names of the chutes.
 
-    ``are_all_known`` is False if the caller knows that a failure may be missing. One may also be
-    missing if the ledger lacks the report of one of these hours.
+    A failure may be missing if the ledger lacks the report of one of these hours.
     """
     ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
-    has_all_reports = not ledger.missing_hours(hours)
-    failures = count_failures(ends, ledger.end, are_all_known=are_all_known and has_all_reports)
+    failures = count_failures(ends, ledger.end, are_all_known=not ledger.missing_hours(hours))
     names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
     return replace(failures, names=names)
 
