@@ -212,7 +212,7 @@ def metric_of(*feeds: Feed[Any], complete: bool = True) -> partial[Metric]:
 
     With ``complete``, the metric is absent while a record of one of these feeds may be missing.
     """
-    source = ", ".join(feed.endpoint.source for feed in feeds)
+    source = ", ".join(feed.source for feed in feeds)
     names = frozenset(feed.name for feed in feeds)
     return partial(Metric, source=source, complete=names if complete else frozenset())
 
@@ -266,14 +266,14 @@ class Part:
         """Whether it has no sample without a hotkey's key."""
         # A part without ``feeds`` is about a miner's fleet, which public answers alone do not show.
         needed = self.feeds or self.also
-        return any(feed.endpoint.signed for feed in needed)
+        return any(feed.signed for feed in needed)
 
     @property
     def scope(self) -> Scope:
         """Whether it is about the platform, about each hotkey with a key (``signer``), or about
         each watched hotkey (``miner``).
         """
-        scopes = {feed.endpoint.scope for feed in self.all_feeds}
+        scopes = {feed.scope for feed in self.all_feeds}
         if "signer" in scopes:
             return "signer"
         return "miner" if "miner" in scopes else "platform"

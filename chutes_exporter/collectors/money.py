@@ -24,10 +24,8 @@ from chutes_exporter.feeds.definitions import (
 )
 from chutes_exporter.rules.money import (
     compute_unit_usd,
-    fleet_cost,
     in_usd,
     profit_per_day_usd,
-    server_costs,
 )
 from chutes_exporter.rules.sums import product, total
 
@@ -77,14 +75,23 @@ SERVER_PROFIT = metric_of(*_FLEET, CHAIN, FMV, STATS)(
 
 
 def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
-    for cost in server_costs(answers[SERVERS], miners.costs):
-        labels = (miners.hotkey, cost.server_id, cost.server, cost.gpu)
-        out.add(SERVER_COST, cost.usd_per_gpu_hour, *labels)
+    for server in answers.joined.fleet(miners.hotkey).servers:
+        for model in sorted({gpu.model for gpu in server.gpus if gpu.model and server.name}):
+            usd_per_hour = miners.costs.of_gpu(server.name, model)
+            out.add(SERVER_COST, usd_per_hour, miners.hotkey, server.server_id, server.name, model)
 
 
 def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
-    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
-    out.add(MINER_COST, cost, miners.hotkey)
+    out.add(MINER_COST, _cost_per_hour(answers, miners), miners.hotkey)
+
+
+def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
+    """Return what all GPUs of the miner cost in US dollars, None if the price of one is unknown."""
+    if not miners.costs:
+        # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
+        return None
+    fleet = answers.joined.fleet(miners.hotkey)
+    return total(fleet.price_of(gpu, miners.costs) for gpu in fleet.gpus)
 
 
 def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
@@ -105,7 +112,7 @@ def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
     its GPUs.
     """
     alpha_usd = _alpha_price_usd(answers)
-    cost_per_hour = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    cost_per_hour = _cost_per_hour(answers, miners)
     for seat in answers[CHAIN].seats:
         if seat.hotkey == miners.hotkey:
             pay_per_day = in_usd(seat.alpha_per_day, alpha_usd)
@@ -147,8 +154,8 @@ COSTS = Collector(
     "costs",
     "what the miner pays for its GPUs",
     (
-        Part((SERVERS,), (SERVER_COST,), _server_costs),
-        Part((SERVERS, NODES), (MINER_COST,), _miner_cost),
+        Part((SERVERS,), (SERVER_COST,), _server_costs, of_fleet=True),
+        Part((SERVERS, NODES), (MINER_COST,), _miner_cost, of_fleet=True),
     ),
 )
 # Commands that need one of the next ones do not ask for what the others need.
@@ -165,7 +172,7 @@ COMPUTE_UNIT = Collector(
 PROFIT_OF_DAY = Collector(
     "profit",
     "an estimate of what is left of the miner's pay after the price of its GPUs",
-    (Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),),
+    (Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit, of_fleet=True),),
 )
 PROFIT_BY_SERVER = Collector(
     "server_profit",

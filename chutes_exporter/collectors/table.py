@@ -219,7 +219,7 @@ class Table(Part, Generic[R]):
         self._records = records
         self._miner = miner
         # A feed that is not about the platform has an answer for each miner.
-        self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        self._miner_label = ("hotkey",) if feed.scope != "platform" else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
         declared = []
@@ -242,7 +242,7 @@ class Table(Part, Generic[R]):
     def _declare(self, name: str, declaration: Row | Total, labels: tuple[str, ...]) -> Metric:
         """Return a metric of this table, with its labels after that of the miner."""
         feeds = (self.feed, *self._joined)
-        source = ", ".join(feed.endpoint.source for feed in feeds)
+        source = ", ".join(feed.source for feed in feeds)
         fields = _fields(declaration)
         if fields:
             source += f": {fields}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
 from chutes_exporter.config import NEEDS_MINER, ConfigError
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, STATS_PER_CHUTE
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FEEDS, RELEVANCE_FEEDS
 
@@ -173,7 +173,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
         for hotkey in _hotkeys(part, settings):
             for feed in feeds:
                 # Without a key, a part has only the answers that need none.
-                if feed.endpoint.signed and not settings.keys:
+                if feed.signed and not settings.keys:
                     continue
                 of_subject = feed.of(_subject(feed, hotkey, miners))
                 wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
@@ -218,11 +218,11 @@ def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
     It is that hotkey, or :data:`THE_PLATFORM`. Only stats per chute of a single miner are about the
     miner although the part is about the platform.
     """
-    if feed.per_chute:
+    if feed == STATS_PER_CHUTE:
         # Stats per chute of a single miner are a small answer. For more miners, one large answer
         # needs fewer requests. Nothing needs those of neighbours.
         if miners.choice != "all" and len(miners.watched) == 1:
             (only_miner,) = miners.watched
             return only_miner
         return THE_PLATFORM
-    return THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
+    return THE_PLATFORM if feed.scope == "platform" else hotkey
