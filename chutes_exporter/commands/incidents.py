@@ -60,6 +60,7 @@ _MEANINGS: Final = {
     _UNCLEAR: "the name of the private chute would tell",
 }
 """What each reason says, and where to look."""
+_WORDS: Final = {"exact": "", "about": "about ", "at_least": "at least "}
 _MOST_ROWS: Final = 20
 """Most rows of a table on the screen."""
 
@@ -206,13 +207,13 @@ class _Maker:
             "ended_at": iso_time(end.ended_at),
             "reason": end.reason,
             "outcome": end.outcome,
-            "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
-            "active_minutes": active_minutes,
+            "last_of_chute": end.is_last_of_chute,
             "lost_compute_units": end.lost_units,
             "lost_usd": product(end.lost_units, self.snapshot.value(_UNIT_USD)),
             "lost_precision": end.loss_precision,
-            "last_of_chute": end.is_last_of_chute,
             "chute": self.chute_names.get(end.chute_id or ""),
+            "active_minutes": active_minutes,
+            "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
             "private": end.private,
             "chute_id": end.chute_id,
             "instance_id": end.instance_id,
@@ -229,10 +230,12 @@ def _print_miner(miner: Row, until: float, hours: int, *, has_gaps: bool) -> Non
     if not miner["ended"]:
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
-    at_least = "at least " if miner["hours_missing"] else ""
-    text = f"{hours} h: {at_least}{len(miner['ended'])} ended."
+    more = "at least " if miner["hours_missing"] else ""
+    text = f"{hours} h: {more}{len(miner['ended'])} ended."
     if miner["lost_ratio_of_day"]:
-        text += f" They lost {percent(miner['lost_ratio_of_day'])} of the units of the day."
+        precision = _WORDS[miner["sums"][-1]["lost_precision"]]
+        ratio = percent(miner["lost_ratio_of_day"])
+        text += f" They lost {precision}{ratio} of the units of the day."
     say(text, indent="  ")
     _print_table(miner["sums"], "reasons")
     click.echo()

@@ -191,7 +191,7 @@ async def test_of_a_missing_hour_the_losses_of_the_others_remain_and_it_says_why
     text = " ".join(output.split())
     assert status == (3 if gaps else 0)
     more = "at least " if gaps else ""
-    assert f"24 h: {more}1 ended. They lost 10 % of the units of the day." in text
+    assert f"24 h: {more}1 ended. They lost {more}10 % of the units of the day." in text
     for gap in gaps:
         assert gap in text
     assert text.count("? ") == len(gaps)
