@@ -133,7 +133,7 @@ class _Advice:
     @property
     def failures(self) -> Failures:
         """What failed on the miner's servers in the past day, if that was asked."""
-        return self.fleet.failures or Failures({}, {}, are_all_known=False, until=0.0)
+        return self.fleet.failures or Failures({}, {}, are_all_known=False, names={}, reasons={})
 
     def tables(self) -> dict[str, Any]:
         """Return the tables, each a list of rows, by name."""

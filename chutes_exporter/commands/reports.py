@@ -8,14 +8,14 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES
-from chutes_exporter.feeds.reports import end_of_listed, fetch_report, list_reports
+from chutes_exporter.feeds.reports import fetch_report, list_reports
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import find_failures
 from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page.gaps import UPDATE, NotKnown
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import AuditEntry, HourlyAudit
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
@@ -71,7 +71,7 @@ class _Reading:
         self._chutes = snapshot.records(CHUTES)
         self._gaps = snapshot.gaps
         self._reports: list[HourlyAudit] = []
-        self._listed: dict[float, AuditEntry] = {}
+        self._path_by_end: dict[float, str] = {}
         self._newest = 0.0
 
     def ledger(self) -> Ledger:
@@ -86,8 +86,8 @@ class _Reading:
             self._gaps.append(NotKnown.after(error, "the list of reports", hotkey=""))
             return
         # There is at least one report, because list_reports raises ApiError without any.
-        self._listed = {end_of_listed(entry): entry for entry in listed.value}
-        self._newest = max(self._listed)
+        self._path_by_end = listed.value
+        self._newest = max(self._path_by_end)
         if self._client.api_clock() - self._newest > HOUR + _MADE_WITHIN:
             reason = f"the report of {moment(self._newest + HOUR)} is not there yet"
             self._miss(f"the ends since {moment(self._newest)}", reason, _WAIT)
@@ -107,17 +107,18 @@ class _Reading:
         """Read the report that ended so many hours before the newest one."""
         end = self._newest - age * HOUR
         subject = f"the report of {moment(end)}"
-        if end in self._listed:
-            await self._read_report(subject, self._listed[end])
+        if end in self._path_by_end:
+            await self._read_report(subject, end)
         elif age < DAY_HOURS:
             # The list has 24 hours, and for about a minute a 25th. At the full hour, the oldest
             # report leaves it at once.
             advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
             self._miss(subject, "the list of reports does not have it", advice)
 
-    async def _read_report(self, subject: str, entry: AuditEntry) -> None:
+    async def _read_report(self, subject: str, end: float) -> None:
         try:
-            answer = await fetch_report(self._client, entry, self._watched)
+            path = self._path_by_end[end]
+            answer = await fetch_report(self._client, end, path, self._watched)
         except ApiError as error:
             self._gaps.append(NotKnown.after(error, subject, hotkey=""))
             return
