@@ -96,38 +96,35 @@ class Connections:
         self, listening: socket.socket, context: Callable[[], ssl.SSLContext | None]
     ) -> None:
         """Accept and serve connections for ever. Each one has the context of its time."""
-        loop = asyncio.get_running_loop()
         # asyncio accepts only at sockets that never block.
         listening.settimeout(0)
         waiting: list[tuple[socket.socket, Any]] = []
         try:
             while True:
                 try:
-                    if not waiting:
-                        waiting.append(await loop.sock_accept(listening))
-                    while len(waiting) < _MAX_WAITING:
-                        waiting.append(listening.accept())
-                except BlockingIOError:
-                    # No other connection waits in the kernel.
-                    pass
-                except OSError as error:
-                    _log.warning("cannot accept connections: %s", error.strerror)
+                    await _fill(waiting, listening)
+                    self._begin(waiting, context())
+                except Exception:  # noqa: BLE001 - whatever it was, the next one is served
+                    _log.exception("cannot accept connections")
                     await asyncio.sleep(_RETRY_SECONDS)
-                    continue
-                # The client with the fewest connections is first, the others wait.
-                number_by_client = self._number_by_client()
-                accepted, address = min(waiting, key=lambda one: number_by_client[one[1][0]])
-                waiting.remove((accepted, address))
-                if len(self._open) >= self._limit:
-                    self._make_room()
-                connection = _Connection(self._config, self._state, str(address[0]))
-                self._open.add(connection)
-                connection.task = loop.create_task(self._serve(connection, accepted, context()))
                 # One connection begins in each turn, so that turns stay short for the others.
                 await asyncio.sleep(0)
         finally:
             for accepted, _ in waiting:
                 accepted.close()
+
+    def _begin(
+        self, waiting: list[tuple[socket.socket, Any]], context: ssl.SSLContext | None
+    ) -> None:
+        """Serve the waiting connection whose client has the fewest connections."""
+        number_by_client = self._number_by_client()
+        accepted, address = min(waiting, key=lambda one: number_by_client[one[1][0]])
+        waiting.remove((accepted, address))
+        if len(self._open) >= self._limit:
+            self._make_room()
+        connection = _Connection(self._config, self._state, str(address[0]))
+        self._open.add(connection)
+        connection.task = asyncio.create_task(self._serve(connection, accepted, context))
 
     def _number_by_client(self) -> Counter[str]:
         return Counter(connection.address for connection in self._open)
@@ -174,3 +171,12 @@ class Connections:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _fill(waiting: list[tuple[socket.socket, Any]], listening: socket.socket) -> None:
+    """Add connections that wait in the kernel. Without any at all, wait for the next one."""
+    if not waiting:
+        waiting.append(await asyncio.get_running_loop().sock_accept(listening))
+    with contextlib.suppress(BlockingIOError):
+        while len(waiting) < _MAX_WAITING:
+            waiting.append(listening.accept())

@@ -85,8 +85,6 @@ async def serving(
     itself sets the date of its answers.
 
     At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed.
-    A failure of the server ends the caller, because a process that answers nobody is worse than one
-    that is restarted.
     """
     config = uvicorn.Config(
         app,
@@ -99,23 +97,23 @@ async def serving(
         timeout_keep_alive=_IDLE_SECONDS,
     )
     connections = Connections(config, _MAX_CONNECTIONS)
-    async with asyncio.TaskGroup() as group:
-        accepting = []
+    accepting = []
+    for opened in sockets:
+        # Accepted connections inherit these. Without the second one, the end of an answer would
+        # wait until the client acknowledges its beginning.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepting.append(asyncio.create_task(connections.accept(opened, context)))
+    try:
+        # The sockets listen already. Connections wait in the backlog until they are accepted.
+        yield
+    finally:
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
         for opened in sockets:
-            # Accepted connections inherit these. Without the second one, the end of an answer would
-            # wait until the client acknowledges its beginning.
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            accepting.append(group.create_task(connections.accept(opened, context)))
-        try:
-            # The sockets listen already. Connections wait in the backlog until they are accepted.
-            yield
-        finally:
-            for task in accepting:
-                task.cancel()
-            for opened in sockets:
-                opened.close()
-            await connections.end(grace)
+            opened.close()
+        await connections.end(grace)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import pytest
 from starlette.responses import PlainTextResponse, Response
 
 from chutes_exporter.config import Address
-from chutes_exporter.web.connections import Connections
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import PATIENCE, get, patient_client, served
 
@@ -56,24 +55,6 @@ async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_ans
         # Either nothing, or "HTTP/1.1 400 ...".
         assert answer == b"" or answer.split()[1] == b"400"
         assert (await get(url)).text == "hello"
-
-
-async def test_a_failure_of_the_server_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_: object) -> None:
-        raise ZeroDivisionError
-
-    async def work() -> None:
-        with open_socket(Address("127.0.0.1", 0)) as opened:
-            async with serving(APP, [opened]):
-                await asyncio.sleep(PATIENCE)
-                finished.append(1)
-
-    monkeypatch.setattr(Connections, "accept", fail)
-    finished: list[int] = []
-    with pytest.raises(ExceptionGroup):
-        await work()
-    # It did not wait for the end of the work.
-    assert not finished
 
 
 async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
