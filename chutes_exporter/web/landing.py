@@ -124,8 +124,8 @@ def _actions(collected: Collected, settings: Settings, now: float) -> str:
         html += f"<ol>{items}</ol>"
     if gaps:
         html += "<p>Not known:</p><ul>"
-        for feeds, reason, advice in grouped(gaps):
-            html += f"<li>{_html(f'{feeds}: {reason}')}<br>{_html(advice)}</li>"
+        for subjects, reason, advice in grouped(gaps):
+            html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
         html += "</ul>"
     return html
 
