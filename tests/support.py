@@ -29,12 +29,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Settings, make_settings
 from chutes_exporter.demo.day import Day, open_day
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.app import make_app
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
@@ -227,13 +226,9 @@ def successes(page: Page) -> dict[str, float]:
 
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve an application on a free port; yields its base address.
-
-    Answers have no date but the application's. The date of this machine would not fit the clocks of
-    tests.
-    """
+    """Serve an application on a free port; yields its base address."""
     with open_socket(Address("127.0.0.1", 0)) as socket:
-        async with serving(app, [socket], date_header=False):
+        async with serving(app, [socket]):
             yield f"http://{bound_address(socket)}"
 
 

@@ -20,8 +20,8 @@ from chutes_exporter.commands.options import (
     settings_of,
     with_variables,
 )
-from chutes_exporter.commands.report import PATIENCE, unknown_server_names
 from chutes_exporter.commands.result import Result, print_remarks
+from chutes_exporter.commands.snapshot import PATIENCE, unknown_server_names
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -113,7 +113,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
     for feed, hotkeys in hotkeys_by_feed.items():
         if not hotkeys:
-            reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
+            reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
     # Without an answer, it is no wonder that the clock is unknown.
     if any(state.snapshot for state in states.values()):
@@ -173,11 +173,11 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
     ``signer`` about the miner whose key signs. Other answers are about no single miner, and belong
     to THE_PLATFORM.
     """
-    if feed.endpoint.scope == "miner":
+    if feed.scope == "miner":
         return sorted(settings.watched)
-    if feed.endpoint.scope == "signer":
+    if feed.scope == "signer":
         return [key.address for key in settings.keys]
-    lacks_key = feed.endpoint.signed and not settings.keys
+    lacks_key = feed.signed and not settings.keys
     return [] if lacks_key else [THE_PLATFORM]
 
 

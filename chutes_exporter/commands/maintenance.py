@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say, with_columns
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.records import ServerMaintenance
-    from chutes_exporter.commands.report import Report
+    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
 
 
-async def read_maintenance(settings: Settings, report: Report) -> dict[str, dict[str, Any]]:
+async def read_maintenance(settings: Settings, report: Snapshot) -> dict[str, dict[str, Any]]:
     """Return the maintenance of each miner with a key, by hotkey.
 
     What a pending server waits for becomes a gap of the report if it is not known.

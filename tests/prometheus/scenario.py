@@ -274,8 +274,7 @@ class Scenario:
                     "chutes_server_maintenance_step", int(name == step), at, **labels, step=name
                 )
         if done is not None:
-            name = "chutes_server_upgrade_done_timestamp_seconds"
-            self.set(name, 60 * done, at, **labels)
+            self.set("chutes_server_upgrade_done_timestamp_seconds", 60 * done, at, **labels)
         return self
 
     def boots(self, server: str, accepted: int, at: int = 0) -> Self:

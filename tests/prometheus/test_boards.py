@@ -8,7 +8,6 @@ import pytest
 
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.states import MAINTENANCE
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
 
@@ -163,19 +162,22 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
     shows(tmp_path, series, shown)
 
 
-def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> None:
+def test_a_server_is_to_be_booted_only_if_all_exporters_say_so(tmp_path: Path) -> None:
+    boot, wait = 'step="boot"', 'step="do not reboot until"'
+    metric = f"chutes_server_maintenance_step{{{place('alpha')},"
+    # The second exporter has an older answer, until 0:10.
     series = {
-        f'chutes_server_maintenance_state{{{place("alpha")},state="{state}"}}': values
-        for state, values in (("none", "0x60"), ("pending", "0x60"), ("maintenance", "1x60"))
+        f'{metric}{boot},pod="one"}}': "1x60",
+        f'{metric}{wait},pod="one"}}': "0x60",
+        f'{metric}{boot},pod="two"}}': "0x10 1x50",
+        f'{metric}{wait},pod="two"}}': "1x10 0x50",
     }
-    series[f"chutes_server_earning_instances{{{place('alpha')}}}"] = "1x10 0x10 _x40"
-    step, row = asked("chutes-fleet", "Maintenance", 0), f"{{{ME},{place('alpha')}}}"
-    texts = {state.value: state.text for state in MAINTENANCE}
-    assert "do not reboot" in texts[2]
-    assert "nothing earns" in texts[3]
-    # While it is unknown whether something earns, as at 0:40, it must not be booted.
-    # In parentheses, it is the same query, at other minutes.
-    shown = {step: (5, {row: 2.0}), f"({step})": (15, {row: 3.0}), f"(({step}))": (40, {row: 2.0})}
+    steps = asked("chutes-fleet", "Maintenance", 0)
+    # In parentheses, it is the same query, at another minute.
+    shown = {
+        steps: (5, {f"{{{ME},{place('alpha')},{wait}}}": 1.0}),
+        f"({steps})": (40, {f"{{{ME},{place('alpha')},{boot}}}": 1.0}),
+    }
     shows(tmp_path, series, shown)
 
 
