@@ -163,6 +163,12 @@ class Samples:
             for state in states:
                 self.add(metric, state == present, *labels, state)
 
+    def add_families(self, families: Iterable[Family]) -> None:
+        """Add families that the client library has counted."""
+        for family in families:
+            self._families[family.name] = family
+            self.count += len(family.samples)
+
     def _family(self, metric: Metric) -> Family:
         """Return the family of a metric, a new one for its first sample."""
         family = self._families.get(metric.name)

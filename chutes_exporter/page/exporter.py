@@ -17,7 +17,7 @@ from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
-from chutes_exporter.feeds.fleet import FEEDS, JoinedFleets, join
+from chutes_exporter.feeds.fleet import FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.feeds.fleet import JoinedFleets
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import Format, States
 
@@ -126,7 +127,7 @@ class Exporter:
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
-        self._fleets = JoinedFleets()
+        self._fleets: JoinedFleets = {}
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
     async def __aenter__(self) -> Self:
@@ -214,8 +215,7 @@ class Exporter:
     def _collect(self, entries: Sequence[Entry], states: States) -> Collected:
         """Run collectors on the answers that are known, and join the fleets of watched miners.
 
-        A collector that fails for one miner is listed with that hotkey. Neighbours of watched
-        miners get no samples here, because none are given to the collectors.
+        A collector that fails for one miner is listed with that hotkey.
         """
         joined = join(states, self.settings.watched, self._fleets)
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)

@@ -63,15 +63,6 @@ class Plan:
             watched |= entry.miners.watched
         return frozenset(watched)
 
-    @property
-    def miners_with_neighbours(self) -> frozenset[str]:
-        """The watched miners whose neighbours are exported."""
-        watched = set[str]()
-        for entry in self.entries:
-            if entry.miners.choice == "neighbours":
-                watched |= entry.miners.watched
-        return frozenset(watched)
-
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
 """The reason for which a collector is off."""
