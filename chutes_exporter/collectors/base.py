@@ -17,7 +17,7 @@ from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("exporter")
 
-K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -93,16 +92,6 @@ class Answers:
     def complete(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
         return all(self._answers[name].complete for name in names)
-
-    def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
-        """Return the wanted keys that an answer does not list.
-
-        While a record may be missing, none is returned, because the missing one may have any of
-        these keys.
-        """
-        if not self.complete([feed.name]):
-            return []
-        return [key for key in wanted if key not in listed]
 
 
 class Samples:

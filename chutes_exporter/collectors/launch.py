@@ -185,20 +185,18 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
     and the launches that make this use of them.
     """
     for server in fleet.servers:
-        pay = fleet.idle_pay(server)
-        # A name that is unknown would make other series when it becomes known. A server without
-        # GPUs has no pay to tell.
-        if pay is None or server.name is None or not server.gpus:
+        # A name that is unknown would make other series when it becomes known.
+        if server.name is None:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)
-        out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
-        out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
-    for server in fleet.servers:
-        if server.name is not None and server.idle_models:
-            reason = fleet.left_out.get(server.server_id)
-            if reason not in (None, "use_not_known"):
-                labels = (fleet.hotkey, server.server_id, server.name)
-                out.add(SERVER_LEFT_OUT, 1, *labels, reason)
+        pay = fleet.idle_pay(server)
+        # A server without GPUs has no pay to tell.
+        if pay is not None and server.gpus:
+            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+            out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
+        reason = fleet.left_out.get(server.server_id)
+        if server.idle_models and reason not in (None, "use_not_known"):
+            out.add(SERVER_LEFT_OUT, 1, *labels, reason)
     for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:

@@ -72,30 +72,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Info(Row):
-    """A metric with texts of each record, by label.
-
-    With ``only``, a record without this value has no sample.
-    """
+    """A metric with texts of each record, by label. A record without any of them has no sample."""
 
     value: Mapping[str, Value]
-    _: KW_ONLY
-    only: Value = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Its labels after the key."""
         return tuple(self.value)
 
-    @cached_property
-    def _has_texts(self) -> Callable[[Any], Any]:
-        """A function that says whether a record has a sample."""
-        return _getter(self.only or (lambda _: True))
-
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        if not self._has_texts(record):
+        texts = tuple(self._get(record).values())
+        if all(text in (None, "") for text in texts):
             return []
-        return [(tuple(self._get(record).values()), 1)]
+        return [(texts, 1)]
 
 
 @dataclass(frozen=True)
@@ -280,15 +271,17 @@ class Table(Part, Generic[R]):
         missing = {
             metric: row.missing for metric, row in self.rows.items() if row.missing is not None
         }
-        if not missing:
+        # A record that may be missing can be that of any miner.
+        if not missing or not answers.complete([self.feed.name]):
             return
         # Each key once, in the order of the records.
-        listed_keys = dict.fromkeys(self._key_of(record) for record in records)
+        listed_keys = dict.fromkeys(map(self._key_of, records))
         for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
-            wanted_keys = [(miner, *other_fields) for miner in watched]
-            for key in answers.unlisted(self.feed, wanted_keys, listed_keys):
-                for metric, value in missing.items():
-                    out.add(metric, value, *key)
+            for miner in watched:
+                key = (miner, *other_fields)
+                if key not in listed_keys:
+                    for metric, value in missing.items():
+                        out.add(metric, value, *key)
 
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
