@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from itertools import pairwise
 from statistics import fmean
@@ -52,13 +51,10 @@ def _of_miners(scores: Scores) -> list[Score]:
 
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
-    ascending = sorted(values.values())
-    rank_by_key = {}
-    for key, value in values.items():
-        not_higher = bisect.bisect_right(ascending, value)
-        higher = len(ascending) - not_higher
-        rank_by_key[key] = higher + 1
-    return rank_by_key
+    first_places: dict[float, int] = {}
+    for place, value in enumerate(sorted(values.values(), reverse=True), 1):
+        first_places.setdefault(value, place)
+    return {key: first_places[value] for key, value in values.items()}
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:

@@ -149,27 +149,17 @@ class Lines:
     """The lines that a collector made.
 
     Attributes:
-        versions: The versions of the answers of which they were made, 0 for a missing one.
-        neighbours: The neighbours of the watched miners at that time.
+        origin: The versions of the answers of which they were made, and the neighbours of the
+            watched miners at that time.
         body: The lines as bytes, None if the page has no room for them.
         series: Their number of series, also without a body.
         succeeded: Whether the collector succeeded, by hotkey.
     """
 
-    versions: tuple[int, ...]
-    neighbours: frozenset[str]
+    origin: object
     body: bytes | None
     series: int
     succeeded: Mapping[str, bool]
-
-    def are_current(self, versions: tuple[int, ...], neighbours: frozenset[str], room: int) -> bool:
-        """Return whether the collector would make the same lines now.
-
-        Lines without a body are made again if they fit into the room, which is a number of series.
-        """
-        if self.versions != versions or self.neighbours != neighbours:
-            return False
-        return self.body is not None or self.series > room
 
 
 class PageMaker:
@@ -245,10 +235,14 @@ class PageMaker:
 
         ``room`` is the number of series that the page can still take.
         """
-        versions = _versions(entry, states)
-        near = _neighbours(entry, joined)
+        origin = _versions(entry, states), _neighbours(entry, joined)
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.are_current(versions, near, room):
+        # Lines without a body are made again if they fit into the room.
+        if (
+            kept is not None
+            and kept.origin == origin
+            and (kept.body is not None or kept.series > room)
+        ):
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, joined, samples)
@@ -257,8 +251,7 @@ class PageMaker:
             reports = joined.about(THE_PLATFORM)[AUDIT_REPORT.name].value
             samples.add_families(self._telemetry.ends.families(reports, joined.ledger))
         return Lines(
-            versions=versions,
-            neighbours=near,
+            origin=origin,
             body=None if samples.overflowed else lines(samples.collect(), form),
             series=samples.count,
             succeeded=succeeded,
