@@ -272,10 +272,6 @@ class Part:
         self.collect = function
         return function
 
-    def can_collect(self, answers: Answers) -> bool:
-        """Return whether the answers are enough for a sample."""
-        return all(feed in answers for feed in self.feeds)
-
     @property
     def needs_key(self) -> bool:
         """Whether it has no sample without a hotkey's key."""
@@ -323,7 +319,7 @@ class Collector:
         for part in self.parts:
             if (part.scope == "platform") != is_about_platform:
                 continue
-            if not part.can_collect(answers):
+            if not all(feed in answers for feed in part.feeds):
                 continue
             out.unknown = frozenset(
                 metric for metric in part.metrics if not answers.complete(metric.complete)

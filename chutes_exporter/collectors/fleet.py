@@ -32,6 +32,9 @@ _OWN = tuple(
 )
 _PLACED = (f.SERVERS, f.NODES, f.INVENTORY, f.INSTANCES)
 """The feeds that together say what runs on each GPU of a server."""
+_UPGRADED = (f.SERVERS, f.MAINTENANCE)
+_MEASURED = (f.SERVERS, f.NODES, f.MAINTENANCE, f.TEE_MEASUREMENTS)
+_INSTANCES = (f.INSTANCES,)
 _PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
 _metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
@@ -98,14 +101,14 @@ SERVER_MAINTENANCE = _metric(
     "two, it holds an upgrade slot, of this window or of an earlier one that it did "
     "not finish.",
     (*OF_SERVER, "state"),
-    needs=(f.SERVERS, f.MAINTENANCE),
+    needs=_UPGRADED,
 )
 SERVER_UPGRADE = _metric(
     "chutes_server_upgrade_needed",
     "Whether the TEE server is older than the target of the newest window (1). The upgrade is "
     "possible only while chutes_maintenance_window_open is 1.",
     OF_SERVER,
-    needs=(f.SERVERS, f.MAINTENANCE),
+    needs=_UPGRADED,
 )
 SERVER_MEASURED = _metric(
     "chutes_server_upgrade_measured",
@@ -114,7 +117,7 @@ SERVER_MEASURED = _metric(
     "come back from the upgrade. 1 proves nothing, because the class of a host also depends on "
     "other hardware. Absent while it is unknown, and if the version is listed for no host.",
     OF_SERVER,
-    needs=(f.SERVERS, f.NODES, f.MAINTENANCE, f.TEE_MEASUREMENTS),
+    needs=_MEASURED,
 )
 SERVER_ORDER = _metric(
     "chutes_server_upgrade_order",
@@ -130,14 +133,14 @@ TO_UPGRADE = _metric(
     "TEE servers that are older than the target of the newest window and hold no upgrade slot. "
     "Absent while one is unknown.",
     ("hotkey",),
-    needs=(f.SERVERS, f.MAINTENANCE),
+    needs=_UPGRADED,
 )
 UNMEASURED = _metric(
     "chutes_fleet_unmeasured_servers_to_upgrade",
     "Those of chutes_fleet_servers_to_upgrade that cannot come back from the upgrade. Absent while "
     "that is unknown of one.",
     ("hotkey",),
-    needs=(f.SERVERS, f.NODES, f.MAINTENANCE, f.TEE_MEASUREMENTS),
+    needs=_MEASURED,
 )
 LATE = _metric(
     "chutes_fleet_late_servers_to_upgrade",
@@ -168,7 +171,7 @@ INSTANCE_STATE = _metric(
     "Whether the instance is in this state (1): active, starting (never active so far), disabled "
     "(the miner disabled it after it was active, and it keeps earning until it is deleted).",
     (*OF_INSTANCE, "state"),
-    needs=(f.INSTANCES,),
+    needs=_INSTANCES,
 )
 INSTANCE_GPUS = _metric(
     "chutes_instance_gpus",
@@ -182,7 +185,7 @@ INSTANCE_UNITS = _metric(
     "Compute units that the instance earns per second (its compute multiplier). A starting "
     "instance gets them for its start, too, if it becomes active in time.",
     OF_INSTANCE,
-    needs=(f.INSTANCES,),
+    needs=_INSTANCES,
 )
 INSTANCE_LATER_UNITS = _metric(
     "chutes_instance_later_compute_units_per_second",
@@ -200,13 +203,13 @@ DEADLINE = _metric(
     "then on if it is deleted. end_of_billing: the service deletes the private instance unless it "
     "gets requests.",
     (*OF_INSTANCE, "deadline"),
-    needs=(f.INSTANCES,),
+    needs=_INSTANCES,
 )
 FLEET_INSTANCES = _metric(
     "chutes_fleet_instances",
     "Instances of the miner by state. Absent while one is unknown.",
     ("hotkey", "state"),
-    needs=(f.INSTANCES,),
+    needs=_INSTANCES,
 )
 
 

@@ -100,11 +100,10 @@ class Total:
             label values to values.
         of: The values in the list, of which all must be known. Without it, the list has the
             records.
-        by: The group of a record, or a list of its groups, which must be known.
+        by: The group of a record, or a list of its groups, which must be known. With the label
+            ``hotkey``, watched miners have a value even without a record.
         label: The name of the label, if it is not the field. With ``hotkey``, only watched miners
             have values, or all exported ones if the table declares the field with the miner.
-        among: Groups that have a value even without a record. With the label ``hotkey``, these are
-            the watched miners instead.
     """
 
     text: str
@@ -113,7 +112,6 @@ class Total:
     of: Value = lambda record: record
     by: Value = ""
     label: str = ""
-    among: Sequence[str] = ()
     stability: Stability = "stable"
 
     complete = True
@@ -127,8 +125,7 @@ class Total:
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
         if self.by:
-            groups = watched if self.label == "hotkey" else self.among
-            return self._of_groups(records, groups)
+            return self._of_groups(records, watched if self.label == "hotkey" else ())
         value = self._value(records)
         if not self.label:
             return [((), value)]

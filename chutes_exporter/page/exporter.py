@@ -166,11 +166,9 @@ class Exporter:
             snapshot = self.feeds.peek(AUDIT_REPORT)
             if snapshot is not None and snapshot.answer.value.unread > 0:
                 self.feeds.expire(AUDIT_REPORT)
-                await self.feeds.read_all(self._feed_of_reports(), self.settings.api_timeout)
-
-    def _feed_of_reports(self) -> list[Feed[Any]]:
-        """Return the feed of audit reports with the user's lifetimes, none if the plan lacks it."""
-        return [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+                # The feed of the plan has the user's lifetimes.
+                due = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+                await self.feeds.read_all(due, self.settings.api_timeout)
 
     async def samples(
         self,

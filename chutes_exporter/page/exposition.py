@@ -68,10 +68,7 @@ def quality(header: str, name: str, version: str = "") -> float:
     highest = 0.0
     for item in header.lower().split(","):
         item_name, *options = [part.strip() for part in item.split(";")]
-        values: dict[str, str] = {}
-        for option in options:
-            key, _, value = option.partition("=")
-            values[key] = value
+        values = dict(option.partition("=")[::2] for option in options)
         item_version = values.get("version", version).strip('"')
         item_quality = values.get("q", "1")
         if item_name != name or item_version != version:

@@ -74,10 +74,10 @@ async def test_a_metric_of_the_fleet_needs_the_feeds_without_which_it_is_absent(
         for metric in everything - metrics(exporter, states, without=feed_name):
             needed[metric].add(feed_name)
     for part in (*fleet.COLLECTOR.parts, *launch.COLLECTOR.parts):
-        for metric in part.metrics:
+        for declared in part.metrics:
             # Of others, no alert must know what they need.
-            if metric.needs:
-                assert needed[metric.name] == metric.needs, metric.name
+            if declared.needs:
+                assert needed[declared.name] == declared.needs, declared.name
 
 
 @pytest.mark.parametrize(
