@@ -34,13 +34,6 @@ def test_the_address_of_a_node_may_have_a_key_and_shows_only_its_host(
     assert f"chain_url={shown}," in repr(settings)
 
 
-def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> None:
-    (warning,) = make_settings(chain_url="http://x.example/rpc?apikey=secret").warnings
-    assert warning == "--chain.url: a key goes to the node without encryption. Use https://"
-    for url in ("https://x.example?secret", "http://127.0.0.1:9944?secret", "http://x.example/rpc"):
-        assert make_settings(chain_url=url).warnings == ()
-
-
 @pytest.fixture
 def hotkey_file(tmp_path: Path) -> Path:
     """Return the path of a hotkey file that only its owner can read."""
