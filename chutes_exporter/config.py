@@ -84,24 +84,6 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-@dataclass(frozen=True, repr=False)
-class NodeUrl:
-    """The address of a node of the chain. As text, it has only the host and the port, because a
-    key may follow.
-    """
-
-    secret: str
-
-    def __str__(self) -> str:
-        scheme, _, after_scheme = self.secret.partition("://")
-        host_and_port = re.split(r"[/?]", after_scheme, maxsplit=1)[0]
-        # The mark shows that there is a path or a query, but not which one.
-        hidden = "" if host_and_port == after_scheme else "/…"
-        return f"{scheme}://{host_and_port}{hidden}"
-
-    __repr__ = __str__
-
-
 @dataclass(frozen=True)
 class Settings:
     """The settings of the exporter, which the flags describe. :func:`make_settings` makes them.
@@ -117,7 +99,8 @@ class Settings:
 
     api_url: str = "https://api.chutes.ai"
     api_timeout: float = 20.0
-    chain_url: NodeUrl | None = None
+    # Its path or query may have a key, so that it is never shown.
+    chain_url: str | None = field(default=None, repr=False)
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
@@ -140,7 +123,6 @@ class Settings:
 
 def make_settings(
     *,
-    chain_url: str | None = None,
     hotkeys: Iterable[str] = (),
     keys: Iterable[Hotkey] = (),
     miners: MinersChoice | None = None,
@@ -151,7 +133,6 @@ def make_settings(
     """Return settings, or raise ConfigError if one of them needs another that is missing.
 
     Args:
-        chain_url: The address of a node of the chain. None without one.
         hotkeys: Miners to watch.
         keys: Keys, whose miners are watched, too.
         miners: None becomes ``neighbours`` if a miner is watched, otherwise ``all``.
@@ -166,7 +147,6 @@ def make_settings(
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
     settings = Settings(
-        chain_url=None if chain_url is None else NodeUrl(chain_url),
         watched=watched,
         keys=keys,
         miners=miners,
