@@ -33,7 +33,6 @@ _OWN = tuple(
 _PLACED = (f.SERVERS, f.NODES, f.INVENTORY, f.INSTANCES)
 """The feeds that together say what runs on each GPU of a server."""
 _UPGRADED = (f.SERVERS, f.MAINTENANCE)
-_MEASURED = (f.SERVERS, f.NODES, f.MAINTENANCE, f.TEE_MEASUREMENTS)
 _INSTANCES = (f.INSTANCES,)
 _PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
 _metric = _PART.metric
