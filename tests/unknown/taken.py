@@ -8,13 +8,13 @@ import contextlib
 import itertools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import pytest
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.schema_drift import records_in
+from chutes_exporter.api.records import Record
 from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
 from tests.support import recorded_day
@@ -119,11 +119,22 @@ def unreadable(records: list[Any]) -> list[Any]:
 def optional_fields(feed: Feed[Any]) -> set[str]:
     """Return the names of the fields without which the records of a feed can be read."""
     names = set()
-    for _, record in records_in(feed.endpoint.shape.kind) if feed.endpoint.shape else ():
+    for record in _records_in(feed.endpoint.shape.kind) if feed.endpoint.shape else ():
         for field in msgspec.structs.fields(record):
             if not field.required:
                 names.add(field.encode_name)
     return names
+
+
+def _records_in(kind: Any) -> Iterator[type[Record]]:
+    """Yield the classes of records in a type."""
+    if isinstance(kind, type) and issubclass(kind, Record):
+        yield kind
+        for field in msgspec.structs.fields(kind):
+            yield from _records_in(field.type)
+    # The types inside a list, a dictionary or a union.
+    for part in get_args(kind):
+        yield from _records_in(part)
 
 
 def without_field(field: str) -> Callable[[Any], Any]:
