@@ -27,6 +27,7 @@ from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.config import Address
 from chutes_exporter.demo import chain
+from chutes_exporter.demo.day import Day
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.demo.day import Day
 
 _TIME: Final = re.compile(r'"(\d{4}-\d\d-\d\d)([T ])(\d\d:\d\d:\d\d)((?:\.\d+)?(?:Z|[+-][\d:]+)?)"')
 _UNIX_TIME: Final = re.compile(r'("created_at":)(\d{10}(?:\.\d+)?)(?=[,}])')
@@ -95,7 +95,7 @@ class Replay(AsyncExitStack):
 
     def __init__(
         self,
-        day: Day,
+        day: Day | None = None,
         *,
         at: float = 22 * HOUR,
         clock: Callable[[], float] = time.time,
@@ -104,7 +104,7 @@ class Replay(AsyncExitStack):
         """Open the socket.
 
         Args:
-            day: The recording.
+            day: The recording, by default the one of this package.
             at: The moment of the day that is now, in seconds since its first snapshot.
             clock: Returns the Unix time in seconds.
             listen: The address.
@@ -113,7 +113,7 @@ class Replay(AsyncExitStack):
             ConfigError: The address cannot be used.
         """
         super().__init__()
-        self.day = day
+        self.day = day or Day()
         self.clock = clock
         # Rounded down, so that the moment is never before a snapshot that begins at ``at``.
         self._shift = math.floor(clock() - at - day.first)
