@@ -116,7 +116,7 @@ class Replay(AsyncExitStack):
         self.day = day or Day()
         self.clock = clock
         # Rounded down, so that the moment is never before a snapshot that begins at ``at``.
-        self._shift = math.floor(clock() - at - day.first)
+        self._shift = math.floor(clock() - at - self.day.first)
         self.faults: dict[str, Fault] = {}
         self.edits: dict[str, Callable[[Any], Any]] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
