@@ -224,7 +224,7 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
         (COSTS, "1 thing needs action, 2.20 USD per hour idle."),
         (Costs(by_server={"tee s1": 0.9}), "1 thing needs action, 1.80 USD per hour idle."),
         (Costs(), "1 thing needs action, idle GPUs: 2."),
-        (Costs(by_model={"h200": 1}), "1 thing needs action, idle GPUs: 2 at an unknown cost."),
+        (Costs(by_model={"h200": 1}), "1 thing needs action, idle GPUs: 2."),
     ],
 )
 def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:
