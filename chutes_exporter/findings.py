@@ -227,7 +227,7 @@ def _with_deadline(
 def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     server = moment.fleet.servers_by_id.get(instance.server_id or "")
-    gpus = tuple(moment.fleet.gpus_by_instance.get(instance.instance_id, ()))
+    gpus = tuple(gpu for gpu in moment.fleet.gpus if gpu.instance_id == instance.instance_id)
     created_at = instance.created_at
     row = {
         "chute": instance.chute,
@@ -372,7 +372,8 @@ def _idle(moment: Moment) -> list[Subject]:
     subjects = []
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        can_earn = server is None or fleet.idle_can_earn(server) is not False
+        pay = None if server is None else fleet.idle_pay(server)
+        can_earn = pay is None or pay.first_day > 0
         if can_earn and (server is None or server.holds_slot is False):
             subjects.append(subject)
     return subjects
@@ -685,8 +686,9 @@ def verdict(
     costs_of_idle: list[float | None] = []
     for fleet in fleets:
         if fleet.known.get("gpus"):
-            idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-            costs_of_idle += [cost([gpu], fleet, costs) for gpu in idle]
+            costs_of_idle += [
+                fleet.price_of(gpu, costs) for gpu in fleet.gpus if gpu.state == "idle"
+            ]
     known_costs = [usd for usd in costs_of_idle if usd is not None]
     if known_costs:
         at_least = "" if len(known_costs) == len(costs_of_idle) else "at least "
@@ -702,7 +704,7 @@ def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
     """
     if not costs:
         return None
-    return total(costs.of_gpu(fleet.server_name(gpu), gpu.model) for gpu in gpus)
+    return total(fleet.price_of(gpu, costs) for gpu in gpus)
 
 
 def time_until(moment: float, now: float) -> str:

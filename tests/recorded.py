@@ -26,7 +26,7 @@ from tests.support import RECORDINGS, recording
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 Row = dict[str, Any]
 

@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.hostile_api import ENDLESS, KINDS

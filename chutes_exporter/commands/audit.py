@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import structs
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.answer import Answer
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
@@ -144,7 +145,7 @@ class AuditReading:
         chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
         return Ledger(self.reports, chutes)
 
-    async def fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
+    async def fetch(self, what: str, endpoint: Endpoint[T], **request: Any) -> T | None:
         """Return the value of an answer, None after an error. What cannot be read becomes a gap.
 
         ``what`` names the data in the gap.
@@ -152,9 +153,7 @@ class AuditReading:
         answer = await self._request(what, endpoint, **request)
         return None if answer is None else answer.value
 
-    async def _request(
-        self, what: str, endpoint: e.Endpoint[T], **request: Any
-    ) -> Answer[T] | None:
+    async def _request(self, what: str, endpoint: Endpoint[T], **request: Any) -> Answer[T] | None:
         """Return an answer, None after an error. What cannot be read becomes a gap.
 
         ``what`` names the data in the gap.

@@ -104,7 +104,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         hotkeys = _hotkeys(feed, settings)
         requested += [feed.of(hotkey) for hotkey in hotkeys]
         if not hotkeys:
-            reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
+            reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))
     async with Exporter(settings) as exporter:
         await exporter.feeds.read_all(requested, PATIENCE)
@@ -138,11 +138,11 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
     ``signer`` about the miner whose key signs. Other answers are about no single miner, and belong
     to THE_PLATFORM.
     """
-    if feed.endpoint.scope == "miner":
+    if feed.scope == "miner":
         return sorted(settings.watched)
-    if feed.endpoint.scope == "signer":
+    if feed.scope == "signer":
         return [key.address for key in settings.keys]
-    lacks_key = feed.endpoint.signed and not settings.keys
+    lacks_key = feed.signed and not settings.keys
     return [] if lacks_key else [THE_PLATFORM]
 
 

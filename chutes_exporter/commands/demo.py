@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shlex
 import shutil
 import sys
@@ -18,26 +17,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter import log
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.commands.options import Command, Parsed, option, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, Credentials
 from chutes_exporter.demo.day import Day
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR, MINUTE
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-def _parse_time(text: str) -> float:
-    """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
-    match = re.fullmatch(r"(\d\d?):([0-5]\d)", text)
-    seconds = int(match[1]) * HOUR + int(match[2]) * MINUTE if match else -1.0
-    if not 0 <= seconds <= 24 * HOUR:
-        raise ValueError(f"{text!r} is no time of the day: write for example 06:00")
-    return seconds
 
 
 def _parse_fault(text: str) -> tuple[str, Fault]:
@@ -63,9 +53,10 @@ def _parse_fault(text: str) -> tuple[str, Fault]:
 @option(
     "--from",
     "start",
-    type=Parsed("HH:MM", _parse_time),
+    type=click.DateTime(["%H:%M"]),
+    metavar="HH:MM",
     default="22:00",
-    help="Time of the recorded day, from 00:00 to 24:00, at which the demo starts.",
+    help="Time of the recorded day at which the demo starts.",
 )
 @option(
     "--demo.listen-address",
@@ -96,7 +87,9 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     A temporary directory has the hotkey file of the watched miner.
     """
     day = Day()
-    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
+    start = flags["start"]
+    at = start.hour * HOUR + start.minute * MINUTE
+    replay = Replay(day, at=at, listen=flags["demo_listen_address"])
     replay.faults.update(dict(flags["demo_fault"]))
     key = day.miners[flags["miner"]]
     settings = settings_of(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.commands.options import (
     Command,
@@ -18,6 +17,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import moment, printable
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:

@@ -289,7 +289,7 @@ class FeedCache:
             # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
             # front of it.
             if feed.optional and self.peek(feed) is None:
-                raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
+                raise MissingEndpointError(f"the API has no {feed.path} (404)") from None
             raise
         if answer.doubt is not None and old is not None:
             raise DoubtedError(answer.doubt, feed.ttl)

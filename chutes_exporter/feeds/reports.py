@@ -10,7 +10,6 @@ import structlog
 from msgspec import structs
 
 from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT
 from chutes_exporter.api.errors import (
     ApiError,
     NotFoundError,
@@ -19,6 +18,7 @@ from chutes_exporter.api.errors import (
     UndecodableError,
 )
 from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.feeds.definitions import AUDIT, AUDIT_REPORT
 from chutes_exporter.rules.losses import ended_within_hour
 
 if TYPE_CHECKING:

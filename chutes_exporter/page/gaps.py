@@ -158,7 +158,7 @@ def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
     A blacklisted miner can launch nothing, so that is known.
     """
     has_idle = any(gpu.state == "idle" for gpu in server.gpus)
-    return has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None
+    return has_idle and not fleet.blacklisted and fleet.idle_pay(server) is None
 
 
 def gap_of(state: FeedState) -> NotKnown | None:

@@ -17,10 +17,10 @@ import structlog
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape, Tally
-from chutes_exporter.api.endpoints import BOUNTIES, ENDPOINTS
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields
 from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS
 from tests.recorded import (
     DIRECTORIES,
     NOT_RECORDED,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}

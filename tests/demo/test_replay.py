@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api.endpoints import JOBS, RELEASE_JOB
-from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.demo.day import Day
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR, MINUTE
@@ -106,44 +104,6 @@ async def test_a_request_must_be_signed_as_for_the_service(
     assert refused.status_code == 401
     assert refused.json()["detail"].startswith(why)
     assert "hugin" in {server["name"] for server in accepted.json()["servers"]}
-
-
-async def test_an_edit_changes_an_answer_and_what_is_made_of_it() -> None:
-    def without_troubled(held: dict[str, Any]) -> dict[str, Any]:
-        del held[TROUBLED.address]
-        return held
-
-    async with Replay(RECORDED, clock=Clock(NOON)) as replay:
-        url = f"{replay.url}/nodes/?detailed=true&hotkey={TROUBLED.address}"
-        before = (await get(url)).json()
-        replay.edits["held_gpus"] = without_troubled
-        edited = (await get(url)).json()
-        replay.edits.clear()
-        after = (await get(url)).json()
-    assert list(before) == [TROUBLED.address]
-    assert edited == {}
-    assert after == before
-
-
-async def test_a_released_job_waits_for_a_miner() -> None:
-    clock = Clock(NOON)
-    async with (
-        Replay(RECORDED, clock=clock) as replay,
-        Exporter(watching(replay.url), clock=clock) as exporter,
-    ):
-        fetch = exporter.client.fetch
-        before = {job.job_id: job for job in (await fetch(JOBS, key=TROUBLED)).value}
-        for job in before.values():
-            release = fetch(RELEASE_JOB, key=TROUBLED, path={"job_id": str(job.job_id)})
-            if job.finished_at is None and job.miner_hotkey == TROUBLED.address:
-                await release
-                continue
-            with pytest.raises(NotFoundError, match="is not associated with your miner"):
-                await release
-        after = (await fetch(JOBS, key=TROUBLED)).value
-    hotkeys = {job.job_id: (before[job.job_id].miner_hotkey, job.miner_hotkey) for job in after}
-    released = [ids for ids, (old, new) in hotkeys.items() if old != new]
-    assert [before[job_id].status for job_id in released] == ["pending"]
 
 
 def test_a_day_is_answered_in_any_order() -> None:
