@@ -90,9 +90,8 @@ class AuditReading:
         except ApiError as error:
             self.gaps.append(NotKnown.after(error, "the list of reports", hotkey=""))
             return
-        # There is at least one report, because list_reports raises ApiError without any. Each has
-        # an end: 0 is for the type checker.
-        self._path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
+        # There is at least one report, because list_reports raises ApiError without any.
+        self._path_by_end = listed.value
         self._newest = max(self._path_by_end)
         if self._client.api_clock() - self._newest > HOUR + MADE_WITHIN:
             self.miss(f"the ends since {moment(self._newest)}", self._next_is_missing, _WAIT)

@@ -121,8 +121,9 @@ class Replay(AsyncExitStack):
         self.edits: dict[str, Callable[[Any], Any]] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
         self._released_jobs: set[str] = set()
-        # The blocks that the node still knows, by hash.
-        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
+        # The blocks that the node still knows, by the time of a call. To read the chain takes
+        # several calls.
+        self._blocks: LRUCache[float, chain.Block] = LRUCache(16)
         self._stops = asyncio.Event()
         # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--demo.listen-address")
@@ -268,10 +269,13 @@ class Replay(AsyncExitStack):
 
     def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
         """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
-        seats = self.day.answer("metagraph", self.moment()) or ()
-        block = chain.block_at(self.clock(), self.day.first + self._shift, seats)
-        self._blocks[block.hash] = block
-        return self._edited(CHAIN.name, chain.respond(call, block, self._blocks))
+        now = self.clock()
+        if now not in self._blocks:
+            seats = self.day.answer("metagraph", self.moment()) or ()
+            self._blocks[now] = chain.block_at(now, self.day.first + self._shift, seats)
+        known = {block.hash: block for block in self._blocks.values()}
+        reply = chain.respond(call, self._blocks[now], known)
+        return self._edited(CHAIN.name, reply)
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> str:
         """Return the hotkey that signed, or raise HTTPException.

@@ -176,9 +176,9 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
         feeds.error = error
         # No pause after a failure is as long.
         await feeds.ask(200)
-        # An error that is kept holds no frames, and so no answer, once it is logged.
+        # An error that is kept holds no frames, and so no answer.
         assert error is None or error.__traceback__ is None
-    assert [log["event"] for log in logs] == ["feeds failed", "feeds are back", "feeds failed"]
+    assert [log["event"] for log in logs] == ["feeds failed", "feeds are back", "feed failed"]
     # The last failure is a bug.
     assert "exc_info" in logs[-1]
     # They are about the platform.
