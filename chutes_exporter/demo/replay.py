@@ -143,7 +143,7 @@ class Replay(AsyncExitStack):
 
     async def __aenter__(self) -> Self:
         # Responses have the date of the service's clock.
-        await self.enter_async_context(serving(self.app, [self._socket], date_header=False))
+        await self.enter_async_context(serving(self.app, [self._socket]))
         # At the end, a request that a fault delays does not delay the stop.
         self.callback(self._stops.set)
         return self
