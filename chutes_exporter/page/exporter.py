@@ -173,7 +173,7 @@ class Exporter:
     async def samples(
         self,
         metrics: Collection[str] = (),
-        feeds: Iterable[Feed[Any]] = FEEDS.values(),
+        feeds: Iterable[Feed[Any]] | None = None,
         *,
         timeout: float | None = None,
     ) -> Collected:
@@ -188,10 +188,10 @@ class Exporter:
             for entry in self.plan.entries
             if any(metric.name in metrics for metric in entry.collector.metrics)
         )
-        names = {feed.name for feed in feeds}
-        if not self.settings.keys:
+        if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
-            names &= {METAGRAPH.name}
+            feeds = FEEDS.values() if self.settings.keys else (METAGRAPH,)
+        names = {feed.name for feed in feeds}
         if timeout is None:
             # The chutes that failed are found in the cached reports. A command, which has a
             # timeout, reads them itself: the pauses between them would take minutes.
