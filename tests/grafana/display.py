@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +19,6 @@ Seen = list[tuple[str, dict[str, Any], Any]]
 """The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables,
 `series` of lines.
 """
-
-
-GRAFANAS: Final = ("oldest", "newest")
-"""The versions of Grafana whose code the tests run: folders of grafana/display."""
 
 
 def committed(uid: str) -> dict[str, Any]:
@@ -47,12 +42,11 @@ PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(comm
 """Every panel of the committed dashboards, with its board."""
 
 
-def _run_node(grafana: str, *arguments: str, text: str = "") -> Any:
-    """Run Node with the code of a Grafana, and return the JSON that it prints."""
+def _run_node(*arguments: str, text: str = "") -> Any:
+    """Run Node with Grafana's code, and return the JSON that it prints."""
     run = subprocess.run(
         ["node", *arguments],
         cwd=ROOT / "grafana" / "display",
-        env={**os.environ, "GRAFANA": grafana},
         input=text.encode(),
         stdout=subprocess.PIPE,
         check=True,
@@ -60,19 +54,19 @@ def _run_node(grafana: str, *arguments: str, text: str = "") -> Any:
     return json.loads(run.stdout)
 
 
-def run_script(grafana: str, script: str, given: Any) -> Any:
+def run_script(script: str, given: Any) -> Any:
     """Return the result of a function in JavaScript, which gets Grafana's code and a value."""
     shown = f"JSON.stringify(({script})(grafana, {json.dumps(given)}))"
     program = f"import {{ grafana }} from './grafana.mjs'; console.log({shown});"
-    return _run_node(grafana, "--input-type=module", "--eval", program)
+    return _run_node("--input-type=module", "--eval", program)
 
 
-def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
+def see(moments: Mapping[str, Answers]) -> dict[str, Seen]:
     """Show every panel of every committed dashboard at some moments."""
     requests = [
         {"panel": panel, "answers": answers.of_panel(panel, uid)}
         for answers in moments.values()
         for uid, panel in PANELS
     ]
-    contents = iter(_run_node(grafana, "display.mjs", text=json.dumps(requests)))
+    contents = iter(_run_node("display.mjs", text=json.dumps(requests)))
     return {name: [(*panel, next(contents)) for panel in PANELS] for name in moments}

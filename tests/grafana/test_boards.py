@@ -84,12 +84,12 @@ chooses.
 """
 
 
-def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
+def test_no_two_ticks_of_an_axis_have_the_same_text() -> None:
     graphs = [
         panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"
     ]
     axes = {(graph["unit"], graph.get("decimals")) for graph in graphs}
-    shown = zip(axes, run_script(grafana, TICKS, [*axes]), strict=True)
+    shown = zip(axes, run_script(TICKS, [*axes]), strict=True)
     assert {
         axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)
     } == {}
