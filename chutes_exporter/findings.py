@@ -261,7 +261,7 @@ def _outage_text(outage: Outage) -> str:
 def _of_instance(moment: Moment, instance: Instance) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     server = moment.fleet.servers_by_id.get(instance.server_id or "")
-    gpus = tuple(moment.fleet.gpus_by_instance.get(instance.instance_id, ()))
+    gpus = tuple(gpu for gpu in moment.fleet.gpus if gpu.instance_id == instance.instance_id)
     created_at = instance.created_at
     row = {
         "chute": instance.chute,
@@ -348,7 +348,7 @@ def _of_server(server: Server) -> Subject:
     name = _server_name(server)
     if server.version:
         name = f"{name} ({server.version})"
-    if not server.is_whole or any(gpu.state is None for gpu in server.gpus):
+    if not server.is_complete or any(gpu.state is None for gpu in server.gpus):
         return Subject(name, server, gpus=None)
     unused = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
     return Subject(name, server, gpus=unused)
@@ -382,7 +382,8 @@ def _idle(moment: Moment) -> list[Subject]:
 
 
 def _may_earn(fleet: Fleet, server: Server) -> bool:
-    return server.holds_slot is False and fleet.idle_can_earn(server) is not False
+    pay = fleet.idle_pay(server)
+    return server.holds_slot is False and (pay is None or pay.first_day > 0)
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -730,7 +731,7 @@ def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
         if not fleet.known.get("gpus"):
             continue
         for gpu in fleet.gpus:
-            usd = costs.of_gpu(fleet.server_name(gpu), gpu.model)
+            usd = fleet.price_of(gpu, costs)
             if gpu.state == "idle" and usd is not None:
                 known_costs.append(usd)
             elif gpu.state == "idle":
@@ -751,7 +752,7 @@ def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
     """
     if not costs:
         return None
-    return total(costs.of_gpu(fleet.server_name(gpu), gpu.model) for gpu in gpus)
+    return total(fleet.price_of(gpu, costs) for gpu in gpus)
 
 
 def time_until(moment: float, now: float) -> str:

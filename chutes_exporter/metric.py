@@ -25,8 +25,8 @@ class Metric:
             and ``_total`` a counter.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
-        whole: Names of the feeds whose answers must be whole. The metric is absent while a record
-            may be missing.
+        complete: Names of the feeds whose answers must be complete. The metric is absent while a
+            record may be missing.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Metric:
     source: str = "exporter"
     stability: Stability = "stable"
     histogram: bool = False
-    whole: frozenset[str] = frozenset()
+    complete: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Literal["gauge", "counter", "info", "histogram"]:

@@ -20,8 +20,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.config import Address
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 _IDS = (
     "chute_id",

@@ -13,19 +13,20 @@ import tarfile
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+import msgspec
 
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.api.schema_drift import objects
+from chutes_exporter.api.records import Record
 from chutes_exporter.collectors import COLLECTORS
 from tests.support import RECORDINGS, recording
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.api.records import Record
+    from chutes_exporter.api.endpoint import Endpoint
 
 Row = dict[str, Any]
 
@@ -237,7 +238,23 @@ def records_by_path(
     record_and_rows: dict[str, tuple[type[Record], list[Any]]] = {}
     parts = answer if isinstance(endpoint.shape, StreamShape) else [answer]
     for part in parts:
-        for path, record, fields in objects(endpoint.shape.kind, part):
+        for path, record, fields in _objects(endpoint.shape.kind, part):
             _, rows = record_and_rows.setdefault(path, (record, []))
             rows.append(fields)
     return record_and_rows
+
+
+def _objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[Record], Row]]:
+    """Yield the path, the class and the fields of each object in an answer of a type."""
+    if type(None) in get_args(kind):
+        kind = get_args(kind)[0]
+    if value is None:
+        return
+    if get_origin(kind) in (list, dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _objects(get_args(kind)[-1], item, path)
+    elif isinstance(kind, type) and issubclass(kind, Record):
+        yield path, kind, value
+        for field in msgspec.structs.fields(kind):
+            inner = value.get(field.encode_name)
+            yield from _objects(field.type, inner, f"{path}{field.encode_name}.")

@@ -29,12 +29,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Settings, make_settings
 from chutes_exporter.demo.day import Day, open_day
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.app import make_app
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""

@@ -198,6 +198,6 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
     if hour["at"] == UNCLEAR:
         rows = [row for row in rows if "lost_units_1d" not in row.true]
         (gap,) = outputs["incidents"]["not_known"]
-        assert gap["feed"].startswith("the loss of ")
+        assert gap["subject"].startswith("the loss of ")
     assert differences({}, outputs, true, rows) == ""
     assert unread(true, (*PAGE, *COMMANDS), NOT_SHOWN) == ""

@@ -196,7 +196,7 @@ def test_what_is_unknown_gives_no_finding() -> None:
         boots=None,
         needs_upgrade=None,
         runs_chutes=None,
-        is_whole=False,
+        is_complete=False,
     )
     fleet = make_fleet(unknown, registered=None, blacklisted=None, stuck_jobs=None, markets=None)
     assert find(fleet, NOW, COSTS) == []

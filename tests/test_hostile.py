@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.hostile_api import ENDLESS, KINDS
@@ -98,8 +98,8 @@ def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
     # These cannot be read without most of their fields. Random ones would hardly ever have them.
-    is_whole = issubclass(kind, r.Body | r.AuditInstance)
-    required, optional = (fields, {}) if is_whole else ({}, fields)
+    is_complete = issubclass(kind, r.Body | r.AuditInstance)
+    required, optional = (fields, {}) if is_complete else ({}, fields)
     good = st.fixed_dictionaries(required, optional=optional)
 
     def with_wrong_field(row: dict[str, Any], name: str, value: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": set(),
     "page": {*DATA[:6], "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
-    "demo": {"api", "chain", "config", "web"},
+    "demo": {"api", "chain", "config", "feeds", "web"},
     "commands": set(DATA) | {"config", "findings", "log", "demo"},
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},

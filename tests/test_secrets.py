@@ -14,8 +14,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter import log
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.demo.replay import Fault
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.landing import landing_page

@@ -7,7 +7,7 @@ from tests import test_day, test_worlds
 
 ROWS = (*test_day.PAGE, *test_worlds.ROWS, *test_worlds.ENDS)
 WITHOUT_TRUTH = {
-    "amounts of money (collectors/test_money.py)": """
+    "amounts of money (golden.py, rules/test_money.py)": """
         chutes_alpha_price_usd chutes_compute_unit_usd chutes_miner_cost_usd_per_hour
         chutes_miner_estimated_profit_usd_per_day chutes_miner_estimated_usd_per_day
         chutes_server_cost_usd_per_gpu_hour chutes_server_estimated_profit_usd_per_day

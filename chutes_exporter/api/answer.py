@@ -30,7 +30,7 @@ class Answer(Generic[T]):
     doubt: str | None = None
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every record could be read and nothing suggests that some are missing."""
         return not self.rejected and self.doubt is None
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chutes_exporter.api.decoding import Shape
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
 
 _log = structlog.get_logger("exporter")

@@ -18,7 +18,7 @@ import msgspec
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
-from chutes_exporter.api.schema_drift import UNREADABLE, FieldCheck, not_none
+from chutes_exporter.api.schema_drift import UNREADABLE, FieldCheck
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
@@ -148,39 +148,50 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
 
 
-def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> Any:
+def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally, path: str = "") -> Any:
     """Decode JSON text into a type.
 
     An item of a list or an object that cannot be read is counted in the tally and left out.
+    ``path`` is where the text is in the answer: empty, or such as ``past_day.instance_stats.``.
     """
     if get_origin(kind) is list:
-        return _read_list(kind, text, tally)
+        return _read_list(kind, text, tally, path)
     if get_origin(kind) is dict:
         _, value_kind = get_args(kind)
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        return _readable(value_kind, texts.items(), tally)
+        return _readable(value_kind, texts.items(), tally, path)
     if isinstance(kind, type) and issubclass(kind, r.Body):
-        return _read_body(kind, text, tally)
+        return _read_body(kind, text, tally, path)
+    if tally.check is not None:
+        record = _not_none(kind)
+        fields = None
+        if issubclass(record, r.Record):
+            fields = _decoder(dict[str, msgspec.Raw] | None).decode(text)
+        if fields is not None:
+            tally.check.add(path, record, fields)
     return _decoder(kind).decode(text)
 
 
-def _read_list(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> list[Any]:
+def _read_list(kind: Any, text: RawBody | msgspec.Raw, tally: Tally, path: str) -> list[Any]:
     """Decode the items of a JSON list that can be read, and count the others in the tally."""
-    with suppress(*UNREADABLE):
-        # Usually all can be read. Then this is faster and takes less memory.
-        all_items: list[Any] = _decoder(kind).decode(text)
-        return all_items
+    if tally.check is None:
+        with suppress(*UNREADABLE):
+            # Usually all can be read. Then this is faster and takes less memory.
+            all_items: list[Any] = _decoder(kind).decode(text)
+            return all_items
     (item_kind,) = get_args(kind)
     texts = _decoder(list[msgspec.Raw]).decode(text)
-    return list(_readable(item_kind, enumerate(texts), tally).values())
+    return list(_readable(item_kind, enumerate(texts), tally, path).values())
 
 
-def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally) -> r.Body:
+def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally, path: str) -> r.Body:
     """Decode each field of a Body by itself, so that items of its lists can be left out, too.
 
     Null is like a missing field, unless the field's type has null.
     """
     texts = _decoder(dict[str, msgspec.Raw]).decode(text)
+    if tally.check is not None:
+        tally.check.add(path, kind, texts)
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
@@ -188,20 +199,30 @@ def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally) ->
             continue
         # A memoryview compares the text, which may have megabytes, without a copy of it.
         if memoryview(texts[name]) != memoryview(b"null"):
-            values[name] = _read(not_none(field.type), texts[name], tally)
+            field_kind = _not_none(field.type)
+            values[name] = _read(field_kind, texts[name], tally, f"{path}{name}.")
         elif NoneType in get_args(field.type):
             values[name] = None
     return msgspec.convert(values, kind)
 
 
+def _not_none(kind: Any) -> Any:
+    """Return a type without None, and a Nullable one without UNSET, too."""
+    parts = get_args(kind)
+    if NoneType not in parts:
+        return kind
+    # The first part is the type itself. UnsetType comes after it.
+    return next(part for part in parts if part is not NoneType)
+
+
 def _readable(
-    kind: Any, texts_by_key: Iterable[tuple[K, msgspec.Raw]], tally: Tally
+    kind: Any, texts_by_key: Iterable[tuple[K, msgspec.Raw]], tally: Tally, path: str
 ) -> dict[K, Any]:
     """Decode texts into values of a type by key, and count those that cannot be read."""
     values = {}
     for key, text in texts_by_key:
         try:
-            values[key] = _read(kind, text, tally)
+            values[key] = _read(kind, text, tally, path)
         except UNREADABLE as error:
             tally.reject(error)
     return values
@@ -230,8 +251,6 @@ class Shape(Generic[T]):
         """
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
-        if tally.check is not None:
-            tally.check.add(self.kind, body)
         try:
             value = self.value(_read(self.kind, body, tally))
         except UNREADABLE as error:
@@ -303,7 +322,7 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     return stats
 
 
-def _audit_report(report: r.AuditReport) -> r.AuditReport:
+def _audit_report(report: r.HourlyAudit) -> r.HourlyAudit:
     """Return a report, or raise ValidationError if it has no instances.
 
     It lists all instances of the platform, of which there are always some.
@@ -318,8 +337,8 @@ HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
 MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
 SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
-AUDIT_REPORT: Shape[r.AuditReport] = Shape(
-    r.AuditReport,
+AUDIT_REPORT: Shape[r.HourlyAudit] = Shape(
+    r.HourlyAudit,
     _audit_report,
     lambda report: len(report.instances) + len(report.multipliers),
 )
@@ -349,10 +368,8 @@ class StreamShape(Generic[R]):
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
-            if tally.check is not None:
-                tally.check.add(self.kind, payload)
             try:
-                record = _decoder(self.kind).decode(payload)
+                record = _read(self.kind, payload, tally)
             except UNREADABLE as error:
                 tally.reject(error)
                 continue

@@ -559,23 +559,23 @@ class AuditInstance(Record, frozen=True):
     verified_at: Nullable[UnixTime] = UNSET
 
 
-class AuditReport(
+class HourlyAudit(
     Body, frozen=True, rename={"instances": "instance_audit", "multipliers": "compute_history"}
 ):
     """The validator's report of an hour.
 
     Source: ``/audit/download``.
 
-    ``end`` is the end of the hour, from the list of reports. ``whole`` says whether each record
+    ``end`` is the end of the hour, from the list of reports. ``complete`` says whether each record
     could be read.
     """
 
-    SOMETIMES: ClassVar = ("end", "whole")  # not in the answer
+    SOMETIMES: ClassVar = ("end", "complete")  # not in the answer
 
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
-    whole: bool = True
+    complete: bool = True
 
 
 class ThrashCooldown(Record, frozen=True):

@@ -20,7 +20,7 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import object_of
-from chutes_exporter.api.endpoints import MB, Endpoint
+from chutes_exporter.api.endpoint import MB, Endpoint
 from chutes_exporter.api.records import Record
 from chutes_exporter.chain import subnet as s
 from chutes_exporter.duration import HOUR, MINUTE, human_duration

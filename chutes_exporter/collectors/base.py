@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
@@ -17,11 +17,12 @@ from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.metric import Stability
 
 _log = structlog.get_logger("exporter")
 
@@ -89,9 +90,9 @@ class Answers:
         """Return the Unix time of an answer, None if it is not known."""
         return self._answers[feed.name].received_at if feed in self else None
 
-    def whole(self, names: Iterable[str]) -> bool:
+    def complete(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
-        return all(self._answers[name].whole for name in names)
+        return all(self._answers[name].complete for name in names)
 
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
         """Return the wanted keys that an answer does not list.
@@ -99,7 +100,7 @@ class Answers:
         While a record may be missing, none is returned, because the missing one may have any of
         these keys.
         """
-        if not self.whole([feed.name]):
+        if not self.complete([feed.name]):
             return []
         return [key for key in wanted if key not in listed]
 
@@ -207,55 +208,69 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
     return list(first.values())
 
 
-def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
-    """Return a function that makes a :class:`Metric` whose source is some feeds.
-
-    With ``whole``, the metric is absent while a record of one of these feeds may be missing.
-    """
-    source = ", ".join(feed.endpoint.source for feed in feeds)
-    names = frozenset(feed.name for feed in feeds)
-    return partial(Metric, source=source, whole=names if whole else frozenset())
-
-
-_DEFAULTS = {
-    "on": "on",
-    "off": "off",
-    "few": "on if 1 to 16 hotkeys are configured",
-    "key": "on if a hotkey's key is configured; needs none",
-}
-"""When a collector is on by default, in words, by its attribute ``default``."""
-
-
 Scope = Literal["platform", "signer", "miner"]
+Collect = Callable[[Answers, Miners, Samples], None]
+"""Adds samples of the answers about one miner, or about the platform. It is a pure function."""
 
 
-@dataclass(eq=False)
 class Part:
     """Metrics of a collector that need the same feeds.
 
-    Attributes:
+    Args:
         feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
         of_chutes: Whether it has samples only of exported chutes.
         of_fleet: Whether it is made of the miner's fleet.
+
+    Attributes:
+        metrics: All that it may export.
+        collect: Makes its samples.
         collect_unknown: Adds samples that say that nothing is known, after a failure.
-        metrics: Those that need a whole answer are left out without it, whatever the function adds.
-        collect: Makes samples from the answers about one miner, or about the platform. It is a pure
-            function.
     """
 
-    feeds: tuple[Feed[Any], ...]
-    metrics: Sequence[Metric]
-    collect: Callable[[Answers, Miners, Samples], None]
-    also: tuple[Feed[Any], ...] = ()
-    of_chutes: bool = False
-    of_fleet: bool = False
+    collect: Collect
     collect_unknown: Callable[[Miners, Samples], None] | None = None
 
-    @property
-    def all_feeds(self) -> tuple[Feed[Any], ...]:
-        """The feeds that it needs, and those that it uses if they have an answer."""
-        return (*self.feeds, *self.also)
+    def __init__(
+        self,
+        *feeds: Feed[Any],
+        also: Iterable[Feed[Any]] = (),
+        of_chutes: bool = False,
+        of_fleet: bool = False,
+    ) -> None:
+        self.feeds = feeds
+        self.all_feeds = (*feeds, *also)
+        self.of_chutes = of_chutes
+        self.of_fleet = of_fleet
+        self.metrics: list[Metric] = []
+
+    def metric(
+        self,
+        name: str,
+        text: str,
+        labels: tuple[str, ...] = (),
+        *,
+        fields: str = "",
+        complete: Iterable[Feed[Any]] = (),
+        stability: Stability = "stable",
+    ) -> Metric:
+        """Declare a metric of this part.
+
+        ``complete`` are feeds whose answers must be complete. While a record of one may be missing,
+        the metric is left out, whatever the function adds. ``fields`` are for its documentation.
+        """
+        source = ", ".join(feed.source for feed in self.all_feeds)
+        if fields:
+            source += f": {fields}"
+        names = frozenset(feed.name for feed in complete)
+        metric = Metric(name, text, labels, source, stability, complete=names)
+        self.metrics.append(metric)
+        return metric
+
+    def collects(self, function: Collect) -> Collect:
+        """Decorate the function that makes the samples."""
+        self.collect = function
+        return function
 
     def can_collect(self, answers: Answers) -> bool:
         """Return whether the answers are enough for a sample."""
@@ -265,15 +280,15 @@ class Part:
     def needs_key(self) -> bool:
         """Whether it has no sample without a hotkey's key."""
         # A part without ``feeds`` is about a miner's fleet, which public answers alone do not show.
-        needed = self.feeds or self.also
-        return any(feed.endpoint.signed for feed in needed)
+        needed = self.feeds or self.all_feeds
+        return any(feed.signed for feed in needed)
 
     @property
     def scope(self) -> Scope:
         """Whether it is about the platform, about each hotkey with a key (``signer``), or about
         each watched hotkey (``miner``).
         """
-        scopes = {feed.endpoint.scope for feed in self.all_feeds}
+        scopes = {feed.scope for feed in self.all_feeds}
         if "signer" in scopes:
             return "signer"
         return "miner" if "miner" in scopes else "platform"
@@ -286,9 +301,7 @@ class Collector:
     Attributes:
         summary: Its topic, for help texts and docs.
         parts: What makes its samples.
-        default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request
-            for each) or
-            ``key`` (on with a hotkey's key, because it shows less without one).
+        on: Whether it is on by default, if nothing that it needs is missing.
         watched_only: Whether it exports no miner but the configured hotkeys, because it is large
             for others. With ``--miners all``, it exports all if it is switched on explicitly.
     """
@@ -296,7 +309,7 @@ class Collector:
     name: str
     summary: str
     parts: Sequence[Part]
-    default: Literal["on", "off", "few", "key"] = "on"
+    on: bool = True
     watched_only: bool = False
 
     def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
@@ -313,7 +326,7 @@ class Collector:
             if not part.can_collect(answers):
                 continue
             out.unknown = frozenset(
-                metric for metric in part.metrics if not answers.whole(metric.whole)
+                metric for metric in part.metrics if not answers.complete(metric.complete)
             )
             if len(out.unknown) == len(part.metrics):
                 # All its samples would be left out.
@@ -358,16 +371,6 @@ class Collector:
         return all(part.needs_key for part in self.parts)
 
     @property
-    def wants_key(self) -> bool:
-        """Whether it is off by default without a hotkey's key."""
-        return self.needs_key or self.default == "key"
-
-    @property
-    def wants_hotkey(self) -> bool:
-        """Whether it is off by default without a watched hotkey."""
-        return self.scope == "miner" or self.watched_only
-
-    @property
     def needs_chain(self) -> bool:
         """Whether it needs a node of the chain."""
         return any(feed.name == "chain" for feed in self.feeds)
@@ -387,6 +390,5 @@ class Collector:
             needs.append("a hotkey's key")
         if self.needs_chain:
             needs.append("--chain.url")
-        if not needs:
-            return _DEFAULTS[self.default]
-        return f"{_DEFAULTS[self.default]}, with {' and '.join(needs)}"
+        words = "on" if self.on else "off"
+        return f"{words}, with {' and '.join(needs)}" if needs else words

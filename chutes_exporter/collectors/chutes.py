@@ -118,7 +118,7 @@ CHUTE_DETAILS_COLLECTOR = Collector(
     "chute_details",
     "each chute's requirements, limits and flags, and the factors of its multiplier",
     (DETAIL,),
-    default="off",
+    on=False,
 )
 
 

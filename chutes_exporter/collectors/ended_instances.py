@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import sum_of_losses
@@ -25,7 +25,8 @@ _REPLACED: Final = "replaced"
 _UNCLEAR: Final = "unclear"
 _OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
 # What is unknown because of a missing record, the ledger decides.
-_metric = metric_of(AUDIT_REPORT, whole=False)
+_PART = Part(AUDIT_REPORT, also=(CHUTES,))
+_metric = _PART.metric
 
 REPORT_END = _metric(
     "chutes_audit_report_end_timestamp_seconds",
@@ -86,6 +87,7 @@ PLANNED_START_END = _metric(
 )
 UNKNOWN: Final = "unknown"
 COUNTED_REASONS: Final = (*END_REASONS, UNKNOWN)
+# The page adds these two, because they need what earlier reports had.
 COUNTED_ENDS = _metric(
     "chutes_miner_instance_ends_total",
     "Instances of the watched miner that ended, with the reasons and outcomes of "
@@ -100,12 +102,6 @@ COUNTED_LOST = _metric(
     "Compute units that the score of a day lost by the ends of chutes_miner_instance_ends_total. A "
     "loss that is not known adds nothing, until a report of the next 24 hours shows it.",
     ("hotkey", "reason"),
-)
-_METRICS: Final = (
-    # The page adds these two, because they need what earlier reports had.
-    *(COUNTED_ENDS, COUNTED_LOST),
-    *(REPORT_END, KNOWN_HOURS, TOTAL_LOST, UNKNOWN_LOSSES),
-    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST, PLANNED_START_END),
 )
 
 
@@ -135,6 +131,7 @@ class _Window:
             out.add(metric, lost.known, *labels)
 
 
+@_PART.collects
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add which reports are known, and the ends and losses of each exported miner.
 
@@ -243,6 +240,6 @@ def _add_outcomes(
 COLLECTOR = Collector(
     "ended_instances",
     "why instances ended in the past hour and day, and the compute units that they lost",
-    (Part((AUDIT_REPORT,), _METRICS, _collect, also=(CHUTES,)),),
+    (_PART,),
     watched_only=True,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import (
@@ -30,7 +30,8 @@ _OWN = tuple(
         *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
-_metric = metric_of(*_OWN, whole=False)
+_PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
+_metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
 OF_INSTANCE: Final = ("hotkey", "instance_id", "chute_id", "chute", "private")
 
@@ -43,7 +44,7 @@ FLEET_GPUS = _metric(
     "model is unknown.",
     ("hotkey", "gpu", "state"),
 )
-KNOWN = metric_of(*_OWN, f.METAGRAPH, whole=False)(
+KNOWN = _metric(
     "chutes_fleet_known",
     "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
     "servers, gpus (states and places; absent for a miner that is known to have none), instances, "
@@ -189,6 +190,7 @@ FLEET_INSTANCES = _metric(
 )
 
 
+@_PART.collects
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
     fleet = answers.joined.fleet(miners.hotkey)
@@ -344,23 +346,9 @@ def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out:
         out.add(INSTANCE_GPUS, instance.gpus, *labels, *place)
 
 
+_PART.collect_unknown = _collect_unknown
 COLLECTOR = Collector(
     "fleet",
     "the miner's servers, GPUs and instances: states, places, pay and deadlines",
-    (
-        Part(
-            (),
-            (
-                *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
-                *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
-                *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
-                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED, LATE, IDLE_COST),
-                *(DEADLINE, FLEET_INSTANCES),
-            ),
-            _collect,
-            (*_OWN, f.METAGRAPH),
-            of_fleet=True,
-            collect_unknown=_collect_unknown,
-        ),
-    ),
+    (_PART,),
 )

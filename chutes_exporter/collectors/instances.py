@@ -159,7 +159,6 @@ ROLLING_UPDATES_COLLECTOR = Collector(
     "rolling_updates",
     "chutes that get a new version, and the miner's instances that will be replaced",
     (UPDATE, OUTDATED_INSTANCE),
-    default="key",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import INSTANCES
@@ -23,7 +23,8 @@ LAUNCH_FEEDS: Final = tuple(
     )
 )
 """The feeds that decide what can be launched, and what it pays."""
-_metric = metric_of(*LAUNCH_FEEDS, whole=False)
+_PART = Part(also=LAUNCH_FEEDS, of_fleet=True)
+_metric = _PART.metric
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (
     "Only for chutes that the service lets the miner launch now and that one of its servers can "
@@ -149,6 +150,7 @@ LAST_ACTIVE = _metric(
 )
 
 
+@_PART.collects
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     fleet = answers.joined.fleet(miners.hotkey)
@@ -245,25 +247,5 @@ def _add_market(market: Market, hotkey: str, out: Samples) -> None:
 
 
 COLLECTOR = Collector(
-    "launch",
-    "what the miner can launch on its idle GPUs now, and what that pays",
-    (
-        Part(
-            (),
-            (
-                *(
-                    SERVER_IDLE_UNITS,
-                    SERVER_IDLE_LATER_UNITS,
-                    FLEET_IDLE_UNITS,
-                    FLEET_IDLE_LATER_UNITS,
-                ),
-                *(SERVER_LEFT_OUT, SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
-                *(FIRST_DAY_UNITS, LATER_UNITS, URGENCY, GPUS, ROOM_LEFT, STARTING, REFUSED),
-                *(IN_VAIN, DECISION, LAST_ACTIVE),
-            ),
-            _collect,
-            LAUNCH_FEEDS,
-            of_fleet=True,
-        ),
-    ),
+    "launch", "what the miner can launch on its idle GPUs now, and what that pays", (_PART,)
 )

@@ -9,7 +9,6 @@ from chutes_exporter.collectors.base import (
     Part,
     Samples,
     distinct,
-    metric_of,
 )
 from chutes_exporter.collectors.fleet import OF_SERVER
 from chutes_exporter.duration import DAY
@@ -24,69 +23,89 @@ from chutes_exporter.feeds.definitions import (
 )
 from chutes_exporter.rules.money import (
     compute_unit_usd,
-    fleet_cost,
     in_usd,
     profit_per_day_usd,
-    server_costs,
 )
 from chutes_exporter.rules.sums import product, total
 
-SERVER_COST = metric_of(SERVERS, whole=False)(
+_SERVER_COSTS = Part(SERVERS, of_fleet=True)
+SERVER_COST = _SERVER_COSTS.metric(
     "chutes_server_cost_usd_per_gpu_hour",
     "Price that the miner pays per hour for one GPU on the server, whether it is idle or not: "
     "--server.cost, or else --gpu.cost of the model. Absent if it is unknown.",
     ("hotkey", "server_id", "server", "gpu"),
 )
-MINER_COST = metric_of(SERVERS, NODES)(
+_MINER_COST = Part(SERVERS, NODES, of_fleet=True)
+MINER_COST = _MINER_COST.metric(
     "chutes_miner_cost_usd_per_hour",
     "Price that the miner pays per hour for all its GPUs. Absent if the price of one is unknown, "
     "because a part would look like all.",
     ("hotkey",),
+    complete=(SERVERS, NODES),
 )
-_FLEET = (SERVERS, NODES, INVENTORY, INSTANCES)
-_metric = metric_of(CHAIN, FMV)
-ALPHA_PRICE = _metric(
-    "chutes_alpha_price_usd", "Price of one alpha, the subnet's token, in US dollars."
+_EARNINGS = Part(CHAIN, FMV)
+ALPHA_PRICE = _EARNINGS.metric(
+    "chutes_alpha_price_usd",
+    "Price of one alpha, the subnet's token, in US dollars.",
+    complete=(CHAIN, FMV),
 )
-EARNED = _metric(
+EARNED = _EARNINGS.metric(
     "chutes_miner_estimated_usd_per_day",
     "Estimate of what the miner earns in a day: its pay by the chain at the present pace and price "
     "(chutes_miner_emission_alpha_per_day).",
     ("hotkey",),
+    complete=(CHAIN, FMV),
 )
-UNIT = metric_of(CHAIN, FMV, STATS)(
+_UNIT = Part(CHAIN, FMV, STATS)
+UNIT = _UNIT.metric(
     "chutes_compute_unit_usd",
     "Estimate of the US dollars that all miners together receive for one compute unit: their pay "
     "by the chain for a day, divided by their units of the past day.",
+    complete=(CHAIN, FMV, STATS),
 )
-PROFIT = metric_of(CHAIN, FMV, SERVERS, NODES)(
+_PROFIT = Part(CHAIN, FMV, SERVERS, NODES, of_fleet=True)
+PROFIT = _PROFIT.metric(
     "chutes_miner_estimated_profit_usd_per_day",
     "Estimate of what is left of the miner's earnings of a day after the price of all its GPUs. "
     "Below 0 it is a loss.",
     ("hotkey",),
+    complete=(CHAIN, FMV, SERVERS, NODES),
 )
-SERVER_PROFIT = metric_of(*_FLEET, CHAIN, FMV, STATS)(
+_SERVER_PROFITS = Part(*(SERVERS, NODES, INVENTORY, INSTANCES), *(CHAIN, FMV, STATS), of_fleet=True)
+SERVER_PROFIT = _SERVER_PROFITS.metric(
     "chutes_server_estimated_profit_usd_per_day",
     "Estimate of what is left of a day's earnings of the server's instances, at their present "
     "compute units per second, after the price of its GPUs. Below 0 it is a loss. Absent unless "
     "pay and price of all its GPUs are known.",
     OF_SERVER,
     # Of the others, the fleet says what is known.
-    whole=UNIT.whole,
+    complete=(CHAIN, FMV, STATS),
 )
 
 
+@_SERVER_COSTS.collects
 def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
-    for cost in server_costs(answers[SERVERS], miners.costs):
-        labels = (miners.hotkey, cost.server_id, cost.server, cost.gpu)
-        out.add(SERVER_COST, cost.usd_per_gpu_hour, *labels)
+    for server in answers.joined.fleet(miners.hotkey).servers:
+        for model in sorted({gpu.model for gpu in server.gpus if gpu.model and server.name}):
+            usd_per_hour = miners.costs.of_gpu(server.name, model)
+            out.add(SERVER_COST, usd_per_hour, miners.hotkey, server.server_id, server.name, model)
 
 
+@_MINER_COST.collects
 def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
-    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
-    out.add(MINER_COST, cost, miners.hotkey)
+    out.add(MINER_COST, _cost_per_hour(answers, miners), miners.hotkey)
 
 
+def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
+    """Return what all GPUs of the miner cost in US dollars, None if the price of one is unknown."""
+    if not miners.costs:
+        # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
+        return None
+    fleet = answers.joined.fleet(miners.hotkey)
+    return total(fleet.price_of(gpu, miners.costs) for gpu in fleet.gpus)
+
+
+@_EARNINGS.collects
 def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the price of alpha, and what each exported miner earns in a day."""
     alpha_usd = _alpha_price_usd(answers)
@@ -96,22 +115,25 @@ def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
             out.add(EARNED, in_usd(seat.alpha_per_day, alpha_usd), seat.hotkey)
 
 
+@_UNIT.collects
 def _unit(answers: Answers, _: Miners, out: Samples) -> None:
     out.add(UNIT, _unit_usd(answers))
 
 
+@_PROFIT.collects
 def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is left of a day's pay of the miner that the answers are about, after the price of
     its GPUs.
     """
     alpha_usd = _alpha_price_usd(answers)
-    cost_per_hour = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    cost_per_hour = _cost_per_hour(answers, miners)
     for seat in answers[CHAIN].seats:
         if seat.hotkey == miners.hotkey:
             pay_per_day = in_usd(seat.alpha_per_day, alpha_usd)
             out.add(PROFIT, profit_per_day_usd(pay_per_day, cost_per_hour), seat.hotkey)
 
 
+@_SERVER_PROFITS.collects
 def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the profit of each server whose name and GPUs are known. Prices are for an hour."""
     unit_usd = _unit_usd(answers)
@@ -143,32 +165,19 @@ def _alpha_price_usd(answers: Answers) -> float | None:
     return in_usd(answers[CHAIN].price, answers[FMV].tao)
 
 
-COSTS = Collector(
-    "costs",
-    "what the miner pays for its GPUs",
-    (
-        Part((SERVERS,), (SERVER_COST,), _server_costs),
-        Part((SERVERS, NODES), (MINER_COST,), _miner_cost),
-    ),
-)
+COSTS = Collector("costs", "what the miner pays for its GPUs", (_SERVER_COSTS, _MINER_COST))
 # Commands that need one of the next ones do not ask for what the others need.
 EARNINGS = Collector(
-    "earnings",
-    "estimates of pay in US dollars, and the price of alpha",
-    (Part((CHAIN, FMV), (ALPHA_PRICE, EARNED), _earnings),),
+    "earnings", "estimates of pay in US dollars, and the price of alpha", (_EARNINGS,)
 )
-COMPUTE_UNIT = Collector(
-    "compute_unit",
-    "an estimate of what a compute unit is worth",
-    (Part((CHAIN, FMV, STATS), (UNIT,), _unit),),
-)
+COMPUTE_UNIT = Collector("compute_unit", "an estimate of what a compute unit is worth", (_UNIT,))
 PROFIT_OF_DAY = Collector(
     "profit",
     "an estimate of what is left of the miner's pay after the price of its GPUs",
-    (Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),),
+    (_PROFIT,),
 )
 PROFIT_BY_SERVER = Collector(
     "server_profit",
     "an estimate of what is left of each server's pay after the price of its GPUs",
-    (Part((*_FLEET, CHAIN, FMV, STATS), (SERVER_PROFIT,), _server_profits, of_fleet=True),),
+    (_SERVER_PROFITS,),
 )

@@ -51,7 +51,7 @@ def find_neighbours(answers: Answers, watched: AbstractSet[str], before: Neighbo
         before: The neighbours until now.
     """
     by_score, by_seat = before.by_score, before.by_seat
-    if SCORES in answers and answers.whole([SCORES.name]):
+    if SCORES in answers and answers.complete([SCORES.name]):
         by_score = _around(_ranking(answers[SCORES]), watched, before.by_score)
     # A reading of the chain has all seats or fails.
     if CHAIN in answers:

@@ -126,7 +126,7 @@ JOBS_COLLECTOR = Collector(
     (STUCK, WAITING, ABANDONED),
 )
 JOB_DETAILS_COLLECTOR = Collector(
-    "job_details", "each job that waits for a miner", (EACH,), default="off"
+    "job_details", "each job that waits for a miner", (EACH,), on=False
 )
 
 
@@ -197,5 +197,5 @@ IMAGES_COLLECTOR = Collector(
     "images", "how many images are built, wait, or failed to build", (IMAGE_COUNT,)
 )
 IMAGE_DETAILS_COLLECTOR = Collector(
-    "image_details", "each image's name, state and times", (IMAGE,), default="off"
+    "image_details", "each image's name, state and times", (IMAGE,), on=False
 )

@@ -17,7 +17,6 @@ from chutes_exporter.collectors.base import (
     Part,
     Samples,
     distinct,
-    metric_of,
 )
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.definitions import (
@@ -137,17 +136,20 @@ SCORES_COLLECTOR = Collector("scores", "each miner's score share, rank and compo
 
 
 _HEADING_FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
-HEADING = metric_of(*_HEADING_FEEDS)(
+_HEADING_PART = Part(*_HEADING_FEEDS)
+HEADING = _HEADING_PART.metric(
     "chutes_miner_score_heading_ratio",
     "The score share that the miner approaches if all active instances continue unchanged: its "
     "compute units per second, divided by those of all miners. Disabled instances do not count, "
     "because the service deletes them within 3 hours. It is a direction, not tomorrow's score: see "
     "docs/earnings.md.",
     ("hotkey",),
+    complete=_HEADING_FEEDS,
     stability="experimental",
 )
 
 
+@_HEADING_PART.collects
 def _collect_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add each exported miner's part of what all miners earn. It has no value if nobody earns."""
     rates = earned_rates(answers, miners.watched) or {}
@@ -192,9 +194,7 @@ def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
 
 
 SCORE_HEADING_COLLECTOR = Collector(
-    "score_heading",
-    "the score share that each miner approaches",
-    (Part(_HEADING_FEEDS, (HEADING,), _collect_heading),),
+    "score_heading", "the score share that each miner approaches", (_HEADING_PART,)
 )
 
 
@@ -351,5 +351,4 @@ UNIQUE_CHUTE_HISTORY_COLLECTOR = Collector(
     "unique_chute_history",
     "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
     (POINT,),
-    default="few",
 )

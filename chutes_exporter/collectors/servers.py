@@ -86,7 +86,7 @@ POLICY = Table[MaintenancePolicy](
         "Servers of the miner that hold the upgrade slot of an older window, and never booted "
         "with its target version.",
         slots_of_older_windows,
-        whole=True,
+        complete=True,
     ),
     chutes_maintenance_window_open=Row(
         "Whether a maintenance window for TEE servers is open (1). Servers can be upgraded "

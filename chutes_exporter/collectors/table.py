@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
-from chutes_exporter.metric import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.metric import Stability
+    from chutes_exporter.metric import Metric, Stability
 
     Sample = tuple[tuple[LabelValue, ...], float | None]
 
@@ -38,7 +37,7 @@ class Row:
             label, or a mapping that has a field or function for each.
         convert: A function of the value, unless that is unknown.
         by: The name of one more label.
-        whole: Whether the value is unknown while a record may be missing.
+        complete: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
     """
 
@@ -47,7 +46,7 @@ class Row:
     _: KW_ONLY
     convert: Callable[[Any], Any] | None = None
     by: str = ""
-    whole: bool = False
+    complete: bool = False
     missing: float | None = None
     stability: Stability = "stable"
 
@@ -126,7 +125,7 @@ class Total:
     among: Sequence[str] = ()
     stability: Stability = "stable"
 
-    whole = True
+    complete = True
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -189,7 +188,7 @@ class Table(Part, Generic[R]):
 
     Args:
         feed: The feed.
-        joined: Other feeds. While one of them is not whole, all metrics are absent.
+        joined: Other feeds. While one of them is not complete, all metrics are absent.
         key: The fields that identify a record, separated by spaces. Of records with the same key,
             the first counts.
         label: The labels of the key, separated by spaces, if they have other names.
@@ -213,53 +212,36 @@ class Table(Part, Generic[R]):
         of_chutes: bool = False,
         **metrics: Row | Total,
     ) -> None:
+        super().__init__(feed, *joined, of_chutes=of_chutes)
         self.feed = feed
         self.key = key.split()
-        self._joined = joined
         self._records = records
         self._miner = miner
         # A feed that is not about the platform has an answer for each miner.
-        self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        self._miner_label = ("hotkey",) if feed.scope != "platform" else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
-        declared = []
-        key_labels = (label or key).split()
-        for name, declaration in metrics.items():
-            if isinstance(declaration, Total):
-                metric = self._declare(name, declaration, declaration.labels)
-                self._totals[metric] = declaration
+        for name, declared in metrics.items():
+            labels = (*self._miner_label, *declared.labels)
+            if not isinstance(declared, Total):
+                labels = (*self._miner_label, *(label or key).split(), *declared.labels)
+            metric = self.metric(
+                name,
+                declared.text,
+                labels,
+                fields=_fields(declared),
+                complete=self.feeds if declared.complete else joined,
+                stability=declared.stability,
+            )
+            if isinstance(declared, Total):
+                self._totals[metric] = declared
             else:
-                metric = self._declare(name, declaration, (*key_labels, *declaration.labels))
-                self.rows[metric] = declaration
-            declared.append(metric)
-        super().__init__(
-            feeds=(feed, *joined),
-            metrics=declared,
-            collect=self._collect,
-            of_chutes=of_chutes,
-        )
-
-    def _declare(self, name: str, declaration: Row | Total, labels: tuple[str, ...]) -> Metric:
-        """Return a metric of this table, with its labels after that of the miner."""
-        feeds = (self.feed, *self._joined)
-        source = ", ".join(feed.endpoint.source for feed in feeds)
-        fields = _fields(declaration)
-        if fields:
-            source += f": {fields}"
-        whole_feeds = feeds if declaration.whole else self._joined
-        return Metric(
-            name=name,
-            help=declaration.text,
-            labels=(*self._miner_label, *labels),
-            source=source,
-            stability=declaration.stability,
-            whole=frozenset(feed.name for feed in whole_feeds),
-        )
+                self.rows[metric] = declared
 
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
 
-    def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
+    def collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
         """Add the samples of exported records, of watched miners without one, and of totals."""
         records = self._records(*(answers[feed] for feed in self.feeds))
         if records is None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec import structs
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.records import AuditReport
+    from chutes_exporter.api.endpoint import Endpoint
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
@@ -70,7 +71,7 @@ class AuditReading:
     """
 
     def __init__(self, client: ChutesClient, watched: Iterable[str]) -> None:
-        self.reports: list[AuditReport] = []
+        self.reports: list[HourlyAudit] = []
         self.ledger = Ledger([])
         self.gaps: list[NotKnown] = []
         self._client = client
@@ -89,9 +90,8 @@ class AuditReading:
         except ApiError as error:
             self.gaps.append(NotKnown.after(error, "the list of reports", hotkey=""))
             return
-        # There is at least one report, because list_reports raises ApiError without any. Each has
-        # an end: 0 is for the type checker.
-        self._path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
+        # There is at least one report, because list_reports raises ApiError without any.
+        self._path_by_end = listed.value
         self._newest = max(self._path_by_end)
         if self._client.api_clock() - self._newest > HOUR + MADE_WITHIN:
             self.miss(f"the ends since {moment(self._newest)}", self._next_is_missing, _WAIT)
@@ -128,12 +128,12 @@ class AuditReading:
             advice = f"Until {moment(end + DAY)}, losses are only known to be at least so large."
             self.miss(what, "the service did not make it, and never makes it later", advice)
 
-    def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
+    def _add(self, answer: Answer[HourlyAudit] | None, end: float) -> None:
         """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
         if answer is None:
             return
         # The service sends a report without its hour.
-        report = structs.replace(answer.value, end=end, whole=answer.whole)
+        report = structs.replace(answer.value, end=end, complete=answer.complete)
         # Only what the watched miners need is kept, because a report has all miners.
         self.reports.append(reduced(report, self._watched))
         self.ledger = Ledger(self.reports)
@@ -144,7 +144,7 @@ class AuditReading:
         chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
         return Ledger(self.reports, chutes)
 
-    async def fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
+    async def fetch(self, what: str, endpoint: Endpoint[T], **request: Any) -> T | None:
         """Return the value of an answer, None after an error. What cannot be read becomes a gap.
 
         ``what`` names the data in the gap.
@@ -152,9 +152,7 @@ class AuditReading:
         answer = await self._request(what, endpoint, **request)
         return None if answer is None else answer.value
 
-    async def _request(
-        self, what: str, endpoint: e.Endpoint[T], **request: Any
-    ) -> Answer[T] | None:
+    async def _request(self, what: str, endpoint: Endpoint[T], **request: Any) -> Answer[T] | None:
         """Return an answer, None after an error. What cannot be read becomes a gap.
 
         ``what`` names the data in the gap.

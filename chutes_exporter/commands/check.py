@@ -113,7 +113,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
     for feed, hotkeys in hotkeys_by_feed.items():
         if not hotkeys:
-            reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
+            reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
     # Without an answer, it is no wonder that the clock is unknown.
     if any(state.snapshot for state in states.values()):
@@ -173,11 +173,11 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
     ``signer`` about the miner whose key signs. Other answers are about no single miner, and belong
     to THE_PLATFORM.
     """
-    if feed.endpoint.scope == "miner":
+    if feed.scope == "miner":
         return sorted(settings.watched)
-    if feed.endpoint.scope == "signer":
+    if feed.scope == "signer":
         return [key.address for key in settings.keys]
-    lacks_key = feed.endpoint.signed and not settings.keys
+    lacks_key = feed.signed and not settings.keys
     return [] if lacks_key else [THE_PLATFORM]
 
 
@@ -281,7 +281,7 @@ def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]]) -> Line:
     seats = metagraph.answer.value
     seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
     # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.answer.whole:
+    if seat is None and metagraph.answer.complete:
         advice = "Register it on subnet 64, or watch another hotkey."
         return line(reason=_no_seat_text(hotkey, seats), advice=advice, verdict="failed")
     # None if it is unknown.
@@ -329,7 +329,7 @@ def _row(line: Line) -> dict[str, Any]:
     about = line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}"
     status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
     return {
-        "feed": line.feed,
+        "subject": line.subject,
         "about": about,
         "status": status,
         "records": line.records,

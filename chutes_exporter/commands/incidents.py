@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.audit import AuditReading
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
@@ -25,6 +24,7 @@ from chutes_exporter.commands.terminal import (
     say,
 )
 from chutes_exporter.duration import DAY_HOURS
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say, with_columns
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown

@@ -10,15 +10,16 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
 from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from chutes_exporter.api import ChutesClient, Hotkey
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.config import Settings
 
 Cells = dict[str, Any]
@@ -139,7 +140,7 @@ def first_key(settings: Settings) -> Hotkey:
     return settings.keys[0]
 
 
-def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: Collection[str]) -> Hotkey:
+def _signing_key(endpoint: Endpoint[Any], settings: Settings, hotkeys: Collection[str]) -> Hotkey:
     """Return the key of the miner that the answer is about, or any key if it is about all."""
     any_key = first_key(settings)
     if endpoint.scope != "signer":
@@ -153,7 +154,7 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: Collect
     return selected[0]
 
 
-def _path_values(endpoint: e.Endpoint[Any], ids: Sequence[str]) -> dict[str, str]:
+def _path_values(endpoint: Endpoint[Any], ids: Sequence[str]) -> dict[str, str]:
     """Return the ids by their names in the path of an endpoint, or raise UsageError."""
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names = re.findall(r"\{(\w+)\}", endpoint.path)
@@ -175,7 +176,7 @@ async def _add_servers(client: ChutesClient, key: Hotkey, rows: list[Cells]) -> 
         row["server_name"] = names.get(row["server_id"])
 
 
-def _rows_of(endpoint: e.Endpoint[Any], value: Any) -> list[Cells]:
+def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     # msgspec calls the hook for values of a type that it does not know, which are only times.
     plain = msgspec.to_builtins(value, enc_hook=iso_time)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.commands.options import (
     Command,
@@ -18,6 +17,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import moment, printable
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def _stuck_jobs(settings: Settings, key: Hotkey) -> tuple[list[Job], bool]
     # The answer has the jobs of all miners.
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     # None is a job of which it is not known whether it is stuck.
-    is_complete = answer.whole and all(is_stuck(job) is not None for job in answer.value)
+    is_complete = answer.complete and all(is_stuck(job) is not None for job in answer.value)
     return stuck, is_complete
 
 

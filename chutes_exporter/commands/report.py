@@ -108,7 +108,7 @@ def unknown_server_names(settings: Settings, states: States) -> list[str]:
     names_of_servers: set[str | None] = set()
     for key in settings.keys:
         snapshot = states[SERVERS.of(key.address)].snapshot
-        if snapshot is None or not snapshot.answer.whole:
+        if snapshot is None or not snapshot.answer.complete:
             return []
         names_of_servers.update(server.name for server in snapshot.answer.value)
     return sorted(settings.server_costs.keys() - names_of_servers)

@@ -21,7 +21,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.chain.node import CHAIN
@@ -29,6 +28,7 @@ from chutes_exporter.config import Address
 from chutes_exporter.demo import chain
 from chutes_exporter.demo.day import open_day
 from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.demo.day import Day
 
 _TIME: Final = re.compile(r'"(\d{4}-\d\d-\d\d)([T ])(\d\d:\d\d:\d\d)((?:\.\d+)?(?:Z|[+-][\d:]+)?)"')

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cachetools
 import structlog
 
 from chutes_exporter.api.clock import steady
@@ -33,7 +32,6 @@ _log = structlog.get_logger("feeds")
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
-_MAX_FEEDS = 8192
 _EVIDENCE_WAIT = 0.5
 
 
@@ -42,8 +40,8 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest good answer within its maximum age, in the copies that
-            :meth:`FeedCache.states` returns.
+        snapshot: The newest good answer. It may be beyond its maximum age, but not in the copies
+            that :meth:`FeedCache.states` returns.
         last_success: Unix time of the API at which the newest good answer was requested, or None.
         last_failure: Unix time of the API and error of the newest failure, even if a request
             succeeded since.
@@ -130,9 +128,6 @@ class FeedCache:
         # The feeds that may be read. None means all.
         self._wanted: set[Feed[Any]] | None = None
         self._states: dict[Feed[Any], FeedState] = {}
-        self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
-            _MAX_FEEDS, ttu=lambda _feed, snapshot, _now: snapshot.drop_at, timer=monotonic
-        )
         # Feeds that began or ceased to fail, until that is logged.
         self._changed: list[FeedState] = []
 
@@ -141,13 +136,14 @@ class FeedCache:
 
         Answers beyond their maximum age leave memory.
         """
-        self._snapshots.expire()
+        for feed, state in self._states.items():
+            state.snapshot = self.peek(feed)
         return {feed: self._copy(state) for feed, state in self._states.items()}
 
     def _copy(self, state: FeedState) -> FeedState:
-        """Return a copy of the state of a feed, as it is now and with its snapshot."""
-        current = replace(state, snapshot=self.peek(state.feed))
-        was_dropped = state.last_success is not None and current.snapshot is None
+        """Return a copy of the state of a feed, as it is now."""
+        current = replace(state)
+        was_dropped = state.last_success is not None and state.snapshot is None
         if was_dropped and state.flight is not None and not state.failures:
             # The answer was dropped before the request in flight brought the next one. That counts
             # as a failure although the request has not ended.
@@ -157,7 +153,10 @@ class FeedCache:
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
-        return self._snapshots.get(feed)
+        state = self._states.get(feed)
+        if state is None or state.snapshot is None:
+            return None
+        return state.snapshot if self._monotonic() < state.snapshot.drop_at else None
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -190,7 +189,6 @@ class FeedCache:
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget feeds, and cancel their requests in flight."""
         for feed in feeds:
-            self._snapshots.pop(feed, None)
             state = self._states.pop(feed, None)
             if state is not None and state.flight is not None:
                 state.flight.cancel()
@@ -214,7 +212,7 @@ class FeedCache:
             if self._monotonic() < state.closed_until:
                 # The cache backs off after a failure.
                 return False
-            state.flight = asyncio.create_task(self._fly(feed, state))
+            state.flight = asyncio.create_task(self._fly(state))
         if feed.in_background and self._has_succeeded(state):
             # The last answer serves while the newer one is requested.
             return True
@@ -232,19 +230,18 @@ class FeedCache:
         """Read several feeds at the same time."""
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
-    async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
-        """Request a feed, and keep the answer, or the error in the feed's state."""
-        had_failed, was_missing = bool(state.failures), state.missing
+    async def _fly(self, state: FeedState) -> None:
+        """Request a feed, and keep the answer or the error in its state."""
+        before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
-            answer = await self._believable_answer(feed)
+            answer = await self._believable_answer(state.feed)
             self._keep(state, answer, requested_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
-        has_failed = bool(state.failures)
-        if has_failed != had_failed or state.missing != was_missing:
+        if (bool(state.failures), state.missing) != before:
             self._changed.append(state)
         # Log when all requests are over, so that feeds with one reason share a line.
         if not any(other.flight for other in self._states.values()):
@@ -264,7 +261,7 @@ class FeedCache:
             # The audit reports are as before. So the answer is as old as before.
             return
         self._version += 1
-        self._snapshots[feed] = Snapshot(answer, self._version, drop_at)
+        state.snapshot = Snapshot(answer, self._version, drop_at)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
         state.last_success = self._clock() - (now - requested_at)
@@ -278,47 +275,39 @@ class FeedCache:
             )
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and return the answer, marked if there is a doubt about it.
+        """Request a feed, and again if a second answer can settle a doubt about the first.
 
-        If there is a doubt and an older good answer, it raises DoubtedError instead.
+        A doubt that remains marks the answer. If there is an older good answer, it raises
+        DoubtedError instead.
         """
-        old = self._good_answer(feed)
+        snapshot = self.peek(feed)
+        old = None
+        if snapshot is not None and snapshot.answer.doubt is None:
+            old = snapshot.answer
+        answer = await self._fetch_existing(feed)
+        doubt = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed))
+        if doubt in REPEAT_REQUEST:
+            # The miner's evidence may be older than the answer. Request it again, too.
+            for other in feed.evidence:
+                if other.hotkey:
+                    self.expire(other)
+            first, answer = answer, await self._fetch_existing(feed)
+            evidence = await self._evidence(feed)
+            doubt = reason_to_doubt(feed.checks, old, answer, evidence, first=first)
+        if doubt is not None and old is not None:
+            raise DoubtedError(doubt, feed.ttl)
+        return replace(answer, doubt=doubt)
+
+    async def _fetch_existing(self, feed: Feed[Any]) -> Answer[Any]:
+        """Request a feed. Raise MissingEndpointError if the deployment lacks its endpoint."""
         try:
-            answer = await self._checked_answer(feed, old)
+            return await self._fetch(feed)
         except NotFoundError:
             # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
             # front of it.
             if feed.optional and self.peek(feed) is None:
-                raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
+                raise MissingEndpointError(f"the API has no {feed.path} (404)") from None
             raise
-        if answer.doubt is not None and old is not None:
-            raise DoubtedError(answer.doubt, feed.ttl)
-        return answer
-
-    def _good_answer(self, feed: Feed[T]) -> Answer[T] | None:
-        """Return the newest answer, unless it is doubted."""
-        snapshot = self.peek(feed)
-        if snapshot is None or snapshot.answer.doubt is not None:
-            return None
-        return snapshot.answer
-
-    async def _checked_answer(self, feed: Feed[Any], old: Answer[Any] | None) -> Answer[Any]:
-        """Request a feed, and again if a second answer can settle a doubt.
-
-        A doubt that remains marks the answer.
-        """
-        first = await self._fetch(feed)
-        doubt = reason_to_doubt(feed.checks, old, first, await self._evidence(feed))
-        # There is no doubt, or one that a second answer cannot settle.
-        if doubt not in REPEAT_REQUEST:
-            return replace(first, doubt=doubt)
-        # The miner's evidence may be older than the answer. Request it again, too.
-        for other in feed.evidence:
-            if other.hotkey:
-                self.expire(other)
-        second = await self._fetch(feed)
-        doubt = reason_to_doubt(feed.checks, old, second, await self._evidence(feed), first=first)
-        return replace(second, doubt=doubt)
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
         """Return the records of each feed to compare with, None for unknown ones.
@@ -353,16 +342,16 @@ class FeedCache:
         self._changed.clear()
         for states in by_error.values():
             _log_change([state.feed for state in states], states[0].last_error)
-        # A bug that was logged needs its traceback no longer.
-        for state in self._states.values():
-            if state.last_failure is not None:
-                _release_frames(state.last_failure[1])
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         """Note a failure, and let the feed send no request until its back-off is over."""
-        # A traceback holds the whole answer. Only that of any other error, a bug, is logged.
-        if isinstance(error, ApiError | DoubtedError | MissingEndpointError):
-            _release_frames(error)
+        is_known = isinstance(error, ApiError | DoubtedError | MissingEndpointError)
+        if not is_known and not state.failures:
+            # Not an error of the API but a bug, which needs its traceback.
+            _log.error("feed failed", feed=state.feed.name, exc_info=error)
+        # The traceback holds whole answers.
+        error.__traceback__ = None
+        error.__context__ = None
         state.last_failure = self._clock(), error
         # The back-off doubles with each failure in a row. The exponent has a limit, because a float
         # has one.
@@ -400,15 +389,6 @@ def _log_change(feeds: Iterable[Feed[Any]], error: BaseException | None) -> None
         log.info("feeds off", reason=str(error), advice=error.advice)
     elif isinstance(error, ApiError | DoubtedError):
         log.warning("feeds failed", reason=error.reason, detail=str(error), advice=error.advice)
-    else:
-        # Not an error of the API but a bug, which needs its traceback.
-        log.error("feeds failed", reason=type(error).__name__, exc_info=error)
-
-
-def _release_frames(error: BaseException) -> None:
-    """Drop the traceback of an error that is kept, because its frames hold whole answers."""
-    error.__traceback__ = None
-    error.__context__ = None
 
 
 def _too_slow(feed: Feed[Any]) -> TimedOutError:

@@ -1,34 +1,56 @@
-"""The definitions of all feeds, with their lifetimes."""
+"""All endpoints that the exporter knows: the sixteen of the Miner API Reference, and others of the
+same service that miners need. Those whose answers are kept are feeds, and have lifetimes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from chutes_exporter.api import endpoints as e
-from chutes_exporter.chain.node import CHAIN as NODE
+from chutes_exporter.api import decoding as d
+from chutes_exporter.api import records as r
+from chutes_exporter.api.endpoint import MB, Endpoint
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds import sanity_checks
 from chutes_exporter.feeds.feed import Feed
 from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.chain.subnet import Subnet
-    from chutes_exporter.feeds.reports import Reports
     from chutes_exporter.feeds.sanity_checks import Check
 
-T = TypeVar("T")
+R = TypeVar("R", bound=r.Record)
 
 _SHRUNK: Final[dict[str, Check]] = {"shrunk": sanity_checks.shrunk}
+_DETAILED: Final = {"detailed": "true"}
 
 
-def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Feed[T]:
-    """Return the feed that has the name of its endpoint."""
-    return Feed(endpoint.name, endpoint, ttl, max_age, **more)
+def _stream(
+    name: str,
+    record: type[R],
+    scope: Literal["platform", "signer"] = "platform",
+    *,
+    signed: bool = True,
+    may_be_empty: bool = False,
+    max_bytes: int = 4 * MB,
+    **more: Any,
+) -> Feed[list[R]]:
+    """Return a feed under ``/miner/`` that answers with a stream of records.
+
+    All other arguments are those of :class:`Feed`.
+    """
+    return Feed(
+        name,
+        path=f"/miner/{name}/",
+        shape=d.StreamShape(record, may_be_empty=may_be_empty),
+        scope=scope,
+        signed=signed,
+        max_bytes=max_bytes,
+        **more,
+    )
 
 
-# The times to live in seconds, the first number, follow the service's refresh periods:
+# The times to live in seconds follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
 # - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s,
 #   and its autoscaler sets targets every 2 minutes at most.
@@ -37,22 +59,58 @@ def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Fee
 #   ever. A rolling update takes hours, and a maintenance window days.
 # - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15
 #   minutes. The history gets a point an hour.
-METAGRAPH = _feed(e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes")
-SCORES = _feed(e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
-STATS = _feed(e.STATS, 300.0, 1800.0, changes="every 10 minutes", checks={})
-STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", per_chute=True)
-CHUTE_METRICS = _feed(
-    e.CHUTE_METRICS,
-    115.0,
-    900.0,
+#
+# The limits of bytes are at least three times what an answer takes with 2,000 chutes, 10,000 active
+# instances and a miner with 1,000 GPUs and 1,000 instances. Only two are less: stats of each chute
+# have up to 90,000 records, each sent twice, which is 44 MB. An audit report is 13 MB.
+METAGRAPH = Feed(
+    "metagraph",
+    "/miner/metagraph",
+    d.list_of(r.MetagraphNode, never_empty=True),
+    ttl=175.0,
+    max_age=HOUR,
+    changes="every 3 minutes",
+    checks=_SHRUNK,
+)
+SCORES = Feed(
+    "scores", "/miner/scores", d.SCORES, ttl=300.0, max_age=1800.0, changes="every 10 minutes"
+)
+STATS = Feed(
+    "stats",
+    "/miner/stats",
+    d.STATS,
+    max_bytes=48 * MB,
+    ttl=300.0,
+    max_age=1800.0,
+    changes="every 10 minutes",
+)
+STATS_PER_CHUTE = replace(STATS, name="stats_per_chute")
+"""The same endpoint with another query, which is requested for one miner or for all."""
+CHUTE_METRICS = _stream(
+    "metrics",
+    r.ChuteMetrics,
+    signed=False,
+    ttl=115.0,
+    max_age=900.0,
     changes="every 2 minutes",
     checks=_SHRUNK | {"no_demand": lambda _old, new: demand_is_unknown(new.value)},
 )
-ACTIVE_INSTANCES = _feed(e.ACTIVE_INSTANCES, 115.0, 900.0)
-CHUTES = _feed(
-    e.CHUTES,
-    900.0,
-    HOUR,
+ACTIVE_INSTANCES = Feed(
+    "active_instances",
+    "/miner/active_instances/",
+    d.list_of(r.ActiveInstance),
+    signed=True,
+    max_bytes=8 * MB,
+    ttl=115.0,
+    max_age=900.0,
+    checks=_SHRUNK,
+)
+CHUTES = _stream(
+    "chutes",
+    r.Chute,
+    max_bytes=16 * MB,
+    ttl=900.0,
+    max_age=HOUR,
     checks=_SHRUNK
     | {
         "disagrees": sanity_checks.chutes_are_missing,
@@ -60,99 +118,225 @@ CHUTES = _feed(
     },
     evidence=(ACTIVE_INSTANCES, CHUTE_METRICS),
 )
-SERVERS = _feed(e.SERVERS, 115.0, 900.0)
-NODES = _feed(
-    e.NODES,
-    115.0,
-    900.0,
+CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Chute), signed=True)
+SERVERS = Feed(
+    "servers",
+    "/miner/servers/",
+    d.SERVERS,
+    "signer",
+    signed=True,
+    max_bytes=4 * MB,
+    ttl=115.0,
+    max_age=900.0,
+    checks=_SHRUNK,
+)
+NODES = _stream(
+    "nodes",
+    r.Node,
+    "signer",
+    may_be_empty=True,
+    ttl=115.0,
+    max_age=900.0,
     checks=_SHRUNK | {"disagrees": sanity_checks.gpus_are_missing},
     evidence=(SERVERS,),
 )
-INVENTORY = _feed(e.INVENTORY, 55.0, 600.0)
-INSTANCES = _feed(
-    e.INSTANCES,
-    55.0,
-    600.0,
+INVENTORY = Feed(
+    "inventory",
+    "/miner/inventory",
+    d.list_of(r.InventoryItem),
+    "signer",
+    signed=True,
+    max_bytes=4 * MB,
+    ttl=55.0,
+    max_age=600.0,
+    checks=_SHRUNK,
+)
+INSTANCES = _stream(
+    "instances",
+    r.Instance,
+    "signer",
+    query={"explicit_null": "true"},
+    ttl=55.0,
+    max_age=600.0,
     checks=_SHRUNK | {"disagrees": sanity_checks.instances_are_missing},
     evidence=(INVENTORY,),
 )
-IMAGES = _feed(e.IMAGES, 900.0, HOUR)
-# No jobs and a failed query look the same, and nothing tells them apart. So a second answer must
-# confirm that all are gone.
-JOBS = _feed(e.JOBS, 300.0, 1800.0)
+IMAGES = _stream("images", r.Image, ttl=900.0, max_age=HOUR, checks=_SHRUNK)
+# Usually no job waits on the whole platform. No jobs and a failed query look the same, and nothing
+# tells them apart. So a second answer must confirm that all are gone.
+JOBS = _stream(
+    "jobs",
+    r.Job,
+    may_be_empty=True,
+    max_bytes=16 * MB,
+    ttl=300.0,
+    max_age=1800.0,
+    checks=_SHRUNK,
+)
+RELEASE_JOB = Endpoint[None](
+    "release_job", "/miner/jobs/{job_id}", None, "signer", signed=True, method="DELETE"
+)
 # A new miner has no history yet.
-UNIQUE_CHUTE_HISTORY = _feed(
-    e.UNIQUE_CHUTE_HISTORY,
-    900.0,
-    7200.0,
+UNIQUE_CHUTE_HISTORY = Feed(
+    "unique_chute_history",
+    "/miner/unique_chute_history/{hotkey}",
+    d.list_of(r.HistoryPoint),
+    "miner",
+    ttl=900.0,
+    max_age=7200.0,
     changes="hourly",
     empty_if_404=True,
     checks={"no_history": sanity_checks.history_is_gone},
 )
 # The service dropped the rule, so that its next version may lack the endpoint.
-THRASH_COOLDOWNS = _feed(
-    e.THRASH_COOLDOWNS,
-    HOUR,
-    2 * HOUR,
+THRASH_COOLDOWNS = Feed(
+    "thrash_cooldowns",
+    "/miner/thrash_cooldowns",
+    d.list_of(r.ThrashCooldown),
+    "signer",
+    signed=True,
+    ttl=HOUR,
+    max_age=2 * HOUR,
     changes="never since May 2026",
     optional=True,
-    checks={},
 )
-UTILIZATION = _feed(
-    e.UTILIZATION,
-    115.0,
-    900.0,
+UTILIZATION = Feed(
+    "utilization",
+    "/chutes/utilization",
+    d.list_of(r.ChuteUtilization),
+    max_bytes=8 * MB,
+    ttl=115.0,
+    max_age=900.0,
     changes="counts live, the rest every 2 minutes",
     optional=True,
     checks=_SHRUNK | {"no_demand": lambda _old, new: load_is_unknown(new.value)},
 )
-BOUNTIES = _feed(
-    e.BOUNTIES,
-    115.0,
-    900.0,
+BOUNTIES = Feed(
+    "bounties",
+    "/bounties/",
+    d.list_of(r.Bounty),
+    ttl=115.0,
+    max_age=900.0,
     optional=True,
     checks={"no_bounties": sanity_checks.bounties_are_gone},
     evidence=(CHUTES,),
 )
-ROLLING_UPDATES = _feed(e.ROLLING_UPDATES, 300.0, 1800.0, optional=True, checks={})
-MAINTENANCE = _feed(e.MAINTENANCE, 300.0, 1800.0, optional=True, checks={})
-HELD_GPUS = _feed(
-    e.HELD_GPUS,
-    900.0,
-    HOUR,
+ROLLING_UPDATES = Feed(
+    "rolling_updates",
+    "/chutes/rolling_updates",
+    d.list_of(r.RollingUpdate),
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+)
+MAINTENANCE = Feed(
+    "maintenance",
+    "/servers/maintenance/policy",
+    d.MAINTENANCE,
+    "signer",
+    signed=True,
+    purpose="tee",
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+)
+SERVER_MAINTENANCE = Endpoint(
+    "server_maintenance",
+    "/servers/{server_id}/maintenance",
+    d.object_of(r.ServerMaintenance),
+    "signer",
+    signed=True,
+    purpose="tee",
+)
+HELD_GPUS = Feed(
+    "held_gpus",
+    "/nodes/",
+    d.HELD_GPUS,
+    query=_DETAILED,
+    max_bytes=8 * MB,
+    ttl=900.0,
+    max_age=HOUR,
     optional=True,
     checks=_SHRUNK | {"disagrees": sanity_checks.held_gpus_are_missing},
     evidence=(ACTIVE_INSTANCES,),
 )
-MINER_GPUS = _feed(e.MINER_GPUS, 300.0, 1800.0, optional=True, checks={})
-SUPPORTED_GPUS = _feed(e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", optional=True, checks={})
-TEE_MEASUREMENTS = _feed(e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
-FMV = _feed(e.FMV, HOUR, 6 * HOUR, changes="hourly", optional=True, checks={})
-PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
-# An answer has the reports of the past day. Its reader decides which requests are due. The age
-# counts from when the newest report was read.
-_ONE_REPORT: Endpoint[Any] = e.AUDIT_REPORT
-AUDIT_REPORT: Feed[Reports] = _feed(
-    _ONE_REPORT,
-    55.0,
-    3 * HOUR,
+MINER_GPUS = Feed(
+    "miner_gpus",
+    "/nodes/",
+    d.HELD_GPUS,
+    "miner",
+    query=_DETAILED,
+    max_bytes=4 * MB,
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+)
+SUPPORTED_GPUS = Feed(
+    "supported_gpus",
+    "/nodes/supported",
+    d.by_model(r.SupportedGpu),
+    ttl=DAY,
+    max_age=7 * DAY,
+    changes="by hand",
+    optional=True,
+)
+TEE_MEASUREMENTS = Feed(
+    "tee_measurements",
+    "/servers/tee/measurements",
+    d.list_of(r.TeeMeasurement, never_empty=True),
+    ttl=HOUR,
+    max_age=DAY,
+    changes="by hand",
+    optional=True,
+)
+FMV = Feed(
+    "fmv",
+    "/fmv",
+    d.object_of(r.MarketValue),
+    ttl=HOUR,
+    max_age=6 * HOUR,
+    changes="hourly",
+    optional=True,
+)
+PLATFORM_GPUS = Feed(
+    "platform_gpus",
+    "/nodes/",
+    d.by_model(r.ModelSupply),
+    ttl=300.0,
+    max_age=1800.0,
+    optional=True,
+)
+AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
+# One answer has one report. The feed has those of the past day: its reader decides which requests
+# are due. The age counts from when the newest report was read.
+AUDIT_REPORT: Feed[Any] = Feed(
+    "audit_report",
+    "/audit/download",
+    d.AUDIT_REPORT,
+    max_bytes=32 * MB,
+    ttl=55.0,
+    max_age=3 * HOUR,
     changes="hourly, and is requested then",
     optional=True,
-    checks={},
     in_background=True,
 )
-_SEVERAL_REPLIES: Endpoint[Any] = NODE
-CHAIN: Feed[Subnet] = _feed(
-    _SEVERAL_REPLIES,
-    300.0,
-    1800.0,
+# It is read with several requests to a node.
+CHAIN: Feed[Subnet] = Feed(
+    "chain",
+    "",
+    None,
+    ttl=300.0,
+    max_age=1800.0,
     changes="every 12 seconds, pay about every 72 minutes",
     checks=_SHRUNK | {"disagrees": sanity_checks.seats_are_others},
     evidence=(METAGRAPH,),
     in_background=True,
 )
 
-FEEDS: tuple[Feed[Any], ...] = tuple(
-    value for value in [*globals().values()] if isinstance(value, Feed)
+_ALL: Final = [value for value in [*globals().values()] if isinstance(value, Endpoint)]
+FEEDS: tuple[Feed[Any], ...] = tuple(one for one in _ALL if isinstance(one, Feed))
+"""All feeds."""
+ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
+    one for one in _ALL if one not in (STATS_PER_CHUTE, CHAIN)
 )
-"""All of the above."""
+"""All endpoints of the API, each once."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from chutes_exporter.feeds.sanity_checks import Checks, shrunk
+from chutes_exporter.api.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
     from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.feeds.sanity_checks import Checks
 
 T = TypeVar("T")
 
@@ -31,16 +31,15 @@ class MissingEndpointError(Exception):
     retry_after = 3600.0
 
 
-@dataclass(frozen=True)
-class Feed(Generic[T]):
-    """A question whose answer the exporter caches. Feeds with the same name and hotkey are equal.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Feed(Endpoint[T]):
+    """An endpoint whose answer the exporter caches. Feeds with one name and hotkey are equal.
 
     Attributes:
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
-        per_chute: Whether stats are requested for each chute.
         empty_if_404: Whether a 404 means an empty list. Otherwise, it is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
         checks: Possible reasons to doubt an answer, each with the check that finds it.
@@ -49,18 +48,25 @@ class Feed(Generic[T]):
             that takes seconds.
     """
 
-    name: str
-    endpoint: Endpoint[T] = field(compare=False)
-    ttl: float = field(compare=False)
-    max_age: float = field(compare=False)
-    changes: str = field(default="live", compare=False)
+    ttl: float
+    max_age: float
+    changes: str = "live"
     hotkey: str = THE_PLATFORM
-    per_chute: bool = field(default=False, compare=False)
-    empty_if_404: bool = field(default=False, compare=False)
-    optional: bool = field(default=False, compare=False)
-    checks: Checks = field(default_factory=lambda: {"shrunk": shrunk}, compare=False)
-    evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)
-    in_background: bool = field(default=False, compare=False)
+    empty_if_404: bool = False
+    optional: bool = False
+    checks: Checks = field(default_factory=dict)
+    evidence: tuple[Feed[Any], ...] = ()
+    in_background: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Feed) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self.name, self.hotkey
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner.
@@ -70,7 +76,7 @@ class Feed(Generic[T]):
         """
         evidence: list[Feed[Any]] = []
         for feed in self.evidence:
-            is_about_miner = feed.endpoint.scope == "signer"
+            is_about_miner = feed.scope == "signer"
             evidence.append(feed.of(hotkey) if is_about_miner else feed)
         return replace(self, hotkey=hotkey, evidence=tuple(evidence))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.fleet.answers import FleetAnswers, Listed
+from chutes_exporter.fleet.answers import FleetAnswers
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.join import join_fleet
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.offers import Demand
+    from chutes_exporter.rules.launch import Demand
 
 FEEDS: Final[dict[str, Feed[Any]]] = {
     "servers": f.SERVERS,
@@ -53,22 +53,12 @@ RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
 def fleet_answers(
     answers: Mapping[str, Answer[Any]], hotkey: str, demand: list[Demand] | None = None
 ) -> FleetAnswers:
-    """Return the answers that a fleet is joined from, with the time of the one about its instances.
+    """Return the answers that a fleet is joined from.
 
     ``answers`` are by the name of the feed.
     """
-    listed: dict[str, Listed[Any]] = {}
-    at = 0.0
-    for name, feed in FEEDS.items():
-        answer = answers.get(feed.name)
-        if answer is None:
-            continue
-        # The maintenance policy is one record, and all other answers are lists.
-        records = answer.value if isinstance(answer.value, list) else [answer.value]
-        listed[name] = Listed(records, answer.whole)
-        if feed is f.INSTANCES:
-            at = answer.received_at
-    return FleetAnswers(hotkey, at, demand=demand, **listed)
+    known = {name: answers[feed.name] for name, feed in FEEDS.items() if feed.name in answers}
+    return FleetAnswers(hotkey, demand, **known)
 
 
 class JoinedFleets:
@@ -138,7 +128,7 @@ class Joined:
 
     @cached_property
     def demand(self) -> list[Demand] | None:
-        """All chutes with the instances of all miners, None while an answer is not whole."""
+        """All chutes with the instances of all miners, None while an answer is not complete."""
         return find_demand(fleet_answers(self.about(THE_PLATFORM), THE_PLATFORM))
 
     @cached_property
@@ -171,7 +161,7 @@ class Joined:
         for hotkey, chute_id in self._miners_and_chutes():
             if hotkey in self._watched and chute_id is not None:
                 chute_ids.add(chute_id)
-        # While an answer is not whole, it is unknown what could be launched.
+        # While an answer is not complete, it is unknown what could be launched.
         for demand in self.demand or []:
             if demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled:
                 chute_ids.add(demand.chute.chute_id)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.endpoints import AUDIT_REPORT
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
-from chutes_exporter.chain.node import CHAIN
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, STATS, STATS_PER_CHUTE
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.chain.node import Node
     from chutes_exporter.feeds.feed import Feed
@@ -57,42 +55,35 @@ class Requests:
 
     async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed from the node of the chain, the reader of the reports or the client."""
-        endpoint = feed.endpoint
         # Without a node, nobody reads the feed of the chain.
-        if endpoint is CHAIN and self._node is not None:
+        if feed == CHAIN and self._node is not None:
             return await self._node.read()
-        if endpoint is AUDIT_REPORT:
+        if feed == AUDIT_REPORT:
             return await self.reports.read()
-        if not endpoint.signed:
-            path = {"hotkey": feed.hotkey} if feed.hotkey else {}
-            return await self._client.fetch(endpoint, params=_query(feed), path=path)
+        if feed.name == STATS_PER_CHUTE.name:
+            query = {"per_chute": "true"}
+            if feed.hotkey:
+                query["miner_hotkey"] = feed.hotkey
+            return await self._client.fetch(STATS, params=query)
+        if not feed.signed:
+            # The hotkey stands in the path of some endpoints, and in the query of others.
+            hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
+            query = {} if "{hotkey}" in feed.path else hotkey
+            return await self._client.fetch(feed, params=query, path=hotkey)
         if feed.hotkey:
-            return await self._client.fetch(endpoint, key=self._keys[feed.hotkey])
+            return await self._client.fetch(feed, key=self._keys[feed.hotkey])
         # The answer about the platform is the same for each signer.
-        return await self._fetch_with_any_key(endpoint)
+        return await self._fetch_with_any_key(feed)
 
-    async def _fetch_with_any_key(self, endpoint: Endpoint[Any]) -> Answer[Any]:
+    async def _fetch_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
         """Sign with the first key. If the API refuses it, try the next one."""
         # There is a key: without one, no signed feed is read.
         *first_keys, last_key = self._platform_keys
         for key in first_keys:
             try:
-                return await self._client.fetch(endpoint, key=key)
+                return await self._client.fetch(feed, key=key)
             except (NotRegisteredError, SignatureRefusedError):
                 # Move this key to the end, for the next requests: True sorts after False. Unlike
                 # remove and append, sorting does not add a key that a reload removed meanwhile.
                 self._platform_keys.sort(key=lambda one: one is key)
-        return await self._client.fetch(endpoint, key=last_key)
-
-
-def _query(feed: Feed[Any]) -> dict[str, str]:
-    """Return the query parameters of an unsigned request for a feed."""
-    query = {}
-    if feed.per_chute:
-        query["per_chute"] = "true"
-        if feed.hotkey:
-            query["miner_hotkey"] = feed.hotkey
-    # The hotkey stands in the path of some endpoints, and in the query of others.
-    elif feed.endpoint.scope == "miner" and "{hotkey}" not in feed.endpoint.path:
-        query["hotkey"] = feed.hotkey
-    return query
+        return await self._client.fetch(feed, key=last_key)

@@ -5,61 +5,54 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
+
+from chutes_exporter.api.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chutes_exporter.api import records as r
-    from chutes_exporter.fleet.offers import Demand
+    from chutes_exporter.rules.launch import Demand
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Listed(Generic[T]):
-    """The records of an answer, and whether none can be missing."""
-
-    records: Sequence[T]
-    whole: bool
-
-
-def records_of(answer: Listed[T] | None) -> Sequence[T]:
-    """Return the records of an answer, none if it is missing."""
-    return () if answer is None else answer.records
+_MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
 
 
 @dataclass(frozen=True)
 class FleetAnswers:
-    """The answers about a miner and the platform. None is one that is missing.
+    """The answers about a miner and the platform. One that is missing has no record.
 
-    ``at`` is the Unix time of the answer about its instances. ``demand`` is what the answers about
-    the platform make together, which is found once for all miners.
+    ``demand`` is what the answers about the platform make together, which is found once for all
+    miners.
     """
 
     hotkey: str
-    at: float = 0.0
-    servers: Listed[r.Server] | None = None
-    nodes: Listed[r.Node] | None = None
-    inventory: Listed[r.InventoryItem] | None = None
-    instances: Listed[r.Instance] | None = None
-    miner_gpus: Listed[r.HeldGpu] | None = None
-    maintenance: Listed[r.MaintenancePolicy] | None = None
-    measurements: Listed[r.TeeMeasurement] | None = None
-    jobs: Listed[r.Job] | None = None
-    metagraph: Listed[r.MetagraphNode] | None = None
-    chutes: Listed[r.Chute] | None = None
-    active_instances: Listed[r.ActiveInstance] | None = None
-    utilization: Listed[r.ChuteUtilization] | None = None
-    bounties: Listed[r.Bounty] | None = None
-    held_gpus: Listed[r.HeldGpu] | None = None
-    supported_gpus: Listed[r.SupportedGpu] | None = None
     demand: list[Demand] | None = None
+    servers: Answer[Sequence[r.Server]] = _MISSING
+    nodes: Answer[Sequence[r.Node]] = _MISSING
+    inventory: Answer[Sequence[r.InventoryItem]] = _MISSING
+    instances: Answer[Sequence[r.Instance]] = _MISSING
+    miner_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
+    maintenance: Answer[r.MaintenancePolicy] = _MISSING
+    measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
+    jobs: Answer[Sequence[r.Job]] = _MISSING
+    metagraph: Answer[Sequence[r.MetagraphNode]] = _MISSING
+    chutes: Answer[Sequence[r.Chute]] = _MISSING
+    active_instances: Answer[Sequence[r.ActiveInstance]] = _MISSING
+    utilization: Answer[Sequence[r.ChuteUtilization]] = _MISSING
+    bounties: Answer[Sequence[r.Bounty]] = _MISSING
+    held_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
+    supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
+
+    @property
+    def at(self) -> float:
+        """The Unix time of the answer about the instances, 0 without one."""
+        return self.instances.received_at
 
     @property
     def policy(self) -> r.MaintenancePolicy | None:
         """The maintenance policy."""
-        return self.maintenance.records[0] if self.maintenance else None
+        return None if self.maintenance is _MISSING else self.maintenance.value
 
     @cached_property
     def steps(self) -> dict[str, r.MaintenanceServer]:
@@ -76,14 +69,13 @@ class FleetAnswers:
     @cached_property
     def seat(self) -> r.MetagraphNode | None:
         """The miner's seat, None if it has none or that is unknown."""
-        seats = records_of(self.metagraph)
-        return next((seat for seat in seats if seat.hotkey == self.hotkey), None)
+        return next((seat for seat in self.metagraph.value if seat.hotkey == self.hotkey), None)
 
     @cached_property
     def chutes_by_id(self) -> dict[str, r.Chute]:
         """The known chutes. Of several records with the same id, the first counts."""
         chutes: dict[str, r.Chute] = {}
-        for chute in records_of(self.chutes):
+        for chute in self.chutes.value:
             chutes.setdefault(chute.chute_id, chute)
         return chutes
 
@@ -94,21 +86,32 @@ class FleetAnswers:
         Instances of an unknown chute are under None.
         """
         instance_ids: dict[str | None, set[str]] = defaultdict(set)
-        for instance in records_of(self.active_instances):
+        for instance in self.active_instances.value:
             instance_ids[instance.chute_id].add(instance.instance_id)
         return instance_ids
 
     @cached_property
+    def runs_tee(self) -> bool:
+        """Whether an instance of a TEE chute is active on the miner's servers, as the service asks
+        before the launch of a private chute without TEE.
+        """
+        tee = {chute.chute_id for chute in self.chutes.value if chute.tee}
+        return any(
+            instance.miner_hotkey == self.hotkey and instance.chute_id in tee
+            for instance in self.active_instances.value
+        )
+
+    @cached_property
     def rates(self) -> dict[str, float]:
         """The service's hourly rates of GPU models in US dollars, of those that have one."""
-        rates: dict[str, float] = {}
-        for model in records_of(self.supported_gpus):
-            # Rates are divided by each other, so one of 0 is as good as none.
-            if model.hourly_rate is not None and model.hourly_rate > 0:
-                rates[model.gpu] = model.hourly_rate
-        return rates
+        # Rates are divided by each other, so one of 0 is as good as none.
+        return {
+            model.gpu: model.hourly_rate
+            for model in self.supported_gpus.value
+            if model.hourly_rate is not None and model.hourly_rate > 0
+        }
 
 
-def are_whole(*answers: Listed[Any] | None) -> bool:
+def are_complete(*answers: Answer[Any]) -> bool:
     """Return whether all of these answers are known, and no record of them can be missing."""
-    return all(answer is not None and answer.whole for answer in answers)
+    return all(answer.complete for answer in answers)

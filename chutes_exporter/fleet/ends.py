@@ -25,7 +25,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
+    from chutes_exporter.api.records import AuditInstance, Chute, ComputeRecord, HourlyAudit
     from chutes_exporter.rules.losses import History, Outcome, Precision
 
 
@@ -110,7 +110,7 @@ class Ledger:
             before.
     """
 
-    def __init__(self, reports: Iterable[AuditReport], chutes: Iterable[Chute] = ()) -> None:
+    def __init__(self, reports: Iterable[HourlyAudit], chutes: Iterable[Chute] = ()) -> None:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
         self.chutes = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
@@ -125,9 +125,9 @@ class Ledger:
 
         Each hour is the Unix time of its end. Without any report, all hours are returned.
         """
-        ends_of_whole_reports = {report.end for report in self._reports if report.whole}
+        ends_of_complete_reports = {report.end for report in self._reports if report.complete}
         ends_of_hours = [self.end - HOUR * age for age in range(hours)]
-        return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_whole_reports]
+        return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_complete_reports]
 
     def needs_report(self, hours: int, end: float) -> bool:
         """Return whether one more report is needed for the losses of the newest hours.
@@ -201,7 +201,7 @@ class Ledger:
         return REDEPLOYED if is_redeployed else reason
 
 
-def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]:
+def _ended_instances(reports: Sequence[HourlyAudit]) -> dict[str, AuditInstance]:
     """Return the instances that ended in the hour of a report, by id.
 
     Of several records of an instance, that of the newest report counts, which is the first.
@@ -215,7 +215,7 @@ def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]
 
 
 def _histories_of(
-    reports: Sequence[AuditReport], instance_ids: Iterable[str]
+    reports: Sequence[HourlyAudit], instance_ids: Iterable[str]
 ) -> dict[str, History]:
     """Return the multipliers of some instances, by id. The newest report is the first.
 

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.api import records as r
+from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
-from chutes_exporter.fleet.places import Holder, Places, find_holders
-from chutes_exporter.rules.instances import (
-    instance_state,
-    is_public,
-    purged_at,
-    secured_at,
-)
+from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
+from chutes_exporter.rules.instances import instance_state, is_public, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.launch import activation_is_refused
 from chutes_exporter.rules.maintenance import (
     maintenance_status,
     measured,
@@ -34,12 +29,9 @@ if TYPE_CHECKING:
 
     from msgspec import UnsetType
 
-    from chutes_exporter.api import records as r
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Market, ServerPlan, Topic
-    from chutes_exporter.fleet.offers import Demand
-    from chutes_exporter.fleet.places import Place
-    from chutes_exporter.rules.instances import InstanceState
+    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
+    from chutes_exporter.rules.launch import Demand
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 Placed = TypeVar("Placed", Gpu, Instance)
@@ -47,14 +39,11 @@ Placed = TypeVar("Placed", Gpu, Instance)
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
-    # Without these answers, no holder is known, and _gpus leaves the state of each GPU unknown.
-    holders: dict[str, Holder] = {}
-    if answers.inventory is not None and answers.instances is not None:
-        holders = find_holders(answers.inventory.records, answers.instances.records)
+    holders = find_holders(answers)
     listed_gpus = _listed_gpus(answers, holders)
     gpus = _gpus(answers, listed_gpus, holders)
     demand = find_demand(answers) if answers.demand is None else answers.demand
-    instances = _instances(answers, gpus, demand)
+    instances = _instances(answers, gpus, demand or ())
     # A GPU can only be on one server.
     contradicted_ids: set[str] = set()
     for listed in listed_gpus.values():
@@ -63,24 +52,9 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     servers = _servers(answers, gpus, instances, contradicted_ids)
     window = _window(answers.policy)
     left_out = find_left_out(servers, window, answers.at)
-    # Without all answers, a launch could be offered that the service refuses. Without those about
-    # chutes, there is no demand.
-    launches_are_known = are_whole(
-        answers.servers,
-        answers.nodes,
-        answers.inventory,
-        answers.instances,
-        answers.maintenance,
-        answers.metagraph,
-        answers.supported_gpus,
-    )
-    markets: tuple[Market, ...] | None = None
-    plans: tuple[ServerPlan, ...] = ()
-    if demand is not None and launches_are_known:
-        markets = find_markets(answers, demand, servers, instances)
-        plans = plan_servers(servers, markets, left_out)
+    markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
-    registered = False if are_whole(answers.metagraph) else None
+    registered = False if answers.metagraph.complete else None
     return Fleet(
         hotkey=answers.hotkey,
         registered=registered if seat is None else True,
@@ -90,7 +64,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         instances=instances,
         markets=markets,
         left_out=left_out,
-        plans=plans,
+        plans=plan_servers(servers, markets, left_out),
         stuck_jobs=_stuck_jobs(answers),
         window=window,
         known=_known_topics(answers, gpus, instances, servers),
@@ -121,12 +95,11 @@ class _ListedGpu:
 def _listed_gpus(answers: FleetAnswers, holders: Iterable[str]) -> dict[str, _ListedGpu]:
     """Return all GPUs by id: those with a record, and those that are only in the inventory."""
     gpus: dict[str, _ListedGpu] = defaultdict(_ListedGpu)
-    for node in records_of(answers.nodes):
+    for node in answers.nodes.value:
         gpu = gpus[node.uuid]
         gpu.add(node, node.server_id)
-        if gpu.index is None:
-            gpu.index = node.device_index
-    for server in records_of(answers.servers):
+        gpu.index = node.device_index
+    for server in answers.servers.value:
         for record in server.gpus or ():
             gpus[record.uuid].add(record, server.server_id)
     for gpu_id in holders:
@@ -138,28 +111,23 @@ def _gpus(
     answers: FleetAnswers, listed_gpus: Mapping[str, _ListedGpu], holders: Mapping[str, Holder]
 ) -> tuple[Gpu, ...]:
     """Return the GPUs. ``holders`` says what holds one, by its id."""
-    lists_are_known = are_whole(answers.servers, answers.nodes)
-    holders_are_known = are_whole(answers.inventory, answers.instances)
+    lists_are_known = are_complete(answers.servers, answers.nodes)
+    holders_are_known = are_complete(answers.inventory, answers.instances)
     # Empty texts mean that a GPU is in no instance for certain.
-    nothing = "" if holders_are_known else None
-    no_holder = Holder(chute_id=nothing, chute=nothing, state=None, instance_id=nothing)
+    no_holder = Holder("", "", "") if holders_are_known else Holder()
     gpus = []
     for gpu_id, listed in listed_gpus.items():
-        holder = holders.get(gpu_id)
-        state = None
-        if lists_are_known and holders_are_known:
-            state = _gpu_state(listed, holder)
+        holder = holders.get(gpu_id, no_holder)
         # It is on no server only if no list of its server can be missing.
         server_id = "" if lists_are_known and not listed.server_ids else None
         if len(listed.server_ids) == 1:
             (server_id,) = listed.server_ids
-        holder = holder or no_holder
         gpu = Gpu(
             gpu_id=gpu_id,
             server_id=server_id,
             model=listed.model,
             index=listed.index,
-            state=state,
+            state=_gpu_state(listed, holder) if lists_are_known and holders_are_known else None,
             chute_id=holder.chute_id,
             chute=holder.chute,
             instance_id=holder.instance_id,
@@ -168,13 +136,13 @@ def _gpus(
     return tuple(gpus)
 
 
-def _gpu_state(listed: _ListedGpu, holder: Holder | None) -> GpuState | None:
+def _gpu_state(listed: _ListedGpu, holder: Holder) -> GpuState | None:
     """Return the state of a GPU, None if that is unknown: several states are possible, or no
     record says whether it is verified.
 
     All holders must be known, so that a GPU without a holder is in no instance for certain.
     """
-    if holder is not None:
+    if holder.instance_id != "":
         return "earning" if holder.state == "active" else holder.state
     if listed.verified_at is UNSET:
         return None
@@ -185,110 +153,78 @@ def _gpu_state(listed: _ListedGpu, holder: Holder | None) -> GpuState | None:
 
 
 def _instances(
-    answers: FleetAnswers, gpus: Sequence[Gpu], demand: Sequence[Demand] | None
+    answers: FleetAnswers, gpus: Sequence[Gpu], demand: Iterable[Demand]
 ) -> tuple[Instance, ...]:
     """Return the listed instances, each once. Of several records of one, the first counts."""
-    chute_names = _chute_names(answers, gpus)
-    places = Places(answers, gpus)
-    demand_by_chute = {item.chute.chute_id: item for item in demand or ()}
+    # The inventory also names private chutes, which the list of chutes may lack.
+    names = {chute_id: chute.name for chute_id, chute in answers.chutes_by_id.items()}
+    names |= {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute_id and gpu.chute}
+    places = find_places(answers, gpus)
+    demand_by_chute = {one.chute.chute_id: one for one in demand}
     instances: dict[str, Instance] = {}
-    for record in records_of(answers.instances):
-        place = places.of(record)
-        instance = _instance(record, place, chute_names, demand_by_chute, answers)
+    for record in answers.instances.value:
+        chute_id = record.chute_id or ""
+        instance = _instance(
+            record,
+            answers,
+            places[record.instance_id],
+            chute_name=names.get(chute_id) or None,
+            demand=demand_by_chute.get(chute_id),
+        )
         instances.setdefault(record.instance_id, instance)
     return tuple(instances.values())
 
 
-def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
-    """Return the names of chutes by id.
-
-    Those on GPUs come from the inventory, which also names private chutes. The list of chutes may
-    lack these.
-    """
-    names: dict[str, str] = {}
-    for gpu in gpus:
-        if gpu.chute_id and gpu.chute:
-            names[gpu.chute_id] = gpu.chute
-    for chute in answers.chutes_by_id.values():
-        if chute.name:
-            names.setdefault(chute.chute_id, chute.name)
-    return names
-
-
 def _instance(
     record: r.Instance,
-    place: Place,
-    chute_names: Mapping[str, str],
-    demand_by_chute: Mapping[str, Demand],
     answers: FleetAnswers,
+    place: Place,
+    *,
+    chute_name: str | None,
+    demand: Demand | None,
 ) -> Instance:
-    """Return an instance. The mappings are by the id of a chute."""
     public = is_public(record)
     state = instance_state(record)
-    has_replacement = _has_replacement(record, answers)
     chute = answers.chutes_by_id.get(record.chute_id or "")
     later_units_per_second = None
     if chute is not None and place.model:
         later_units_per_second = later_multiplier(chute, place.model, answers.rates)
+    is_in_vain: bool | None = False
+    if state in ("starting", None):
+        # The service may refuse its activation.
+        is_in_vain = demand.activation_is_refused if state and demand else None
+    deadlines: dict[DeadlineKind, float | None] = {
+        "purge": purged_at(record),
+        "secured": secured_at(record),
+        "end_of_billing": record.stop_billing_at,
+    }
     return Instance(
         instance_id=record.instance_id,
         chute_id=record.chute_id,
-        chute=chute_names.get(record.chute_id or ""),
+        chute=chute_name,
         private=None if public is None else not public,
         state=state,
         created_at=record.created_at,
         units_per_second=record.compute_multiplier,
         later_units_per_second=later_units_per_second,
-        deadlines=_deadlines(record),
+        deadlines={kind: time for kind, time in deadlines.items() if time is not None},
         server_id=place.server_id,
         model=place.model,
         gpus=place.gpus,
-        is_last_active=_is_last_active(record, has_replacement=has_replacement),
-        has_replacement=has_replacement,
-        is_in_vain=_is_in_vain(state, demand_by_chute.get(record.chute_id or "")),
+        has_replacement=_has_replacement(record, answers),
+        is_in_vain=is_in_vain,
     )
-
-
-def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
-    """Return the Unix times of the deadlines that an instance has, by kind."""
-    times: dict[DeadlineKind, float | None] = {
-        "purge": purged_at(record),
-        "secured": secured_at(record),
-        "end_of_billing": record.stop_billing_at,
-    }
-    return {kind: time for kind, time in times.items() if time is not None}
-
-
-def _is_last_active(record: r.Instance, *, has_replacement: bool | None) -> bool | None:
-    """Return whether an instance is the only active one of its chute, None if it is unknown."""
-    if record.active is False:
-        return False
-    if record.active is None or has_replacement is None:
-        return None
-    return not has_replacement
 
 
 def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
     """Return whether another instance of the same chute is active, None if it is unknown."""
-    if record.chute_id is None or not are_whole(answers.active_instances):
+    if record.chute_id is None or not answers.active_instances.complete:
         return None
     if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
         return True
     # Each of these may be one of the same chute.
     of_unknown_chute = answers.active_by_chute.get(None, set()) - {record.instance_id}
     return None if of_unknown_chute else False
-
-
-def _is_in_vain(state: InstanceState | None, demand: Demand | None) -> bool | None:
-    """Return whether an instance starts, but the service would refuse its activation now.
-
-    ``demand`` is that of its chute. None is unknown.
-    """
-    if state in ("active", "disabled"):
-        return False
-    if state is None or demand is None:
-        return None
-    return activation_is_refused(demand.chute, demand.instances)
 
 
 # Servers
@@ -306,36 +242,18 @@ def _servers(
     """
     gpus_by_server = _by_server(gpus)
     instances_by_server = _by_server(instances)
-    lists_are_known = are_whole(answers.servers, answers.nodes)
-    runnable = _Runnable(answers)
-    versions = {measurement.version for measurement in records_of(answers.measurements)}
+    lists_are_known = are_complete(answers.servers, answers.nodes)
+    hardware = _hardware_of_chutes(answers)
     servers: dict[str, Server] = {}
-    for record in records_of(answers.servers):
-        gpus_of_server = gpus_by_server[record.server_id]
-        models = [gpu.model for gpu in gpus_of_server]
-        is_whole = record.gpus is not None and record.server_id not in contradicted_ids
-        is_whole = is_whole and lists_are_known
-        # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
-        # either about the next boot, nor is anything known of a boot without TEE.
-        version = None if record.version is UNSET else record.version or ""
-        boots = None
-        if record.is_tee and version and are_whole(answers.measurements):
-            boots = version_accepted(version, versions)
-        maintenance = _maintenance(record, answers)
-        server = Server(
-            server_id=record.server_id,
-            name=record.name or None,
-            version=version,
-            tee=record.is_tee,
-            maintenance=maintenance.status,
-            holds_slot=maintenance.holds_slot,
-            boots=boots,
-            needs_upgrade=maintenance.needs_upgrade,
-            measured=_measured(models, answers) if is_whole else None,
-            runs_chutes=runnable.on(models, tee=record.is_tee, is_whole=is_whole),
-            gpus=tuple(gpus_of_server),
-            instances=tuple(instances_by_server[record.server_id]),
-            is_whole=is_whole,
+    for record in answers.servers.value:
+        is_clear = record.gpus is not None and record.server_id not in contradicted_ids
+        server = _server(
+            record,
+            answers,
+            tuple(gpus_by_server[record.server_id]),
+            tuple(instances_by_server[record.server_id]),
+            hardware,
+            is_complete=lists_are_known and is_clear,
         )
         servers.setdefault(record.server_id, server)
     return tuple(servers.values())
@@ -352,59 +270,85 @@ def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
     return by_server
 
 
-@dataclass(frozen=True)
-class _Maintenance:
-    """The maintenance of a server. None is unknown.
+def _server(
+    record: r.Server,
+    answers: FleetAnswers,
+    gpus: tuple[Gpu, ...],
+    instances: tuple[Instance, ...],
+    hardware: Collection[tuple[bool, str]] | None,
+    *,
+    is_complete: bool,
+) -> Server:
+    """Return a server. ``hardware`` is where chutes run, None while that is unknown."""
+    # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
+    # either about the next boot, nor is anything known of a boot without TEE.
+    version = None if record.version is UNSET else record.version or ""
+    boots = None
+    if record.is_tee and version and answers.measurements.complete:
+        boots = version_accepted(version, {one.version for one in answers.measurements.value})
+    models = [gpu.model for gpu in gpus if gpu.model is not None]
+    models_are_known = is_complete and len(models) == len(gpus)
+    runs_chutes = None
+    if models_are_known and hardware is not None and record.is_tee is not None:
+        runs_chutes = any((record.is_tee, model) in hardware for model in models)
+    step = _step(record, answers)
+    status = None if step is None else maintenance_status(step)
+    holds_slot = _holds_slot(record, status)
+    return Server(
+        server_id=record.server_id,
+        name=record.name or None,
+        version=version,
+        tee=record.is_tee,
+        # If the policy does not know of the slot, the step is unknown.
+        maintenance=None if holds_slot and status == "none" else status,
+        holds_slot=holds_slot,
+        boots=boots,
+        needs_upgrade=None if step is None else step.needs_upgrade,
+        measured=_measured(models, answers) if models_are_known else None,
+        runs_chutes=runs_chutes,
+        gpus=gpus,
+        instances=instances,
+        is_complete=is_complete,
+    )
 
-    Attributes:
-        status: Its step.
-        holds_slot: Whether it holds an upgrade slot.
-        needs_upgrade: Whether it is older than the target of the newest window.
+
+def _hardware_of_chutes(answers: FleetAnswers) -> set[tuple[bool, str]] | None:
+    """Return on which models chutes run, with TEE or without, None while that is unknown of one."""
+    hardware: set[tuple[bool, str]] = set()
+    for chute in answers.chutes.value:
+        selector = chute.node_selector
+        if chute.tee is None or selector is None or selector.supported_gpus is None:
+            return None
+        hardware |= {(chute.tee, model) for model in selector.supported_gpus}
+    return hardware if answers.chutes.complete else None
+
+
+def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None:
+    """Return what the maintenance policy says about a server, None if that is unknown.
+
+    It has all servers with TEE, and none of the others, which are never upgraded. Before the first
+    window, it is empty, because there is no maintenance.
     """
+    if record.server_id in answers.steps:
+        return answers.steps[record.server_id]
+    policy = answers.policy
+    has_all = answers.maintenance.complete and policy is not None and policy.servers is not None
+    if record.is_tee is not False and not has_all:
+        return None
+    return r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
 
-    status: MaintenanceStatus | None
-    holds_slot: bool | None
-    needs_upgrade: bool | None
 
+def _holds_slot(record: r.Server, status: MaintenanceStatus | None) -> bool | None:
+    """Return whether a server holds an upgrade slot: its record or its step in the policy says so.
 
-def _maintenance(record: r.Server, answers: FleetAnswers) -> _Maintenance:
-    """Return the maintenance of a server, from its record and from its step in the policy.
-
-    It holds a slot if one of these two answers says so, because the list of servers may not show
-    the slots of pending servers.
+    The list of servers may not show the slots of pending servers.
     """
-    status: MaintenanceStatus | None = None
-    holds_slot = needs_upgrade = None
-    step = answers.steps.get(record.server_id)
-    if step is not None:
-        status, needs_upgrade = maintenance_status(step), step.needs_upgrade
-    elif _is_not_in_policy(record, answers):
-        # It is in no maintenance, and only servers with TEE are upgraded.
-        status, needs_upgrade = "none", False
-    if status in ("pending", "maintenance"):
-        holds_slot = True
-    elif record.maintenance_pending:
-        # The policy does not know of the slot, so the step is unknown.
-        status, holds_slot = None, True
-    elif status is not None and record.maintenance_pending is not None:
-        holds_slot = False
-    return _Maintenance(status, holds_slot, needs_upgrade)
-
-
-def _is_not_in_policy(record: r.Server, answers: FleetAnswers) -> bool:
-    """Return whether the policy is known to have no entry for a server that was not found in it.
-
-    It has all servers with TEE, and none of the others. Before the first window, it is empty,
-    because there is no maintenance.
-    """
-    if record.is_tee is False:
+    if record.maintenance_pending or status in ("pending", "maintenance"):
         return True
-    if answers.policy is None or answers.policy.servers is None:
-        return False
-    return are_whole(answers.maintenance)
+    return None if None in (record.maintenance_pending, status) else False
 
 
-def _measured(models: Sequence[str | None], answers: FleetAnswers) -> Measured | None:
+def _measured(models: Sequence[str], answers: FleetAnswers) -> Measured | None:
     """Return what the service's list of TEE measurements says about a server with all these GPUs:
     does it boot with the version to which the newest maintenance window upgrades?
 
@@ -413,39 +357,9 @@ def _measured(models: Sequence[str | None], answers: FleetAnswers) -> Measured |
     # In spite of its name, this window need not be open: it is the newest one.
     window = None if answers.policy is None else answers.policy.active_window
     version = None if window is None else window.target_measurement_version
-    known_models = [model for model in models if model is not None]
-    # A model or a record that is missing could change the result.
-    is_known = len(known_models) == len(models) and are_whole(answers.measurements)
-    if version is None or not is_known:
+    if version is None or not answers.measurements.complete:
         return None
-    return measured(version, known_models, records_of(answers.measurements))
-
-
-class _Runnable:
-    """The hardware on which chutes run."""
-
-    def __init__(self, answers: FleetAnswers) -> None:
-        self._is_known = are_whole(answers.chutes)
-        self._tee_and_models: set[tuple[bool, str]] = set()
-        for chute in answers.chutes_by_id.values():
-            selector = chute.node_selector
-            if chute.tee is None or selector is None or selector.supported_gpus is None:
-                self._is_known = False
-            else:
-                self._tee_and_models |= {(chute.tee, model) for model in selector.supported_gpus}
-
-    def on(self, models: Iterable[str | None], *, tee: bool | None, is_whole: bool) -> bool | None:
-        """Return whether a chute exists that runs on a server, None if that is unknown.
-
-        One chute proves that it exists. That none exists is known only with all chutes and all GPUs
-        of the server, and if each chute says where it runs.
-        """
-        pairs = {(tee, model) for model in models}
-        if tee is None or (tee, None) in pairs:
-            return None
-        if not pairs.isdisjoint(self._tee_and_models):
-            return True
-        return False if self._is_known and is_whole else None
+    return measured(version, models, answers.measurements.value)
 
 
 # The miner
@@ -453,18 +367,11 @@ class _Runnable:
 
 def _stuck_jobs(answers: FleetAnswers) -> int | None:
     """Return the number of the miner's stuck jobs, None while it is unknown of a job."""
-    if not are_whole(answers.jobs):
-        return None
-    count = 0
-    for job in records_of(answers.jobs):
-        # A job that does not name its miner may be one of this miner. Then it is unknown whether it
-        # is stuck, unless it is finished.
-        if job.miner_hotkey in (answers.hotkey, UNSET):
-            stuck = is_stuck(job)
-            if stuck is None:
-                return None
-            count += stuck
-    return count
+    # A job that does not name its miner may be one of this miner. Then it is unknown whether it is
+    # stuck, unless it is finished.
+    jobs = [job for job in answers.jobs.value if job.miner_hotkey in (answers.hotkey, UNSET)]
+    stuck = [is_stuck(job) for job in jobs]
+    return stuck.count(True) if answers.jobs.complete and None not in stuck else None
 
 
 def _window(policy: r.MaintenancePolicy | None) -> Window | None:
@@ -487,31 +394,30 @@ def _window(policy: r.MaintenancePolicy | None) -> Window | None:
 
 def _known_topics(
     answers: FleetAnswers,
-    gpus: Sequence[Gpu],
-    instances: Sequence[Instance],
+    gpus: Iterable[Gpu],
+    instances: Iterable[Instance],
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    servers_are_known = are_whole(answers.servers) and all(
-        server.name and server.holds_slot is not None for server in servers
-    )
-    gpus_are_known = (
-        are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
-        and all(server.is_whole for server in servers)
-        and all(gpu.model and gpu.state and gpu.server_id is not None for gpu in gpus)
-    )
-    instances_are_known = are_whole(answers.instances) and all(
-        instance.state and instance.private is not None and instance.chute for instance in instances
-    )
-    # The pay of each server is looked up last, because that takes the longest.
-    pay_is_known = (
-        gpus_are_known
-        and instances_are_known
-        and all(server.name and server.earned_units_per_second is not None for server in servers)
-    )
-    return {
-        "servers": servers_are_known,
-        "gpus": gpus_are_known,
-        "instances": instances_are_known,
-        "pay": pay_is_known,
+    gpus_are_known = are_complete(
+        answers.servers, answers.nodes, answers.inventory, answers.instances
+    ) and all(server.is_complete for server in servers)
+    known: dict[Topic, bool] = {
+        "servers": answers.servers.complete
+        and _are_known((server.name, server.holds_slot) for server in servers),
+        "gpus": gpus_are_known
+        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus),
+        "instances": answers.instances.complete
+        and _are_known((one.state, one.private, one.chute) for one in instances),
     }
+    # The pay of each server is looked up last, because that takes the longest.
+    known["pay"] = (
+        known["gpus"]
+        and known["instances"]
+        and _are_known((server.name, server.earned_units_per_second) for server in servers)
+    )
+    return known
+
+
+def _are_known(facts: Iterable[tuple[object, ...]]) -> bool:
+    return all(None not in fact for fact in facts)

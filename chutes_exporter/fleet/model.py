@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
+    from chutes_exporter.rules.money import Costs
 
 GpuState = Literal["unverified", "idle", "starting", "disabled", "earning"]
 """State of a GPU: not verified and in no instance, verified and in no instance, or in an instance
@@ -69,6 +70,12 @@ Topic = Literal["servers", "gpus", "instances", "pay"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 
 
+_STATES_IN_SLOT: Final[Mapping[MaintenanceStatus | None, ServerState]] = {
+    "pending": "maintenance_pending",
+    "maintenance": "in_maintenance",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """A GPU of the miner.
@@ -102,7 +109,6 @@ class Instance:
             on.
         deadlines: Unix times by kind, of those that it has.
         server_id, model, gpus: Its place. Empty and 0 for one that holds no GPU.
-        is_last_active: Whether it is the only active one of its chute on the platform.
         has_replacement: Whether another one of its chute is active. Otherwise, maintenance waits
             for one.
         is_in_vain: Whether it starts, but the service would refuse its activation now.
@@ -120,9 +126,15 @@ class Instance:
     server_id: str | None
     model: str | None
     gpus: int | None
-    is_last_active: bool | None
     has_replacement: bool | None
     is_in_vain: bool | None
+
+    @property
+    def is_last_active(self) -> bool | None:
+        """Whether it is the only active one of its chute on the platform, None if it is unknown."""
+        if self.state not in ("active", None):
+            return False
+        return None if None in (self.state, self.has_replacement) else not self.has_replacement
 
     @property
     def earns(self) -> bool | None:
@@ -173,7 +185,7 @@ class Server:
         needs_upgrade: Whether it is older than the target of the newest maintenance window.
         measured: Whether the service lists that target for hosts with its GPUs.
         runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
-        gpus: Its GPUs. Whether these are all is ``is_whole``.
+        gpus: Its GPUs. Whether these are all is ``is_complete``.
     """
 
     server_id: str
@@ -188,13 +200,13 @@ class Server:
     runs_chutes: bool | None
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...]
-    is_whole: bool
+    is_complete: bool
 
     @property
     def models(self) -> list[str] | None:
         """The models of its GPUs, None while one may be missing or of an unknown model."""
         models = {gpu.model for gpu in self.gpus}
-        if not self.is_whole or None in models:
+        if not self.is_complete or None in models:
             return None
         return sorted(model for model in models if model is not None)
 
@@ -215,7 +227,7 @@ class Server:
         if self.holds_slot is None or self.models is None:
             return None
         if self.holds_slot:
-            return self._state_in_slot
+            return _STATES_IN_SLOT.get(self.maintenance)
         if not self.gpus:
             return "without_gpus"
         states = {gpu.state for gpu in self.gpus}
@@ -225,43 +237,22 @@ class Server:
         return min(states, key=GPU_STATES.index)
 
     @property
-    def _state_in_slot(self) -> ServerState | None:
-        if self.maintenance is None:
-            return None
-        return "in_maintenance" if self.maintenance == "maintenance" else "maintenance_pending"
-
-    def units_per_second(self, model: str) -> float | None:
-        """Return the compute units per second that its GPUs of a model earn.
-
-        None while the instance of a GPU that earns is unknown. GPUs of disabled instances earn,
-        too.
-        """
-        earning, disabled = self.count(model, "earning"), self.count(model, "disabled")
-        if earning is None or disabled is None:
-            return None
-        instances = [
-            instance for instance in self.instances if instance.model == model and instance.earns
-        ]
-        if _gpus_of(instances) != earning + disabled:
-            # It is unknown which instance holds one of these GPUs.
-            return None
-        return total(instance.units_per_second for instance in instances)
+    def _earning(self) -> list[Instance] | None:
+        """Its instances that earn, also disabled ones, None while one of them may be unknown."""
+        earning = [instance for instance in self.instances if instance.earns]
+        return earning if self._hold_all(earning, "disabled", "earning") else None
 
     @property
     def earned_units_per_second(self) -> float | None:
         """The compute units per second that all its GPUs earn, None while a part is unknown."""
-        models = self.models
-        if models is None:
-            return None
-        return total(self.units_per_second(model) for model in models)
+        earning = self._earning
+        return None if earning is None else total(one.units_per_second for one in earning)
 
     @property
     def earning_instances(self) -> int | None:
         """The number of its instances that earn, None while one of them may be unknown."""
-        # If the pay of all its GPUs is known, so is each instance that earns.
-        if self.earned_units_per_second is None:
-            return None
-        return sum(instance.earns is True for instance in self.instances)
+        earning = self._earning
+        return None if earning is None else len(earning)
 
     @property
     def waits_for_upgrade(self) -> bool | None:
@@ -305,23 +296,18 @@ class Server:
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:
-        """Its instances in any state, None while one of them may be unknown.
+        """Its instances in any state, None while one of them may be unknown."""
+        are_all = self._hold_all(self.instances, "starting", "disabled", "earning")
+        return self.instances if are_all else None
 
-        They are all known if they hold all GPUs that are in an instance.
-        """
-        if not self._gpus_are_known:
-            return None
-        held_gpus = sum(gpu.state in ("starting", "disabled", "earning") for gpu in self.gpus)
-        return self.instances if held_gpus == _gpus_of(self.instances) else None
+    def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
+        """Return whether instances certainly hold all its GPUs in these states."""
+        held_gpus = sum(gpu.state in states for gpu in self.gpus)
+        return self._gpus_are_known and held_gpus == sum(one.gpus or 0 for one in instances)
 
     @property
     def _gpus_are_known(self) -> bool:
         return self.models is not None and all(gpu.state is not None for gpu in self.gpus)
-
-
-def _gpus_of(instances: Iterable[Instance]) -> int:
-    """Return the number of GPUs that instances are known to hold."""
-    return sum(instance.gpus or 0 for instance in instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,9 +494,9 @@ class Fleet:
     def idle_pay(self, server: Server) -> IdlePay | None:
         """Return what the idle GPUs of a server would earn, None if that is unknown.
 
-        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while nothing should be
-        launched on the server. It is None for a server with unverified GPUs
-        but no idle ones, because what the unverified ones would earn is unknown.
+        It is 0 if all its GPUs are in instances, if no chute runs on them, and while nothing should
+        be launched on the server. It is None for a server with unverified GPUs but no idle ones,
+        because what the unverified ones would earn is unknown.
         """
         idle_models = server.idle_models
         if idle_models is None or server.holds_slot is None:
@@ -518,23 +504,16 @@ class Fleet:
         if not idle_models:
             has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
             return None if has_unverified else NO_PAY
-        if self._takes_nothing(server):
+        reason = self.left_out.get(server.server_id)
+        if server.runs_chutes is False or reason not in (None, "use_not_known"):
             return NO_PAY
-        plans = self._plans_of(server)
+        plans = [plan for plan in self.plans if plan.server_id == server.server_id]
         first_day = total(plan.first_day_units for plan in plans)
         # A model has no plan while it is unknown what can be launched, or whether the server has
         # TEE.
         if first_day is None or {plan.model for plan in plans} != idle_models:
             return None
         return IdlePay(first_day / DAY, sum(plan.later_units_per_second for plan in plans))
-
-    def _plans_of(self, server: Server) -> list[ServerPlan]:
-        return [plan for plan in self.plans if plan.server_id == server.server_id]
-
-    def _takes_nothing(self, server: Server) -> bool:
-        """Return whether it is known that nothing should be launched on a server now."""
-        reason = self.left_out.get(server.server_id)
-        return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang", "may_be_dead")
 
     @property
     def idle_pay_of_all(self) -> IdlePay | None:
@@ -543,50 +522,19 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. The result is also None if
         no server with GPUs has a known pay.
         """
-        if not self.known.get("gpus"):
-            return None
+        pays = {one.server_id: self.idle_pay(one) for one in self.servers if one.gpus}
+        known = {server_id: pay for server_id, pay in pays.items() if pay is not None}
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
-        unknown_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
-        pays = []
-        for server in self.servers:
-            pay = self.idle_pay(server)
-            if server.gpus and pay is not None:
-                pays.append(pay)
-                unknown_ids.discard(server.server_id)
-        if not pays or unknown_ids:
+        idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
+        if not known or not self.known.get("gpus") or not idle_ids <= known.keys():
             return None
         return IdlePay(
-            first_day=sum(pay.first_day for pay in pays),
-            later=sum(pay.later for pay in pays),
+            first_day=sum(pay.first_day for pay in known.values()),
+            later=sum(pay.later for pay in known.values()),
         )
 
-    def idle_can_earn(self, server: Server) -> bool | None:
-        """Return whether idle GPUs of a server could earn something now, None if it is unknown.
-
-        They cannot while nothing should be launched on it, nor if no chute runs on its GPUs. One
-        model that can earn is enough.
-        """
-        if self._takes_nothing(server) or server.runs_chutes is False:
-            return False
-        # A server has no plan if none of its GPUs is idle, or if it is unknown whether it has TEE.
-        units_of_models = [plan.first_day_units for plan in self._plans_of(server)]
-        if server.holds_slot is None or self.markets is None or not units_of_models:
-            return None
-        if any(units_of_models):
-            return True
-        return None if None in units_of_models else False
-
-    def server_name(self, gpu: Gpu) -> str | None:
-        """Return the name of the server of a GPU, None if it has none or that is unknown."""
+    def price_of(self, gpu: Gpu, costs: Costs) -> float | None:
+        """Return what the miner pays for a GPU in US dollars an hour, None if it is unknown."""
         server = self.servers_by_id.get(gpu.server_id or "")
-        return None if server is None else server.name
-
-    @cached_property
-    def gpus_by_instance(self) -> dict[str, list[Gpu]]:
-        """The GPUs that each instance is known to hold, by the instance's id."""
-        gpus_by_instance: dict[str, list[Gpu]] = {}
-        for gpu in self.gpus:
-            if gpu.instance_id:
-                gpus_by_instance.setdefault(gpu.instance_id, []).append(gpu)
-        return gpus_by_instance
+        return costs.of_gpu(None if server is None else server.name, gpu.model)

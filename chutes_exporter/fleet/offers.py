@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.demand import recent_ratio
 from chutes_exporter.rules.launch import (
-    ChuteInstances,
     LaunchServer,
-    chute_instances,
+    demand_for,
     launch_refusal,
-    room_after_starting,
-    room_now,
     service_time,
 )
 from chutes_exporter.rules.money import (
@@ -31,12 +27,12 @@ from chutes_exporter.rules.money import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu
+    from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Instance, LeftOut, Server, Window
-    from chutes_exporter.rules.launch import LaunchRefusal
+    from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
 UPGRADE_DUE: Final = 12 * HOUR
 """Seconds before the end of a window in which nothing is launched on a server that waits for its
@@ -45,36 +41,9 @@ _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
 
-# Not frozen, because it takes less time to make thousands.
-@dataclass(slots=True)
-class Demand:
-    """A chute with the instances of all miners."""
-
-    chute: Chute
-    instances: ChuteInstances
-    utilization: ChuteUtilization | None
-
-    @property
-    def room_now(self) -> float | None:
-        """The room for more instances of it."""
-        return room_now(self.chute, self.instances)
-
-    @property
-    def load(self) -> float | None:
-        """Its utilization in 15 minutes, None if that is unknown."""
-        logged = self.utilization
-        return None if logged is None else recent_ratio(logged, logged.utilization_15m)
-
-    @property
-    def rate_limited(self) -> float | None:
-        """Its share of refused requests in 15 minutes, None if that is unknown."""
-        logged = self.utilization
-        return None if logged is None else recent_ratio(logged, logged.rate_limit_ratio_15m)
-
-
 def find_demand(answers: FleetAnswers) -> list[Demand] | None:
-    """Return all chutes with the instances of all miners, None while an answer is not whole."""
-    if not are_whole(
+    """Return all chutes with the instances of all miners, None while an answer is not complete."""
+    if not are_complete(
         answers.chutes,
         answers.active_instances,
         answers.held_gpus,
@@ -82,103 +51,90 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         answers.bounties,
     ):
         return None
-    utilization = list(records_of(answers.utilization))
-    bounties = list(records_of(answers.bounties))
     # Targets expire, and their age is measured by the service's clock.
-    now = service_time(utilization, bounties)
-    utilization_by_chute = {record.chute_id: record for record in utilization}
-    chutes_with_bounty = {bounty.chute_id for bounty in bounties}
+    now = service_time(answers.utilization.value, answers.bounties.value)
+    utilization_by_chute = {record.chute_id: record for record in answers.utilization.value}
+    bounties_by_chute = {bounty.chute_id: bounty for bounty in answers.bounties.value}
     gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
-    for gpu in records_of(answers.held_gpus):
+    for gpu in answers.held_gpus.value:
         gpus_by_chute[gpu.chute_id].append(gpu)
-    demand = []
-    for chute_id, chute in answers.chutes_by_id.items():
-        utilization_of_chute = utilization_by_chute.get(chute_id)
-        instances = chute_instances(
+    return [
+        demand_for(
             chute,
-            utilization_of_chute,
+            utilization_by_chute.get(chute_id),
             answers.active_by_chute.get(chute_id, set()),
-            gpus_by_chute.get(chute_id, ()),
+            gpus_by_chute[chute_id],
             now,
-            bounty=chute_id in chutes_with_bounty,
+            bounties_by_chute.get(chute_id),
         )
-        demand.append(Demand(chute, instances, utilization_of_chute))
-    return demand
-
-
-class _Miner:
-    """What decides about a miner's launches, and about their order.
-
-    Attributes:
-        hanging: The number of instances that may have been starting on the miner's servers for over
-            an hour, by chute.
-        runs_tee: Whether an instance of a TEE chute is active on them, as the service asks before
-            the launch of a private chute without TEE.
-        bounties: The open bounties, by chute.
-    """
-
-    def __init__(self, answers: FleetAnswers, instances: Iterable[Instance]) -> None:
-        self.answers = answers
-        # One whose age is unknown counts, too.
-        self.hanging = Counter(
-            instance.chute_id
-            for instance in instances
-            if instance.state == "starting" and instance.is_slow(answers.at) is not False
-        )
-        self.bounties = {bounty.chute_id: bounty for bounty in records_of(answers.bounties)}
-        self.runs_tee = False
-        for instance in records_of(answers.active_instances):
-            chute = answers.chutes_by_id.get(instance.chute_id or "")
-            if instance.miner_hotkey == answers.hotkey and chute is not None and chute.tee:
-                self.runs_tee = True
+        for chute_id, chute in answers.chutes_by_id.items()
+    ]
 
 
 def find_markets(
     answers: FleetAnswers,
-    demand: Sequence[Demand],
+    demand: Sequence[Demand] | None,
     servers: Sequence[Server],
-    instances: Sequence[Instance],
-) -> tuple[Market, ...]:
-    """Return what the miner can launch on each model of which it has an idle GPU."""
-    miner = _Miner(answers, instances)
+    instances: Iterable[Instance],
+) -> tuple[Market, ...] | None:
+    """Return what the miner can launch on each model of which it has an idle GPU.
+
+    Without all answers, a launch could be offered that the service refuses, so it is unknown.
+    """
+    is_known = are_complete(
+        answers.servers,
+        answers.nodes,
+        answers.inventory,
+        answers.instances,
+        answers.maintenance,
+        answers.metagraph,
+        answers.supported_gpus,
+    )
+    if demand is None or not is_known:
+        return None
+    # Instances that have been starting for over an hour, or may have been, by chute.
+    hanging = Counter(
+        instance.chute_id
+        for instance in instances
+        if instance.state == "starting" and instance.is_slow(answers.at) is not False
+    )
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
     for server in servers:
         for model, free in idle_by_model(server).items():
             servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
-    models = sorted(servers_by_model)
-    return tuple(_market(model, servers_by_model[model], demand, miner) for model in models)
+    return tuple(
+        _market(model, servers_by_model[model], demand, answers, hanging)
+        for model in sorted(servers_by_model)
+    )
 
 
 def _market(
-    model: str, servers: Iterable[LaunchServer], demand: Sequence[Demand], miner: _Miner
+    model: str,
+    servers: Iterable[LaunchServer],
+    demand: Iterable[Demand],
+    answers: FleetAnswers,
+    hanging: Mapping[str | None, int],
 ) -> Market:
     """Return what the miner can launch on the idle GPUs of a model, which are on these servers."""
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
-    for chute_demand in demand:
-        is_supported = _is_supported(model, chute_demand.chute)
-        if is_supported is False:
+    for one in demand:
+        selector = one.chute.node_selector
+        models = None if selector is None else selector.supported_gpus
+        if models is not None and model not in models:
             continue
-        offer_or_refusal = _offer(chute_demand, model, servers, miner)
-        if is_supported is None:
-            # It may run on the model. If it is refused anyway, that does not matter.
-            if isinstance(offer_or_refusal, Offer) or offer_or_refusal == "unknown":
-                refused["unknown"] += 1
-        elif isinstance(offer_or_refusal, Offer):
-            offers.append(offer_or_refusal)
-        else:
-            refused[offer_or_refusal] += 1
+        refusal = launch_refusal(answers.seat, one, servers, runs_tee=answers.runs_tee)
+        offer = None
+        if refusal is None and models is not None:
+            offer = _offer(one, model, answers, hanging)
+        if offer is not None:
+            offers.append(offer)
+        # A chute that may run on the model does not matter if it is refused anyway.
+        elif models is not None or refusal in (None, "unknown"):
+            refused[refusal or "unknown"] += 1
     offers.sort(key=_rank)
     return Market(model, tuple(offers), refused)
-
-
-def _is_supported(model: str, chute: Chute) -> bool | None:
-    """Return whether a chute runs on a GPU model, None if that is unknown."""
-    selector = chute.node_selector
-    if selector is None or selector.supported_gpus is None:
-        return None
-    return model in selector.supported_gpus
 
 
 def _rank(offer: Offer) -> tuple[bool, float, str]:
@@ -188,43 +144,34 @@ def _rank(offer: Offer) -> tuple[bool, float, str]:
 
 
 def _offer(
-    demand: Demand, model: str, servers: Iterable[LaunchServer], miner: _Miner
-) -> Offer | LaunchRefusal:
-    """Return the offer of a chute for a model, or why no server of the miner can launch it.
-
-    ``servers`` are those with an idle GPU of the model.
-    """
-    chute = demand.chute
-    refusal = launch_refusal(
-        miner.answers.seat, chute, demand.instances, servers, runs_tee=miner.runs_tee
-    )
-    if refusal is not None:
-        return refusal
+    demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
+) -> Offer | None:
+    """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
+    chute, bounty, utilization = demand.chute, demand.bounty, demand.utilization
     size = chute.node_selector.gpu_count if chute.node_selector else None
-    first = first_multiplier(chute, model, miner.answers.rates)
-    later = later_multiplier(chute, model, miner.answers.rates)
-    left = room_after_starting(chute, demand.instances)
+    first = first_multiplier(chute, model, answers.rates)
+    later = later_multiplier(chute, model, answers.rates)
+    room, room_after_starting = demand.room_now, demand.room_after_starting
     urgency = urgency_boost(chute)
     if (
         size is None
         or first is None
         or later is None
-        or left is None
+        or room is None
+        or room_after_starting is None
         or urgency is None
-        or demand.room_now is None
         or chute.tee is None
         or chute.public is None
     ):
-        # An offer needs all of these.
-        return "unknown"
+        return None
     first_day = first_day_units(first, later)
     if not math.isfinite(_MOST_INSTANCES * first_day):
         # A sum of the pay would not be finite.
-        return "unknown"
-    boost = expires_at = None
-    bounty = miner.bounties.get(chute.chute_id)
-    if bounty is not None:
-        boost, expires_at = bounty_boost(bounty), bounty_expires_at(bounty)
+        return None
+    load = rate_limited = None
+    if utilization is not None:
+        load = recent_ratio(utilization, utilization.utilization_15m)
+        rate_limited = recent_ratio(utilization, utilization.rate_limit_ratio_15m)
     return Offer(
         model=model,
         tee=chute.tee,
@@ -232,18 +179,18 @@ def _offer(
         chute=chute.name,
         private=not chute.public,
         size=size,
-        room_now=demand.room_now,
+        room_now=room,
         # It is below 0 if more instances start than there is room for.
-        room_after_starting=max(0, int(left)),
-        starting=demand.instances.starting,
+        room_after_starting=max(0, int(room_after_starting)),
+        starting=demand.starting,
         first_day_units=first_day,
         later_units_per_second=later,
         urgency_boost=urgency,
-        hanging=miner.hanging[chute.chute_id],
-        bounty_boost=boost,
-        bounty_expires_at=expires_at,
-        load=demand.load,
-        rate_limited=demand.rate_limited,
+        hanging=hanging.get(chute.chute_id, 0),
+        bounty_boost=None if bounty is None else bounty_boost(bounty),
+        bounty_expires_at=None if bounty is None else bounty_expires_at(bounty),
+        load=load,
+        rate_limited=rate_limited,
     )
 
 
@@ -259,25 +206,19 @@ def find_left_out(
 
     Servers that can be used are left out of the result.
     """
-    reasons = {}
+    reasons: dict[str, LeftOut] = {}
     for server in servers:
-        if reason := _left_out(server, window, now):
-            reasons[server.server_id] = reason
+        is_due, starts_hang = _upgrade_is_due(server, window, now), _starts_hang(server, now)
+        if server.holds_slot:
+            reasons[server.server_id] = "upgrade_slot"
+        elif is_due:
+            reasons[server.server_id] = "upgrade_due"
+        elif starts_hang:
+            reasons[server.server_id] = "starts_hang"
+        # Each chute runs either with TEE or without.
+        elif None in (server.holds_slot, server.tee, is_due, starts_hang):
+            reasons[server.server_id] = "use_not_known"
     return reasons
-
-
-def _left_out(server: Server, window: Window | None, now: float) -> LeftOut | None:
-    if server.holds_slot:
-        return "upgrade_slot"
-    is_due, starts_hang = _upgrade_is_due(server, window, now), _starts_hang(server, now)
-    if is_due:
-        return "upgrade_due"
-    if starts_hang:
-        return "starts_hang"
-    # Each chute runs either with TEE or without.
-    if None in (server.holds_slot, server.tee, is_due, starts_hang):
-        return "use_not_known"
-    return None
 
 
 def _upgrade_is_due(server: Server, window: Window | None, now: float) -> bool | None:
@@ -315,17 +256,20 @@ def _starts_hang(server: Server, now: float) -> bool | None:
 
 def plan_servers(
     servers: Iterable[Server],
-    markets: Iterable[Market],
+    markets: Iterable[Market] | None,
     left_out: Collection[str],
     *,
     avoided: Collection[str] = (),
 ) -> tuple[ServerPlan, ...]:
-    """Return the best use of the idle GPUs of each server that can be used, one for each model.
+    """Return the best use of the idle GPUs of each server that can be used, one for each model,
+    none while the markets are unknown.
 
     A chute with an instance that has been starting on the miner's servers for over an hour is not
     launched again. ``left_out`` are the ids of the servers that cannot be used, and ``avoided``
     those of chutes that are not launched.
     """
+    if markets is None:
+        return ()
     spaces = []
     for server in servers:
         if server.server_id not in left_out:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.answers import are_whole, records_of
+from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
@@ -23,47 +23,39 @@ class Holder:
     """What holds a GPU.
 
     Attributes:
-        state: The state of the instance, None if instances in several states are possible.
+        chute_id, chute: The id and the name of its chute.
         instance_id: The instance, None if several are possible.
+        state: The state of the instance, None if instances in several states are possible.
     """
 
-    chute_id: str | None
-    chute: str | None
-    state: InstanceState | None
-    instance_id: str | None
+    chute_id: str | None = None
+    chute: str | None = None
+    instance_id: str | None = None
+    state: InstanceState | None = None
 
 
-def find_holders(
-    inventory: Iterable[InventoryItem], instances: Iterable[Instance]
-) -> dict[str, Holder]:
+def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
     """Return what holds each GPU, by its id.
 
     The inventory does not name the instance, but repeats its chute, ``active`` and
     ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
     disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
-    by_id: dict[str, Instance] = {}
-    for instance in instances:
-        by_id.setdefault(instance.instance_id, instance)
+    instances = {one.instance_id: one for one in reversed(answers.instances.value)}
     by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in by_id.values():
+    for instance in instances.values():
         by_chute[instance.chute_id].append(instance)
     holders: dict[str, Holder] = {}
-    for item in inventory:
+    for item in answers.inventory.value:
         # An item without a chute may be of any instance. An instance without one may be of any
         # item.
-        candidates = [*by_id.values()]
+        candidates = [*instances.values()]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
         holder = _holder(item, candidates)
-        other = holders.get(item.gpu_id, holder)
-        if other != holder:
-            # Two items name the GPU. A GPU with an active instance earns, whatever the other does.
-            state = holder.state if holder.state == other.state else None
-            if "active" in (holder.state, other.state):
-                state = "active"
-            holder = Holder(chute_id=None, chute=None, state=state, instance_id=None)
-        holders[item.gpu_id] = holder
+        # Of a GPU with two different items, it is unknown what holds it.
+        is_clear = holders.get(item.gpu_id, holder) == holder
+        holders[item.gpu_id] = holder if is_clear else Holder()
     return holders
 
 
@@ -87,8 +79,8 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     return Holder(
         chute_id=item.chute_id,
         chute=item.chute_name,
-        state=states.pop() if len(states) == 1 else None,
         instance_id=holding[0].instance_id if len(holding) == 1 else None,
+        state=states.pop() if len(states) == 1 else None,
     )
 
 
@@ -102,39 +94,36 @@ class Place:
     gpus: int | None = None
 
 
-class Places:
-    """Where instances are: by the list of held GPUs, which names the instance of each.
+def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
+    """Return where each instance is, by its id.
 
-    Without that list, the inventory tells it, unless several instances are possible for a GPU.
+    The list of held GPUs names the instance of each. Without it, the inventory tells the place,
+    unless the instance may hold more GPUs than are known to be its.
     """
-
-    def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
-        self._list: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
-        if are_whole(answers.miner_gpus):
-            for held in records_of(answers.miner_gpus):
-                self._list[held.instance_id].append((held.server_id, held.gpu))
-        # The inventory does not name the instance of a GPU. Only the list of instances tells it.
-        self._inventory_is_whole = are_whole(answers.inventory, answers.instances)
-        self._inventory: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
-        # The chutes of GPUs of which it is unknown which instance holds them, if any.
-        self._uncertain_chutes: set[str | None] = set()
-        for gpu in gpus:
-            if gpu.instance_id is None:
-                self._uncertain_chutes.add(gpu.chute_id)
-            elif gpu.instance_id:
-                self._inventory[gpu.instance_id].append((gpu.server_id, gpu.model))
-
-    def of(self, instance: Instance) -> Place:
-        """Return where an instance is, with an empty place if its GPUs were deleted."""
-        place = _common_place(self._list[instance.instance_id])
-        if place.gpus is not None or not self._inventory_is_whole:
-            return place
-        uncertain = self._uncertain_chutes
-        if uncertain and (instance.chute_id is None or uncertain & {instance.chute_id, None}):
-            # It may hold more GPUs than the inventory tells.
-            return Place()
-        gpus = self._inventory[instance.instance_id]
-        return _common_place(gpus) if gpus else Place("", "", 0)
+    listed: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    if answers.miner_gpus.complete:
+        for held in answers.miner_gpus.value:
+            listed[held.instance_id].append((held.server_id, held.gpu))
+    known: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    # The chutes of GPUs of which it is unknown which instance holds them, if any.
+    uncertain_chutes: set[str | None] = set()
+    for gpu in gpus:
+        if gpu.instance_id is None:
+            uncertain_chutes.add(gpu.chute_id)
+        elif gpu.instance_id:
+            known[gpu.instance_id].append((gpu.server_id, gpu.model))
+    all_are_known = are_complete(answers.inventory, answers.instances)
+    places = {}
+    for instance in answers.instances.value:
+        place = _common_place(listed[instance.instance_id])
+        of_unknown_chute = instance.chute_id is None and uncertain_chutes
+        may_hold_more = of_unknown_chute or uncertain_chutes & {instance.chute_id, None}
+        if place.gpus is None and all_are_known and not may_hold_more:
+            # Its GPUs were deleted if no GPU is its.
+            found = known[instance.instance_id]
+            place = _common_place(found) if found else Place("", "", 0)
+        places[instance.instance_id] = place
+    return places
 
 
 def _common_place(gpus: Sequence[tuple[str | None, str | None]]) -> Place:

@@ -53,40 +53,40 @@ _UNKNOWN_MAINTENANCE = (
 
 @dataclass(frozen=True)
 class NotKnown:
-    """Data of a feed, or of a collector, that the API did not send.
+    """Something that is not known, and why: an answer, what a collector makes, or a part of it.
 
-    Data of the platform has no hotkey.
+    A subject of the platform has no hotkey.
     """
 
-    feed: str
+    subject: str
     hotkey: str
     reason: str
     advice: str
 
     @classmethod
-    def after(cls, error: BaseException, feed: str, hotkey: str) -> NotKnown:
-        """Return the data that a failed request would have brought."""
-        return cls(feed, hotkey, str(error), getattr(error, "advice", "Try again later."))
+    def after(cls, error: BaseException, subject: str, hotkey: str) -> NotKnown:
+        """Return what is not known because a request failed."""
+        return cls(subject, hotkey, str(error), getattr(error, "advice", "Try again later."))
 
 
 class SharedReason(NamedTuple):
-    """A reason, with the names of all feeds for which it holds."""
+    """A reason, with all subjects for which it holds."""
 
-    feeds: str
+    subjects: str
     reason: str
     advice: str
 
 
 def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
     """Return each reason of gaps once, so that an outage is not repeated for each feed."""
-    # The inner dictionary keeps the order of feeds, and each of them once.
-    feeds_by_texts: dict[tuple[str, str], dict[str, None]] = {}
+    # The inner dictionary keeps the order of subjects, and each of them once.
+    subjects_by_texts: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:
-        feeds = feeds_by_texts.setdefault((gap.reason, gap.advice), {})
-        feeds[gap.feed] = None
+        subjects = subjects_by_texts.setdefault((gap.reason, gap.advice), {})
+        subjects[gap.subject] = None
     groups = []
-    for (reason, advice), feeds in feeds_by_texts.items():
-        groups.append(SharedReason(", ".join(feeds), reason, advice))
+    for (reason, advice), subjects in subjects_by_texts.items():
+        groups.append(SharedReason(", ".join(subjects), reason, advice))
     return groups
 
 
@@ -125,7 +125,7 @@ def _incomplete_feeds(states: States) -> list[NotKnown]:
 
 def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:
     """Return whether a gap already names a feed that the fleet of a miner is joined from."""
-    return any(gap.feed in _FLEET_FEEDS and gap.hotkey in ("", hotkey) for gap in gaps)
+    return any(gap.subject in _FLEET_FEEDS and gap.hotkey in ("", hotkey) for gap in gaps)
 
 
 def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
@@ -158,7 +158,7 @@ def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
     A blacklisted miner can launch nothing, so that is known.
     """
     has_idle = any(gpu.state == "idle" for gpu in server.gpus)
-    return has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None
+    return has_idle and not fleet.blacklisted and fleet.idle_pay(server) is None
 
 
 def gap_of(state: FeedState) -> NotKnown | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
 from chutes_exporter.config import NEEDS_MINER, ConfigError
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, STATS_PER_CHUTE
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FEEDS, RELEVANCE_FEEDS
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from chutes_exporter.collectors.base import Part
     from chutes_exporter.config import MinersChoice, Settings
     from chutes_exporter.feeds.feed import Feed
-
-_FEW = 16
-"""Maximum watched hotkeys with which collectors that send a request for each hotkey are on by
-default.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,29 +73,24 @@ class Plan:
         return frozenset(watched)
 
 
+OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
+"""The reason for which a collector is off."""
+_NEEDS: Final[dict[OffReason, str]] = {
+    "without_key": "needs a hotkey's key: add --hotkey-file",
+    "without_hotkey": NEEDS_MINER,
+    "without_chain": "needs a node of the chain: add --chain.url",
+}
+
+
 def require_what_collectors_need(settings: Settings) -> None:
     """Raise ConfigError if a collector that the user switched on lacks a setting.
 
     Any other collector that lacks something is off, without an error.
     """
     for collector in COLLECTORS:
-        if settings.collectors.get(collector.name):
-            _require_what_it_needs(collector, settings)
-
-
-def _require_what_it_needs(collector: Collector, settings: Settings) -> None:
-    """Raise ConfigError if a collector lacks a setting."""
-    flag = f"--collector.{collector.name}"
-    if collector.needs_key and not settings.keys:
-        raise ConfigError(f"{flag} needs a hotkey's key: add --hotkey-file")
-    if collector.needs_chain and not settings.chain_url:
-        raise ConfigError(f"{flag} needs a node of the chain: add --chain.url")
-    if collector.scope == "miner" and not settings.watched:
-        raise ConfigError(f"{flag} {NEEDS_MINER}")
-
-
-OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
-"""The reason for which a collector is off."""
+        reason = off_reason(collector, settings)
+        if settings.collectors.get(collector.name) and reason is not None:
+            raise ConfigError(f"--collector.{collector.name} {_NEEDS[reason]}")
 
 
 def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
@@ -113,29 +103,15 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     is_switched_on = settings.collectors.get(collector.name)
     if is_switched_on is False:
         return "by_flag"
-    if is_switched_on:
-        lacks_key = collector.needs_key and not settings.keys
-        lacks_hotkey = collector.scope == "miner" and not settings.watched
-    else:
-        # By default, a collector is also off if it lacks something that it wants but does not need.
-        lacks_key = collector.wants_key and not settings.keys
-        lacks_hotkey = collector.wants_hotkey and not settings.watched
     if collector.needs_chain and not settings.chain_url:
         return "without_chain"
-    if lacks_key:
+    if collector.needs_key and not settings.keys:
         return "without_key"
-    if lacks_hotkey:
+    # One that is only about watched miners by default can be switched on for all.
+    needs_hotkey = collector.scope == "miner" or (collector.watched_only and not is_switched_on)
+    if needs_hotkey and not settings.watched:
         return "without_hotkey"
-    if not is_switched_on and _is_off_by_default(collector, settings):
-        return "by_default"
-    return None
-
-
-def _is_off_by_default(collector: Collector, settings: Settings) -> bool:
-    """Return whether a collector is off without a flag, although it lacks nothing."""
-    if collector.default == "few":
-        return len(settings.watched) > _FEW
-    return collector.default == "off"
+    return None if collector.on or is_switched_on else "by_default"
 
 
 def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
@@ -173,7 +149,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
         for hotkey in _hotkeys(part, settings):
             for feed in feeds:
                 # Without a key, a part has only the answers that need none.
-                if feed.endpoint.signed and not settings.keys:
+                if feed.signed and not settings.keys:
                     continue
                 of_subject = feed.of(_subject(feed, hotkey, miners))
                 wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
@@ -218,11 +194,11 @@ def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
     It is that hotkey, or :data:`THE_PLATFORM`. Only stats per chute of a single miner are about the
     miner although the part is about the platform.
     """
-    if feed.per_chute:
+    if feed == STATS_PER_CHUTE:
         # Stats per chute of a single miner are a small answer. For more miners, one large answer
         # needs fewer requests. Nothing needs those of neighbours.
         if miners.choice != "all" and len(miners.watched) == 1:
             (only_miner,) = miners.watched
             return only_miner
         return THE_PLATFORM
-    return THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
+    return THE_PLATFORM if feed.scope == "platform" else hotkey

@@ -113,7 +113,7 @@ def _rejected_records(state: FeedState) -> int | None:
 
 def _records(state: FeedState) -> int | None:
     """Return the number of records of the newest good answer, None if some may be missing."""
-    if state.snapshot is None or not state.snapshot.answer.whole:
+    if state.snapshot is None or not state.snapshot.answer.complete:
         return None
     return state.snapshot.answer.count
 
@@ -294,4 +294,4 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
 
 def _is_complete(state: FeedState) -> bool:
     """Return whether a feed has a fresh answer of which no record can be missing."""
-    return state.fresh and state.snapshot is not None and state.snapshot.answer.whole
+    return state.fresh and state.snapshot is not None and state.snapshot.answer.complete

@@ -53,22 +53,95 @@ class LaunchServer:
 
 # Not frozen, because it takes less time to make thousands.
 @dataclass(slots=True)
-class ChuteInstances:
-    """The instances of a chute on all miners. An unknown value is None.
+class Demand:
+    """A chute with its instances on all miners. An unknown value is None.
 
-    Those that start were never active. ``target`` is the number of active instances that the
-    service wants. ``target_expired`` is whether it has no target any more, which matters only for
-    private chutes. ``bounty`` is whether the chute has an open bounty.
+    Attributes:
+        starting: Instances that start. They were never active.
+        target: The number of active instances that the service wants.
+        target_expired: Whether it has no target any more, which matters only for private chutes.
+        bounty: Its open bounty.
+        utilization: What the autoscaler says of it, None without a record.
     """
 
+    chute: Chute
     active: float | None
     starting: float | None
     target: float | None
     target_expired: bool | None = False
-    bounty: bool = False
+    bounty: Bounty | None = None
+    utilization: ChuteUtilization | None = None
+
+    @property
+    def room_now(self) -> float | None:
+        """How many more instances the service wants and lets start: 0 or less for none, and None
+        if it is unknown.
+
+        The first active instance of a private chute needs a bounty, whatever the target says. All
+        others need a target above the active instances.
+        """
+        private = follows_private_rules(self.chute)
+        if private is None or self.active is None or self.target is None:
+            return None
+        room = self.target - self.active
+        if not private:
+            return self._public_room(room)
+        if self.active == 0:
+            return 0 if self.bounty is None else 1
+        # The service forgets a target that has expired, and then refuses activations. Where there
+        # is no room anyway, it does not matter whether the target has expired.
+        if self.target_expired:
+            return 0
+        return None if self.target_expired is None and room > 0 else room
+
+    def _public_room(self, room: float) -> float | None:
+        """Return the room of a public chute, None if it is unknown.
+
+        ``room`` is its target less the active instances. With TEE, active and starting instances
+        together must also be fewer than the target plus 1, which can only make the room smaller.
+        """
+        if self.chute.tee is False or room <= 0:
+            return room
+        if self.chute.tee is None or self.starting is None:
+            return None
+        return min(room, room + 1 - self.starting)
+
+    @property
+    def room_after_starting(self) -> float | None:
+        """How many launches from now on can still become active, None if it is unknown.
+
+        If the service checks the room again at the activation, the instances that already start may
+        become active first, and take it.
+        """
+        room, is_checked = self.room_now, activation_is_checked(self.chute)
+        if room is None or is_checked is None:
+            return None
+        if not is_checked:
+            return room
+        return None if self.starting is None else room - self.starting
+
+    @property
+    def activation_is_refused(self) -> bool | None:
+        """Whether the service would refuse the activation of an instance that starts, None while
+        that is unknown.
+
+        The service does not delete a refused instance, which holds its GPUs until it is purged.
+        """
+        is_checked = activation_is_checked(self.chute)
+        if not is_checked:
+            return is_checked
+        if self.active is None or self.target is None:
+            return None
+        private = follows_private_rules(self.chute)
+        if private and self.active == 0 and self.bounty is not None:
+            # A bounty is enough for the first active instance of a private chute.
+            return False
+        return self.active >= self.target or (self.target_expired if private else False)
 
 
-def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
+def service_time(
+    utilization: Iterable[ChuteUtilization], bounties: Iterable[Bounty]
+) -> float | None:
     """Return about when the service sent these answers, by its clock. None if they have no time.
 
     It is the latest of the times at which the autoscaler ran, about every 2 minutes, and at which
@@ -83,20 +156,19 @@ def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) ->
     return max([*runs, *measurements], default=None)
 
 
-def chute_instances(
+def demand_for(
     chute: Chute,
     utilization: ChuteUtilization | None,
     active_ids: AbstractSet[str],
     held_gpus: Iterable[HeldGpu],
     now: float | None,
-    *,
-    bounty: bool = False,
-) -> ChuteInstances:
-    """Return the instances of a chute and its target.
+    bounty: Bounty | None = None,
+) -> Demand:
+    """Return a chute with its instances and its target.
 
     ``utilization`` is None if the autoscaler has no record of the chute. ``active_ids`` are the ids
     of its active instances, and ``held_gpus`` the GPUs of all its instances. ``now`` is the
-    service's time, None if it is unknown. ``bounty`` is whether the chute has an open bounty.
+    service's time, None if it is unknown.
     """
     not_active = {gpu.instance_id: gpu for gpu in held_gpus if gpu.instance_id not in active_ids}
     activations = [gpu.activated_at for gpu in not_active.values()]
@@ -104,18 +176,23 @@ def chute_instances(
     # unknown.
     starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
-        return ChuteInstances(
+        expired = None
+        if utilization.timestamp is not None and now is not None:
+            expired = now - utilization.timestamp > _TARGET_LIFETIME
+        return Demand(
+            chute,
             active=utilization.active_instance_count,
             starting=_starting_by_both(starting, utilization),
             target=_target_at_launch(utilization),
-            target_expired=_target_is_expired(utilization, now),
+            target_expired=expired,
             bounty=bounty,
+            utilization=utilization,
         )
     # Without a record, a private chute has no target. For a public one, the service takes the
     # present number of instances, disabled ones included. While it is unknown which rules a chute
     # follows, its target does not matter, because its room is unknown.
     target = 0 if follows_private_rules(chute) else len(active_ids) + len(not_active)
-    return ChuteInstances(len(active_ids), starting, target, target_expired=True, bounty=bounty)
+    return Demand(chute, len(active_ids), starting, target, target_expired=True, bounty=bounty)
 
 
 def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> float | None:
@@ -150,12 +227,6 @@ def _target_at_launch(utilization: ChuteUtilization) -> float | None:
     return utilization.active_instance_count
 
 
-def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool | None:
-    if utilization.timestamp is None or now is None:
-        return None
-    return now - utilization.timestamp > _TARGET_LIFETIME
-
-
 def follows_private_rules(chute: Chute) -> bool | None:
     """Return whether launches of a chute follow the rules of private chutes. None is unknown.
 
@@ -169,12 +240,7 @@ def follows_private_rules(chute: Chute) -> bool | None:
 
 
 def launch_refusal(
-    seat: MetagraphNode | None,
-    chute: Chute,
-    instances: ChuteInstances,
-    servers: Iterable[LaunchServer],
-    *,
-    runs_tee: bool,
+    seat: MetagraphNode | None, demand: Demand, servers: Iterable[LaunchServer], *, runs_tee: bool
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on any of some servers now.
 
@@ -188,12 +254,12 @@ def launch_refusal(
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    refusal_on_any = _refusal_on_any_server(seat, chute, instances, runs_tee=runs_tee)
+    refusal_on_any = _refusal_on_any_server(seat, demand, runs_tee=runs_tee)
     if refusal_on_any not in (None, "unknown"):
         return refusal_on_any
     refusals: list[LaunchRefusal] = []
     for server in servers:
-        refusal = _refusal_on_server(chute, server) or refusal_on_any
+        refusal = _refusal_on_server(demand.chute, server) or refusal_on_any
         if refusal is None:
             return None
         refusals.append(refusal)
@@ -201,30 +267,28 @@ def launch_refusal(
 
 
 def _refusal_on_any_server(
-    seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, *, runs_tee: bool
+    seat: MetagraphNode | None, demand: Demand, *, runs_tee: bool
 ) -> LaunchRefusal | None:
     """Return the first check that refuses a launch whatever the server.
 
     If none refuses it, the result is ``unknown`` if no answer tells what one of the checks needs,
     and None if all checks let it pass.
     """
+    chute, room = demand.chute, demand.room_now
     if seat is None:
         return "not_registered"
     blacklisted = is_blacklisted(seat)
     if blacklisted:
         return "blacklisted"
-    disabled = None if chute.disabled is UNSET else bool(chute.disabled)
-    if disabled:
+    if chute.disabled is not UNSET and chute.disabled:
         return "disabled"
-    room = room_now(chute, instances)
     if room is not None and room <= 0:
-        return _refusal_without_room(chute, instances)
+        return _refusal_without_room(demand)
     # For a private chute without TEE, the service looks at the miner's past, which no endpoint
     # shows, unless the miner runs a TEE chute.
     past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
-    if past_decides or None in (blacklisted, disabled, room):
-        return "unknown"
-    return None
+    is_unknown = past_decides or chute.disabled is UNSET or None in (blacklisted, room)
+    return "unknown" if is_unknown else None
 
 
 def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
@@ -233,7 +297,7 @@ def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | No
     If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
     and None if all checks let it pass.
     """
-    tee_is_known = chute.tee is not None and server.tee is not None
+    tee_is_known = None not in (chute.tee, server.tee)
     if tee_is_known and chute.tee != server.tee:
         return "tee_mismatch"
     if server.in_maintenance:
@@ -241,108 +305,22 @@ def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | No
     gpus = chute.node_selector.gpu_count if chute.node_selector else None
     if gpus is not None and gpus > server.free_gpus:
         return "too_many_gpus"
-    if not tee_is_known or server.in_maintenance is None or gpus is None:
-        return "unknown"
-    return None
+    is_unknown = not tee_is_known or None in (server.in_maintenance, gpus)
+    return "unknown" if is_unknown else None
 
 
-def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefusal:
+def _refusal_without_room(demand: Demand) -> LaunchRefusal:
     """Return why the service would refuse an instance for which there is no room.
 
     The numbers of active instances and of the target are known.
     """
-    active, target = instances.active or 0, instances.target or 0
-    if not follows_private_rules(chute):
+    active, target = demand.active or 0, demand.target or 0
+    if not follows_private_rules(demand.chute):
         return "no_room" if active >= target else "enough_starting"
     if active == 0:
         return "no_bounty"
     # The service takes an expired target as 0: it accepts the launch, but refuses the activation.
-    return "target_expired" if instances.target_expired else "no_room"
-
-
-def room_now(chute: Chute, instances: ChuteInstances) -> float | None:
-    """Return how many more instances of a chute the service wants and lets start: 0 or less for
-    none, and None if it is unknown.
-
-    The first active instance of a private chute needs a bounty, whatever the target says. All
-    others need a target above the active instances.
-    """
-    active, target = instances.active, instances.target
-    private = follows_private_rules(chute)
-    if private is None or active is None or target is None:
-        return None
-    if private and active == 0:
-        return 1 if instances.bounty else 0
-    room = target - active
-    if private:
-        return _private_room(room, target_expired=instances.target_expired)
-    return _public_room(room, instances.starting, tee=chute.tee)
-
-
-def _private_room(room: float, *, target_expired: bool | None) -> float | None:
-    """Return the room of a private chute with an active instance, None if it is unknown.
-
-    ``room`` is its target less the active instances. The service forgets a target that has expired,
-    and then refuses activations.
-    """
-    if target_expired:
-        return 0
-    if target_expired is None and room > 0:
-        return None
-    # Where there is no room anyway, it does not matter whether the target has expired.
-    return room
-
-
-def _public_room(room: float, starting: float | None, *, tee: bool | None) -> float | None:
-    """Return the room of a public chute, None if it is unknown.
-
-    ``room`` is its target less the active instances. With TEE, active and starting instances
-    together must also be fewer than the target plus 1, which can only make the room smaller.
-    """
-    if tee is False or room <= 0:
-        return room
-    if tee is None or starting is None:
-        return None
-    return min(room, room + 1 - starting)
-
-
-def room_after_starting(chute: Chute, instances: ChuteInstances) -> float | None:
-    """Return how many launches from now on can still become active, None if it is unknown.
-
-    If the service checks the room again at the activation, the instances that already start may
-    become active first, and take it.
-    """
-    room = room_now(chute, instances)
-    is_checked = activation_is_checked(chute)
-    if room is None or is_checked is None:
-        return None
-    if not is_checked:
-        return room
-    if instances.starting is None:
-        return None
-    return room - instances.starting
-
-
-def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | None:
-    """Return whether the service would refuse the activation of an instance that starts, None
-    while that is unknown.
-
-    The service does not delete a refused instance, which holds its GPUs until it is purged.
-    """
-    is_checked = activation_is_checked(chute)
-    if is_checked is None:
-        return None
-    if not is_checked:
-        return False
-    active, target = instances.active, instances.target
-    if active is None or target is None:
-        return None
-    if not follows_private_rules(chute):
-        return active >= target
-    if active == 0 and instances.bounty:
-        # A bounty is enough for the first active instance of a private chute.
-        return False
-    return active >= target or instances.target_expired
+    return "target_expired" if demand.target_expired else "no_room"
 
 
 def activation_is_checked(chute: Chute) -> bool | None:

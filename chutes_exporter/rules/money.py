@@ -11,7 +11,7 @@ from chutes_exporter.rules.sums import product, total
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.records import Bounty, Chute, Node, Server
+    from chutes_exporter.api.records import Bounty, Chute
 
 _HOURS_PER_DAY: Final = 24
 _RAO: Final = 1e9
@@ -148,71 +148,6 @@ class Costs:
             if server in self.by_server:
                 return self.by_server[server]
         return self.by_model.get(model or "")
-
-
-@dataclass(frozen=True)
-class ServerCost:
-    """The price of a GPU of a model on a server, in US dollars per hour."""
-
-    server_id: str
-    server: str
-    gpu: str
-    usd_per_gpu_hour: float
-
-
-def server_costs(servers: list[Server], costs: Costs) -> list[ServerCost]:
-    """Return the known prices of the GPUs on each server with a name, one for each model.
-
-    The name is a label of the price, so a server without a known one is left out.
-    """
-    known_costs = []
-    for server in servers:
-        if not server.name:
-            continue
-        models = {gpu.gpu_identifier for gpu in server.gpus or () if gpu.gpu_identifier}
-        for model in sorted(models):
-            usd_per_hour = costs.of_gpu(server.name, model)
-            if usd_per_hour is not None:
-                known_costs.append(ServerCost(server.server_id, server.name, model, usd_per_hour))
-    return known_costs
-
-
-def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float | None:
-    """Return what all GPUs of a miner cost in US dollars per hour, None if the price of one is
-    unknown.
-    """
-    if not costs:
-        # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
-        return None
-    gpus = _listed_gpus(servers, nodes).values()
-    return total(costs.of_gpu(gpu.server, gpu.model) for gpu in gpus)
-
-
-@dataclass(frozen=True)
-class _ListedGpu:
-    """The name of a GPU's server and its model, as far as they are known."""
-
-    server: str | None
-    model: str | None
-
-
-def _listed_gpus(servers: list[Server], nodes: list[Node]) -> dict[str, _ListedGpu]:
-    """Return the GPUs of a miner by id. Both answers list them, and each one counts once.
-
-    If both list a GPU, it is on the server that lists it, and of the model that ``nodes`` has.
-    """
-    server_names = {server.server_id: server.name for server in servers}
-    gpus: dict[str, _ListedGpu] = {}
-    for node in nodes:
-        server_name = server_names.get(node.server_id or "")
-        gpus[node.uuid] = _ListedGpu(server_name, node.gpu_identifier)
-    for server in servers:
-        for gpu in server.gpus or ():
-            model = gpu.gpu_identifier
-            if gpu.uuid in gpus:
-                model = gpus[gpu.uuid].model or model
-            gpus[gpu.uuid] = _ListedGpu(server_names[server.server_id], model)
-    return gpus
 
 
 # Miners

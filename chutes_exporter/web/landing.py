@@ -152,8 +152,8 @@ def _actions(collected: Collected, settings: Settings, now: float) -> _Html:
         html = _html(html, _tag("ol", *items))
     if gaps:
         reasons = [
-            _tag("li", f"{feeds}: {reason}", _Html("<br>"), advice)
-            for feeds, reason, advice in grouped(gaps)
+            _tag("li", f"{subjects}: {reason}", _Html("<br>"), advice)
+            for subjects, reason, advice in grouped(gaps)
         ]
         html = _html(html, _tag("p", "Not known:"), _tag("ul", *reasons))
     return html

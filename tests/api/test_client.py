@@ -11,17 +11,19 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.request_metrics import RequestCounters
 from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.feeds import definitions as e
 from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
+
+    from chutes_exporter.api.endpoint import Endpoint
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ async def client(replay: Replay, clock: Clock) -> AsyncIterator[ChutesClient]:
 
 @asynccontextmanager
 async def asking(
-    endpoint: e.Endpoint[Any], answer: Callable[[Request], Response]
+    endpoint: Endpoint[Any], answer: Callable[[Request], Response]
 ) -> AsyncIterator[ChutesClient]:
     """Yield a client of an API with one endpoint."""
     routes = [Route(endpoint.path, answer, methods=[endpoint.method])]
@@ -52,18 +54,19 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, replay: 
     stuck = next(job for job in recorded("jobs") if job["miner_hotkey"] and not job["finished_at"])
     # Only servers whose maintenance has been pending have an answer.
     hugin = next(one for one in recorded("maintenance")["servers"] if one["name"] == "hugin")
-    paths = {
+    paths: dict[Endpoint[Any], dict[str, str]] = {
         e.CHUTE: {"chute_id": chute["chute_id"], "version": chute["version"]},
         e.RELEASE_JOB: {"job_id": stuck["job_id"]},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
         e.SERVER_MAINTENANCE: {"server_id": hugin["server_id"]},
     }
-    params = {e.AUDIT_REPORT: {"path": recorded("audit")[-1]["path"]}}
+    newest = {"path": recorded("audit")[-1]["path"]}
+    params: dict[Endpoint[Any], dict[str, str]] = {e.AUDIT_REPORT: newest}
     for endpoint in e.ENDPOINTS:
         answer = await client.fetch(
             endpoint, key=KEY, path=paths.get(endpoint), params=params.get(endpoint)
         )
-        assert answer.whole
+        assert answer.complete
     signed = {asked.endpoint for asked in replay.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
     # The API accepts every signature.
@@ -97,7 +100,7 @@ def test_only_requests_about_maintenance_are_signed_with_the_word_tee() -> None:
 async def test_each_error_has_its_class_and_its_count(
     replay: Replay,
     clock: Clock,
-    endpoint: e.Endpoint[Any],
+    endpoint: Endpoint[Any],
     fault: Fault,
     kind: type[errors.ApiError],
 ) -> None:

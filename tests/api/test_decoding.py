@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api import decoding
-from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally, memory_of
 from chutes_exporter.api.errors import CutOffError, UndecodableError
 from chutes_exporter.api.schema_drift import FieldCheck
+from chutes_exporter.feeds import definitions as e
 from tests.api.reports import INSTANCE, RECORD, body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 
 async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:

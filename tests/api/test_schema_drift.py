@@ -10,16 +10,17 @@ import logging
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import structlog
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
-from chutes_exporter.api.decoding import StreamShape
-from chutes_exporter.api.endpoints import BOUNTIES, ENDPOINTS
+from chutes_exporter.api.decoding import StreamShape, Tally
 from chutes_exporter.api.errors import UndecodableError
-from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, known
+from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields
 from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS
 from tests.recorded import (
     DIRECTORIES,
     NOT_RECORDED,
@@ -33,25 +34,37 @@ from tests.recorded import (
 from tests.support import NOON, Clock, scrape, series, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
 
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 BY_NAME |= dict.fromkeys(("stats_per_chute", "stats_per_chute_one"), BY_NAME["stats"])
 
 
-def checked(endpoint: Endpoint[Any], answer: Any) -> FieldCheck:
-    """Check an answer, as decoding does."""
-    assert endpoint.shape is not None
-    check = FieldCheck(NOON)
-    # The records of a stream are checked one by one.
-    parts = answer if isinstance(endpoint.shape, StreamShape) else [answer]
-    for part in parts:
-        check.add(endpoint.shape.kind, json.dumps(part).encode())
-    return check
+NESTED = {"node_selector.", "servers.gpus.", "provisioned.chute.", "awaiting_replacement."}
+"""Objects in fields of records, which are not checked."""
+
+
+async def found(endpoint: Endpoint[Any], answer: Any) -> list[str]:
+    """Return what the check of an answer finds when it is decoded."""
+    tally = Tally(check=FieldCheck(NOON))
+    # Not all records can be read without a field that they need.
+    with contextlib.suppress(UndecodableError):
+        if isinstance(endpoint.shape, StreamShape):
+            body = stream(answer)
+            _ = [one async for one in endpoint.shape.decode(parts(body), tally)]
+        else:
+            assert endpoint.shape is not None
+            endpoint.shape.decode(json.dumps(answer).encode(), tally)
+    assert tally.check is not None
+    return tally.check.found
+
+
+async def parts(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 def answers_of(directory: Path) -> Iterator[tuple[str, Endpoint[Any], Any]]:
@@ -69,26 +82,29 @@ def answers_of(directory: Path) -> Iterator[tuple[str, Endpoint[Any], Any]]:
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
-def test_every_field_of_a_recorded_world_is_known(directory: Path) -> None:
+async def test_every_field_of_a_recorded_world_is_known(directory: Path) -> None:
     count = 0
     for name, endpoint, answer in answers_of(directory):
-        assert checked(endpoint, answer).found == [], name
+        assert await found(endpoint, answer) == [], name
         count += 1
     # Nearly every endpoint has an answer.
     assert count > 20
 
 
-def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth() -> None:
+async def test_a_field_of_a_record_that_comes_or_goes_is_found_in_every_answer() -> None:
     tried = set()
     for name, endpoint, answer in answers_of(WORLD_C):
         for path, (record, rows) in records_by_path(endpoint, answer).items():
+            if path in NESTED:
+                continue
             # A field is new if one row has it, and missing if none has it.
             rows[-1]["invented"] = None
-            assert checked(endpoint, answer).found == [f"unknown field {path}invented"], name
+            assert await found(endpoint, answer) == [f"unknown field {path}invented"], name
             del rows[-1]["invented"]
-            for field in known(record).always:
+            always = used_fields(record).difference(record.SOMETIMES)
+            for field in always:
                 values = [row.pop(field, None) for row in rows]
-                assert f"missing field {path}{field}" in checked(endpoint, answer).found, name
+                assert f"missing field {path}{field}" in await found(endpoint, answer), name
                 for row, value in zip(rows, values, strict=True):
                     row[field] = value
         tried.add(endpoint.name)
@@ -121,9 +137,9 @@ def test_a_value_outside_its_closed_set_is_found(
     check = FieldCheck(NOON)
     # Null is always possible.
     for value in (*good, None):
-        check.add(record, json.dumps({field: value}).encode())
+        check.add("", record, {field: msgspec.Raw(json.dumps(value).encode())})
         assert check.values[field] == set()
-    check.add(record, json.dumps({field: bad}).encode())
+    check.add("", record, {field: msgspec.Raw(json.dumps(bad).encode())})
     assert check.values[field] == {"vanished"}
 
 
@@ -159,8 +175,9 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
 def test_names_and_values_of_the_api_are_limited() -> None:
     check = FieldCheck(NOON)
     for number in range(1000):
-        row = {f"{number}" + "x" * 1000: 1, "status": f"{number}" + "y" * 1000}
-        check.add(r.Image, json.dumps(row).encode())
+        status = json.dumps(f"{number}" + "y" * 1000).encode()
+        row = {f"{number}" + "x" * 1000: msgspec.Raw(b"1"), "status": msgspec.Raw(status)}
+        check.add("", r.Image, row)
     # Of each, 20 are kept, with their first 100 characters.
     assert (len(check.unknown), len(check.values["status"])) == (20, 20)
     assert len("".join(check.found)) < 10_000

@@ -85,7 +85,7 @@ def _written(name: str, labels: Mapping[str, str]) -> str:
 
 def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
     """Return the answer of a feed from its JSON; of a stream, that is the list of its records."""
-    if isinstance(feed.endpoint.shape, StreamShape):
+    if isinstance(feed.shape, StreamShape):
         text = "".join(f"data: {json.dumps(record)}\n\n" for record in body) or "data: NO_ITEMS\n\n"
     else:
         text = json.dumps(body)
@@ -105,14 +105,14 @@ async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> 
     async def chunks() -> AsyncIterator[bytes]:
         yield body
 
-    shape, tally = feed.endpoint.shape, Tally()
+    shape, tally = feed.shape, Tally()
     if isinstance(shape, StreamShape):
         value: Any = [record async for record in shape.decode(chunks(), tally)]
     else:
         assert isinstance(shape, Shape)
         value = shape.decode(body, tally)
     if feed is AUDIT_REPORT:
-        report = structs.replace(value, end=report_end, whole=not tally.rejected)
+        report = structs.replace(value, end=report_end, complete=not tally.rejected)
         # It was read for all miners (None), and no listed report is unread.
         value = Reports((report,), hotkeys=None, unread=0)
     return Answer(

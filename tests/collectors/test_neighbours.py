@@ -69,7 +69,7 @@ def test_a_neighbour_stays_until_it_is_more_than_eight_places_away() -> None:
     assert LINE[11] not in by_score(scores(moved(5)), found)
 
 
-def test_neighbours_stay_while_the_scores_are_not_known_or_not_whole() -> None:
+def test_neighbours_stay_while_the_scores_are_not_known_or_not_complete() -> None:
     before = by_score(scores(LINE))
     assert by_score(Answers({}), before) == before
     body = {"final_scores": {MIDDLE: 1.0}, "raw_values": {}}

@@ -143,7 +143,7 @@ def test_without_an_answer_the_others_still_choose(feed: Any, gone: set[str]) ->
 
 
 def test_without_a_key_the_public_answers_choose() -> None:
-    signed = {feed for feed in RELEVANCE_FEEDS if feed.endpoint.signed}
+    signed = {feed for feed in RELEVANCE_FEEDS if feed.signed}
     assert signed == {CHUTES, ACTIVE_INSTANCES}
     assert not any(part.needs_key for part in UTILIZATION_COLLECTOR.parts)
     given = {feed: body for feed, body in ANSWERS.items() if feed not in signed}

@@ -34,7 +34,7 @@ async def check_json(
     status, output = await check(target, "--json", *arguments, **variables)
     report = json.loads(output)
     assert report["ok"] is (status == 0)
-    return status, {line["feed"]: line for line in report["checks"]}
+    return status, {line["subject"]: line for line in report["checks"]}
 
 
 async def test_the_flags_of_serve_are_taken_and_the_node_is_described(replay: Replay) -> None:

@@ -74,7 +74,7 @@ async def lost(reports: Reports, *flags: str) -> tuple[int, list[dict[str, Any]]
     """Return the status, the ended instances and what is not known."""
     status, output = await incidents(reports, "--json", *flags)
     summary = json.loads(output)
-    return status, summary["miners"][0]["ended"], [gap["feed"] for gap in summary["not_known"]]
+    return status, summary["miners"][0]["ended"], [gap["subject"] for gap in summary["not_known"]]
 
 
 OPEN = record("11:00", None)

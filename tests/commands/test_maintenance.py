@@ -25,7 +25,7 @@ async def maintenance(replay: Replay) -> tuple[dict[str, Any], set[str], str]:
     _, output, _ = await run(replay, "status", "--json", variables=MINE)
     found = json.loads(output)
     (miner,) = found["miners"]
-    unknown = {gap["feed"] for gap in found["not_known"]}
+    unknown = {gap["subject"] for gap in found["not_known"]}
     _, screen, _ = await run(replay, "status", variables=MINE)
     return miner["window"], unknown, " ".join(screen.split())
 

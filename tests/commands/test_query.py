@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from tests.commands.support import MINE, hotkey_file, run
 from tests.support import HOTKEY, recorded_day
 

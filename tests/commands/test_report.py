@@ -37,7 +37,7 @@ async def test_an_answer_that_does_not_come_in_time_is_a_gap(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.5)
     replay.faults["jobs"] = Fault(latency=60)
-    assert "jobs" in {gap.feed for gap in (await report_of(replay)).gaps}
+    assert "jobs" in {gap.subject for gap in (await report_of(replay)).gaps}
 
 
 async def test_a_collector_with_a_bug_is_a_gap(
@@ -49,4 +49,4 @@ async def test_a_collector_with_a_bug_is_a_gap(
     monkeypatch.setattr(collectors.scores.SCORE, "collect", fail)
     log.configure("error", "logfmt")
     (gap,) = (await report_of(replay)).gaps
-    assert (gap.feed, gap.reason) == ("scores", "the collector failed, which is a bug")
+    assert (gap.subject, gap.reason) == ("scores", "the collector failed, which is a bug")

@@ -59,5 +59,5 @@ def maintenance_of(status_of_balder: str) -> Callable[[Any], Any]:
 async def test_a_maintenance_status_that_is_not_known_is_never_fine(replay: Replay) -> None:
     replay.edits["maintenance"] = maintenance_of("draining")
     _, output = await status(replay, "--json", **MINE)
-    reasons = {gap["feed"]: gap["reason"] for gap in json.loads(output)["not_known"]}
+    reasons = {gap["subject"]: gap["reason"] for gap in json.loads(output)["not_known"]}
     assert reasons["maintenance"] == "the answer has no known maintenance status of balder"

@@ -43,7 +43,7 @@ class PresentWorld:
         _, output = await self.run("--json", *arguments)
         summary = json.loads(output)
         miner: dict[str, Any] = summary["miners"][0]
-        return miner | {"gaps": [gap["feed"] for gap in summary["not_known"]]}
+        return miner | {"gaps": [gap["subject"] for gap in summary["not_known"]]}
 
     def want(self, chute_id: str, room: int, **fields: Any) -> None:
         """Let the service want so many more instances of a chute, none of which starts yet.

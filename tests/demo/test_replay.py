@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.api.endpoints import JOBS, RELEASE_JOB
 from chutes_exporter.api.errors import NotFoundError
 from chutes_exporter.demo import day as module
 from chutes_exporter.demo.day import DayError, open_day
 from chutes_exporter.demo.replay import GARBAGE, Fault, Replay, parse_fault
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.definitions import JOBS, RELEASE_JOB
 from chutes_exporter.page.exporter import Exporter
 from tests.support import (
     NOON,

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import structlog
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.definitions import CHAIN, FEEDS
+from chutes_exporter.feeds.definitions import CHAIN, ENDPOINTS, FEEDS
 from chutes_exporter.page.exporter import Exporter
 from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, successes, watching
 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:
-    assert {feed.endpoint.method for feed in FEEDS if feed is not CHAIN} == {"GET"}
+    assert {feed.method for feed in FEEDS if feed is not CHAIN} == {"GET"}
     # A preflight of a server's maintenance is a GET that changes something: it clears stale upgrade
     # slots.
     assert not [endpoint for endpoint in ENDPOINTS if "preflight" in endpoint.path]

@@ -27,12 +27,13 @@ WORLDS = [Miner(directory) for directory in DIRECTORIES]
 def world_answers(miner: Miner) -> FleetAnswers:
     """Return the recorded answers that a fleet is joined from."""
     bodies = miner.bodies()
+    recorded_at = json.loads((miner.directory / "meta.json").read_bytes())["recorded_at"]
     known = {}
     for feed in FEEDS.values():
         if feed.name in bodies:
-            known[feed.name] = asyncio.run(decoded(feed, bodies[feed.name]))
-    meta = json.loads((miner.directory / "meta.json").read_bytes())
-    return replace(fleet_answers(known, miner.hotkey), at=meta["recorded_at"])
+            answer = asyncio.run(decoded(feed, bodies[feed.name]))
+            known[feed.name] = replace(answer, received_at=recorded_at)
+    return fleet_answers(known, miner.hotkey)
 
 
 def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
@@ -45,8 +46,9 @@ def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAn
     known = {}
     for name, feed in FEEDS.items():
         if name in bodies:
-            known[feed.name] = answer(feed, bodies[name], doubted=name in doubted)
-    return replace(fleet_answers(known, ME), at=NOON)
+            sent = answer(feed, bodies[name], doubted=name in doubted)
+            known[feed.name] = replace(sent, received_at=NOON)
+    return fleet_answers(known, ME)
 
 
 def make_gpus(
@@ -75,7 +77,6 @@ def make_instance(instance_id: str = "i1", **fields: Any) -> Instance:
         "server_id": "s1",
         "model": "pro_6000",
         "gpus": 2,
-        "is_last_active": False,
         "has_replacement": True,
         "is_in_vain": False,
     }
@@ -97,7 +98,7 @@ def make_server(server_id: str = "s1", *gpus: Gpu, **fields: Any) -> Server:
         "runs_chutes": True,
         "gpus": gpus,
         "instances": (),
-        "is_whole": True,
+        "is_complete": True,
     }
     return Server(**given | fields)
 

@@ -142,6 +142,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         said |= _fields_of(gpu, gpu.gpu_id)
     for instance in fleet.instances:
         said |= _fields_of(instance, instance.instance_id)
+        said[f"{instance.instance_id}.is_last_active"] = instance.is_last_active
     for server in fleet.servers:
         said |= _fields_of(server, server.server_id)
         said[f"{server.server_id}.state"] = server.state
@@ -219,10 +220,10 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             UNKNOWN_PLACE | {"g3.instance_id": None, "i4.gpus": None},
         ),
-        # Two items of the inventory name a GPU: one instance is active, so it earns.
+        # Two items of the inventory name a GPU.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
-            {"g1.state": "earning", "g1.instance_id": None, "g1.chute_id": None},
+            {"g1.state": None, "g1.instance_id": None, "g1.chute_id": None},
         ),
         # A GPU that only the inventory has is on no server, and of an unknown model.
         (
@@ -301,23 +302,21 @@ def test_an_instance_is_the_last_active_one_if_no_other_can_be_one_of_its_chute(
 
 
 @pytest.mark.parametrize(
-    ("changes", "runs", "runs_if_some_are_missing"),
+    ("changes", "runs"),
     [
-        ({"tee": True}, True, True),
-        ({"tee": False}, False, None),
-        ({"tee": None}, None, None),
-        ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, False, None),
+        ({"tee": True}, True),
+        ({"tee": False}, False),
+        ({"tee": None}, None),
+        ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, False),
     ],
 )
 def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     changes: Row,
     runs: bool | None,  # noqa: FBT001 - a parameter
-    runs_if_some_are_missing: bool | None,  # noqa: FBT001 - a parameter
 ) -> None:
     chutes = {"chutes": [chute("c1", "llama", **changes)]}
     assert joined(chutes)["s1.runs_chutes"] is runs
-    doubted = joined(chutes, doubted=("chutes",))
-    assert doubted["s1.runs_chutes"] is runs_if_some_are_missing
+    assert joined(chutes, doubted=("chutes",))["s1.runs_chutes"] is None
 
 
 def test_in_a_doubted_list_of_jobs_a_missing_one_may_be_stuck() -> None:

@@ -239,4 +239,3 @@ def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
     assert bool(fleet.plans) == (reason is None)
     if reason in ("upgrade_due", "starts_hang"):
         assert fleet.idle_pay(server) == NO_PAY
-        assert fleet.idle_can_earn(server) is False

@@ -74,8 +74,9 @@ def answers_at(hour: int) -> FleetAnswers:
     for feed in FEEDS.values():
         body = day.answer(feed.name, hour * HOUR, hotkey)
         if body is not None:
-            known[feed.name] = answer(feed, body)
-    return replace(fleet_answers(known, hotkey), at=day.first + hour * HOUR)
+            sent = answer(feed, body)
+            known[feed.name] = replace(sent, received_at=day.first + hour * HOUR)
+    return fleet_answers(known, hotkey)
 
 
 def name_of(recorded: Miner | int) -> str:

@@ -150,7 +150,7 @@ DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
         ("not known", waits("s"), replace(OPEN, is_open=None)),
         ("not known", waits("s"), replace(OPEN, used_slots=None)),
         # The order is not known. A GPU may be missing, or an instance may be the last active one.
-        ("not known", waits("s", is_whole=False), OPEN),
+        ("not known", waits("s", is_complete=False), OPEN),
         (
             "not known",
             make_server(

@@ -86,7 +86,7 @@ async def test_memory_and_files_do_not_grow() -> None:
             replay.faults.clear()
             for source in FEEDS:
                 if draw.random() < 0.25:
-                    replay.faults[source.endpoint.name] = draw.choice(FAULTS)
+                    replay.faults[source.name] = draw.choice(FAULTS)
             headers = {"X-Prometheus-Scrape-Timeout-Seconds": draw.choice(("0.6", "1", "2"))}
             answers = await asyncio.gather(
                 *(client.get(f"{url}/metrics", headers=headers) for _ in range(draw.randint(1, 4)))

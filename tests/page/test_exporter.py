@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import structlog
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Fault, Replay
-from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, PageMaker
 from tests.support import (
@@ -77,7 +76,7 @@ def collectors_that_read(endpoints: set[str], exporter: Exporter) -> set[tuple[s
     found = set()
     for entry in exporter.plan.entries:
         for hotkey, feeds in entry.feeds.items():
-            if any(feed.endpoint.name in endpoints for feed in feeds):
+            if any(feed.name in endpoints for feed in feeds):
                 found.add((entry.collector.name, hotkey))
     return found
 

@@ -25,7 +25,7 @@ def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known
     collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
     gaps, counted = find_gaps(collected, make_settings(keys=(first, second)))
     assert counted == {first.address}
-    assert [(gap.feed, gap.hotkey) for gap in gaps] == [("fleet", second.address)]
+    assert [(gap.subject, gap.hotkey) for gap in gaps] == [("fleet", second.address)]
 
 
 @pytest.mark.parametrize(

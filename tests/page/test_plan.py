@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bittensor_core import encode_ss58
 
 from chutes_exporter.config import NodeUrl, Settings, make_settings
 from chutes_exporter.page.plan import off_reason
@@ -15,8 +14,6 @@ ONE = make_settings(hotkeys=[HOTKEY])
 """Settings with a hotkey, but without its key."""
 MINE = watching("http://x")
 """Settings with a hotkey's key."""
-MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in range(17)])
-"""Settings with one hotkey more than collectors with a request for each are on for by default."""
 
 
 @pytest.mark.parametrize(
@@ -36,11 +33,6 @@ MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in ra
         ("job_details", replace(MINE, collectors={"job_details": True}), None),
         ("unique_chute_history", EVERYBODY, "without_hotkey"),
         ("unique_chute_history", ONE, None),
-        ("unique_chute_history", MANY, "by_default"),
-        ("unique_chute_history", replace(MANY, collectors={"unique_chute_history": True}), None),
-        ("rolling_updates", ONE, "without_key"),
-        ("rolling_updates", replace(ONE, collectors={"rolling_updates": True}), None),
-        ("rolling_updates", MINE, None),
     ],
 )
 def test_collectors_are_on_if_they_can_work_or_the_user_says_so(

@@ -7,6 +7,7 @@ import pytest
 from msgspec import UNSET, structs
 
 from chutes_exporter.api.records import (
+    Bounty,
     Chute,
     ChuteUtilization,
     MetagraphNode,
@@ -14,12 +15,10 @@ from chutes_exporter.api.records import (
     UnixTime,
 )
 from chutes_exporter.rules.launch import (
-    ChuteInstances,
+    Demand,
     LaunchServer,
-    activation_is_refused,
-    chute_instances,
+    demand_for,
     launch_refusal,
-    room_now,
 )
 
 SEAT = MetagraphNode("me", blacklist_reason=None)
@@ -33,8 +32,9 @@ PRIVATE = Chute(
 )
 PUBLIC = structs.replace(PRIVATE, compute_multiplier_factors={"tee": 2.25})
 NO_TEE = structs.replace(PUBLIC, tee=False)
-ROOM = ChuteInstances(active=1, starting=0, target=2)
+ROOM = Demand(PRIVATE, active=1, starting=0, target=2)
 """A chute that has room for one more instance, and no bounty."""
+BOUNTY = Bounty("c")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 ) -> None:
     refusal = launch_refusal(
         miner.get("seat", SEAT),
-        chute,
-        replace(ROOM, **instances),
+        replace(ROOM, chute=chute, **instances),
         [replace(SERVER, **server)],
         runs_tee=miner.get("runs_tee", True),
     )
@@ -83,11 +82,11 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
     ("chute", "instances", "room"),
     [
         # The first active instance of a private chute needs a bounty, whatever the target says.
-        (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": True}, 1),
+        (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": BOUNTY}, 1),
         (PRIVATE, {"active": 0, "target": 3}, 0),
         # The others need a target that has not expired, whether there is a bounty or not.
-        (PRIVATE, {"target_expired": True, "bounty": True}, 0),
-        (PRIVATE, {"target_expired": None, "bounty": True}, None),
+        (PRIVATE, {"target_expired": True, "bounty": BOUNTY}, 0),
+        (PRIVATE, {"target_expired": None, "bounty": BOUNTY}, None),
         (PRIVATE, {"target_expired": None, "target": 1}, 0),
         # With TEE, the 1 active and the 2 starting ones must be fewer than 4, plus 1.
         (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
@@ -99,7 +98,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     chute: Chute, instances: dict[str, Any], room: float | None
 ) -> None:
-    assert room_now(chute, replace(ROOM, **instances)) == room
+    assert replace(ROOM, chute=chute, **instances).room_now == room
 
 
 @pytest.mark.parametrize(
@@ -110,9 +109,9 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
         (PRIVATE, {"target_expired": True}, True),
         (PRIVATE, {"target_expired": None}, None),
         # A bounty lets the first instance become active, and not the second one.
-        (PRIVATE, {"active": 0, "target": 0, "bounty": True}, False),
+        (PRIVATE, {"active": 0, "target": 0, "bounty": BOUNTY}, False),
         (PRIVATE, {"active": 0, "target": 0}, True),
-        (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
+        (PRIVATE, {"active": 1, "target": 1, "bounty": BOUNTY}, True),
         # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
         (NO_TEE, {"target_expired": True}, False),
@@ -125,13 +124,12 @@ def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_aga
     instances: dict[str, Any],
     is_refused: bool | None,  # noqa: FBT001 - a parameter
 ) -> None:
-    assert activation_is_refused(chute, replace(ROOM, **instances)) is is_refused
+    assert replace(ROOM, chute=chute, **instances).activation_is_refused is is_refused
 
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
     def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
-        instances = chute_instances(PRIVATE, log, active_ids=set(), held_gpus=[], now=now)
-        return instances.target_expired
+        return demand_for(PRIVATE, log, active_ids=set(), held_gpus=[], now=now).target_expired
 
     now = 1e9
     without_time = ChuteUtilization("c", active_instance_count=1, total_instance_count=1)
@@ -150,6 +148,6 @@ def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
     room = ChuteUtilization(
         "c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1
     )
-    assert chute_instances(PUBLIC, room, {"a"}, [], 0).target == 1
+    assert demand_for(PUBLIC, room, {"a"}, [], 0).target == 1
     without = structs.replace(room, **{missing: None})
-    assert chute_instances(PUBLIC, without, {"a"}, [], 0).target is None
+    assert demand_for(PUBLIC, without, {"a"}, [], 0).target is None

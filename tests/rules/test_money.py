@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.api.records import Chute, NodeSelector
-from chutes_exporter.rules.money import first_day_units, first_multiplier, in_usd, later_multiplier
+from chutes_exporter.rules.money import (
+    Costs,
+    first_day_units,
+    first_multiplier,
+    in_usd,
+    later_multiplier,
+)
 
 
 def test_an_amount_has_a_value_if_it_and_all_prices_are_known() -> None:
@@ -89,3 +95,22 @@ def test_the_first_pay_fades_as_the_service_lets_it() -> None:
         left -= left * (run / 4 / 6) ** 2
         paid_hours += left / 4
     assert first_day_units(3, 2) == pytest.approx(2 * 86400 + paid_hours * 3600, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("server", "model", "usd_per_hour"),
+    [
+        ("a", "h200", 1.5),
+        # A server with a price of its own needs no model. Another one needs one with a price.
+        ("a", None, 1.5),
+        ("b", "h200", 2),
+        ("b", None, None),
+        ("b", "4090", None),
+        # The server without a name may be the one with a price.
+        (None, "h200", None),
+    ],
+)
+def test_a_server_has_its_own_price_or_that_of_the_model(
+    server: str | None, model: str | None, usd_per_hour: float | None
+) -> None:
+    assert Costs({"h200": 2}, {"a": 1.5}).of_gpu(server, model) == usd_per_hour

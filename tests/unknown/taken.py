@@ -8,21 +8,21 @@ import contextlib
 import itertools
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 import pytest
 
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.schema_drift import records_in
+from chutes_exporter.api.records import Record
 from chutes_exporter.demo.replay import Fault
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS, STATS, STATS_PER_CHUTE
 from tests.support import recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.feed import Feed
 
@@ -119,11 +119,22 @@ def unreadable(records: list[Any]) -> list[Any]:
 def optional_fields(feed: Feed[Any]) -> set[str]:
     """Return the names of the fields without which the records of a feed can be read."""
     names = set()
-    for _, record in records_in(feed.endpoint.shape.kind) if feed.endpoint.shape else ():
+    for record in _records_in(feed.shape.kind) if feed.shape else ():
         for field in msgspec.structs.fields(record):
             if not field.required:
                 names.add(field.encode_name)
     return names
+
+
+def _records_in(kind: Any) -> Iterator[type[Record]]:
+    """Yield the classes of records in a type."""
+    if isinstance(kind, type) and issubclass(kind, Record):
+        yield kind
+        for field in msgspec.structs.fields(kind):
+            yield from _records_in(field.type)
+    # The types inside a list, a dictionary or a union.
+    for part in get_args(kind):
+        yield from _records_in(part)
 
 
 def without_field(field: str) -> Callable[[Any], Any]:
@@ -163,7 +174,10 @@ def add_edit(replay: Replay, name: str, edit: Callable[[Any], Any]) -> None:
 @contextlib.contextmanager
 def without(replay: Replay, case: Case) -> Iterator[None]:
     """Take something away from whoever asks meanwhile."""
-    feed, name = case.feed, case.feed.endpoint.name
+    feed, name = case.feed, case.feed.name
+    # Faults are of an endpoint, which is that of stats in total.
+    if feed == STATS_PER_CHUTE and case.loss != "record":
+        name = STATS.name
     # To take all reports away, the list of reports is taken away.
     if feed is AUDIT_REPORT and case.loss != "record":
         name = "audit"
@@ -171,9 +185,7 @@ def without(replay: Replay, case: Case) -> Iterator[None]:
     if case.loss in ("missing", "404"):
         replay.faults[name] = Fault(status=503 if case.loss == "missing" else 404)
     elif case.loss == "record":
-        add_edit(
-            replay, "stats_per_chute" if feed.per_chute else name, of_records(feed, unreadable)
-        )
+        add_edit(replay, name, of_records(feed, unreadable))
     elif case.loss == DOUBTED:
         # Each answer is shorter than the one before, because an equal one would confirm it.
         parts = itertools.accumulate(itertools.repeat(2), operator.mul)

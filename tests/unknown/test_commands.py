@@ -77,7 +77,7 @@ FINE: Final = (
     *("All checks passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
-GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "feed", "hotkey")
+GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "subject", "hotkey")
 """Keys that tell the objects of a list apart."""
 
 
