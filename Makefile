@@ -33,7 +33,7 @@ format: $(DEV) ## Format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-test: $(DEV) ## Run all tests, with formatting, lint, types and coverage, or those of ARGS="tests/feeds -x"
+test: $(DEV) ## Run all tests, with formatting, lint and types, or those of ARGS="tests/feeds -x"
 	@scripts/test $(ARGS)
 
 test-long: $(DEV) ## Run the longer suites, or one of them: ARGS=soak, release, newest, containers, readme, lowest or highest

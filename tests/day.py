@@ -108,12 +108,14 @@ class Evaluated:
     """What Prometheus makes of the day.
 
     Attributes:
+        step: Minutes between two evaluations.
         firing: The minutes at which each alert fires.
         texts: Summary and description of an alert by minute, at those that were asked for.
         answers: The result of each query by minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step: int) -> None:
+        self.step = step
         self.firing: dict[Firing, list[int]] = defaultdict(list)
         self.texts: dict[Firing, dict[int, str]] = defaultdict(dict)
         self.answers: dict[str, dict[int, Answer]] = defaultdict(dict)
@@ -123,7 +125,7 @@ def evaluate(
     directory: Path,
     pages: Pages,
     *,
-    step: int = 1,
+    step: int = 5,
     down: int = LAST + 1,
     targets: Sequence[str] = ("exporter:9109",),
     queries: Mapping[str, Iterable[int]] | None = None,
@@ -139,7 +141,7 @@ def evaluate(
     Args:
         directory: For promtool's file.
         pages: The pages.
-        step: Minutes between two evaluations.
+        step: Minutes between two evaluations. Prometheus has one, which takes long.
         down: The first minute at which scrapes fail.
         targets: The exporters that show these pages.
         queries: Queries, and the minutes at which they are asked.
@@ -173,7 +175,8 @@ def evaluate(
     output = run.stdout + run.stderr
     if ", err: " in output or "FAILED" not in output:
         raise ValueError(output[-10_000:])
-    evaluated = _read(output, begin)
+    evaluated = Evaluated(step)
+    _read(output, begin, evaluated)
     for query, minutes in queries.items():
         for minute in minutes:
             # It does not complain where there is no answer.
@@ -247,9 +250,8 @@ _COMPLAINT: Final = re.compile(
 )
 
 
-def _read(output: str, begin: int) -> Evaluated:
+def _read(output: str, begin: int, evaluated: Evaluated) -> None:
     """Read what promtool got, whose first minute is ``begin``."""
-    evaluated = Evaluated()
     for kind, asked, time, text in _COMPLAINT.findall(output):
         minute = begin + _minutes(time)
         _, _, got = text.partition("got:")
@@ -266,7 +268,6 @@ def _read(output: str, begin: int) -> Evaluated:
                 evaluated.firing[_firing(dict(labels))].append(minute)
         else:
             evaluated.answers[query][minute] = answer
-    return evaluated
 
 
 _SAMPLE: Final = re.compile(rf"\w*(\{{(?:[^\"}}]|{_STRING})*\}}) ([-+\w.]+)")

@@ -165,6 +165,8 @@ class Replay(AsyncExitStack):
         self._sent: LRUCache[tuple[str, str], tuple[Any, bytes]] = LRUCache(256)
         # The blocks that the node still knows, by hash, and the number of the newest one.
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
+        # The newest one by the time of the last call: to read the chain takes several calls.
+        self._heads: dict[float, chain.Block] = {}
         # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--demo.listen-address")
         # Without a host, the socket listens on all addresses, and the URL names one of them.
@@ -176,9 +178,7 @@ class Replay(AsyncExitStack):
     async def __aenter__(self) -> Self:
         # Responses have the date of the service's clock. The short grace period ends requests
         # delayed by a fault.
-        await self.enter_async_context(
-            serving(self.app, [self._socket], date_header=False, grace=1)
-        )
+        await self.enter_async_context(serving(self.app, [self._socket], grace=1))
         return self
 
     def moment(self) -> float:
@@ -323,10 +323,13 @@ class Replay(AsyncExitStack):
 
     def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
         """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
-        seats = self.day.answer("metagraph", self.moment()) or ()
-        block = chain.block_at(self.clock(), self.day.first + self._shift, seats)
-        self._blocks[block.hash] = block
-        return self._edited(CHAIN.name, chain.respond(call, block, self._blocks))
+        now = self.clock()
+        if now not in self._heads:
+            seats = self.day.answer("metagraph", self.moment()) or ()
+            block = chain.block_at(now, self.day.first + self._shift, seats)
+            self._heads = {now: block}
+            self._blocks[block.hash] = block
+        return self._edited(CHAIN.name, chain.respond(call, self._heads[now], self._blocks))
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> str:
         """Return the hotkey that signed, or raise HTTPException.

@@ -55,18 +55,6 @@ class FleetAnswers:
         return None if self.maintenance is _MISSING else self.maintenance.value
 
     @cached_property
-    def steps(self) -> dict[str, r.MaintenanceServer]:
-        """What the maintenance policy says about each server, by the server's id.
-
-        Of several records of a server, the first counts. Without a policy, it is empty.
-        """
-        steps: dict[str, r.MaintenanceServer] = {}
-        if self.policy is not None:
-            for step in self.policy.servers or ():
-                steps.setdefault(step.server_id, step)
-        return steps
-
-    @cached_property
     def seat(self) -> r.MetagraphNode | None:
         """The miner's seat, None if it has none or that is unknown."""
         return next((seat for seat in self.metagraph.value if seat.hotkey == self.hotkey), None)

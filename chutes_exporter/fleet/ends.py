@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.rules.losses import (
-    REDEPLOYED,
     end_reason,
     ended_within_hour,
-    ends_all_at_once,
     is_failure,
     join_records,
     loss_needs_report,
     loss_of,
-    may_be_redeployed,
-    may_have_lost_race,
     outcome_of,
 )
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from chutes_exporter.api.records import AuditInstance, Chute, ComputeRecord, HourlyAudit
     from chutes_exporter.rules.losses import History, Outcome, Precision
@@ -38,8 +34,8 @@ class End:
         reason: Why it ended, None if only the name of its chute would say whether it was
             redeployed.
         text: The service's text about the reason.
-        may_have_lost_race: Whether the service may have refused its activation, because others had
-            filled its chute.
+        is_failure: Whether it failed, and was not ended by an update, a scale-down or the like.
+            None if no report tells that.
         outcome: What became of its score.
         lost_units: Compute units of the past day that the score lost, None if nothing is known of
             them.
@@ -57,19 +53,11 @@ class End:
     ended_at: float
     reason: str | None
     text: str | None
-    may_have_lost_race: bool
+    is_failure: bool | None
     outcome: Outcome
     lost_units: float | None
     loss_precision: Precision
     is_last_of_chute: bool | None
-
-    @property
-    def is_failure(self) -> bool | None:
-        """Whether it failed, and was not ended by an update, a scale-down or the like.
-
-        None if no report tells that.
-        """
-        return is_failure(self.outcome, self.reason, lost_race=self.may_have_lost_race)
 
 
 @dataclass(frozen=True)
@@ -114,11 +102,26 @@ class Ledger:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
         self.chutes = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
-        self._ended = _ended_instances(self._reports)
+        # Those that ended in the hour of a report. Of several records of an instance, that of the
+        # newest report counts, which is the first.
+        self._ended: dict[str, AuditInstance] = {}
+        for report in self._reports:
+            for instance in report.instances:
+                if ended_within_hour(instance, report.end):
+                    self._ended.setdefault(instance.instance_id, instance)
 
     @cached_property
     def _histories(self) -> dict[str, History]:
-        return _histories_of(self._reports, self._ended)
+        """The multipliers of the instances, by id. One that no report has gets an empty history."""
+        # The records of each instance by the end of each report.
+        records: dict[str, dict[float, list[ComputeRecord]]] = {}
+        for instance_id in self._ended:
+            records[instance_id] = {report.end: [] for report in self._reports}
+        for report in self._reports:
+            for record in report.multipliers:
+                if record.instance_id in records:
+                    records[record.instance_id][report.end].append(record)
+        return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}
 
     def missing_hours(self, hours: int) -> list[float]:
         """Return which of the newest hours lack a report, or have one that lacks a record.
@@ -155,13 +158,10 @@ class Ledger:
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
 
-    def chute_name(self, chute_id: str) -> str | None:
-        """Return the name of a chute, None if it is not known."""
-        chute = self.chutes.get(chute_id)
-        return None if chute is None else chute.name
-
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)
+        chute = self.chutes.get(instance.chute_id or "")
+        reason = end_reason(instance, chute)
         return End(
             instance_id=instance.instance_id,
             hotkey=instance.miner_hotkey,
@@ -171,62 +171,11 @@ class Ledger:
             activated_at=instance.activated_at,
             # All instances in the ledger were deleted, so there is a time.
             ended_at=instance.deleted_at or 0.0,
-            reason=self._reason(instance),
+            reason=reason,
             text=instance.deletion_reason,
-            may_have_lost_race=may_have_lost_race(
-                instance, self.chutes.get(instance.chute_id or "")
-            ),
+            is_failure=is_failure(instance, reason, chute),
             outcome=outcome_of(instance),
             lost_units=loss.units,
             loss_precision=loss.precision,
             is_last_of_chute=loss.is_last_of_chute,
         )
-
-    def _reason(self, instance: AuditInstance) -> str | None:
-        """Return why an instance ended.
-
-        A new version of a private chute of an integrated subnet ends all its instances, and the
-        report gives no reason then. Only the name or the factors of a chute show whether it is one
-        of these. The reason is None if they do not tell.
-        """
-        reason = end_reason(instance.deletion_reason)
-        if not may_be_redeployed(instance):
-            return reason
-        chute = self.chutes.get(instance.chute_id or "")
-        if chute is None:
-            return None
-        is_redeployed = ends_all_at_once(chute)
-        if is_redeployed is None:
-            return None
-        return REDEPLOYED if is_redeployed else reason
-
-
-def _ended_instances(reports: Sequence[HourlyAudit]) -> dict[str, AuditInstance]:
-    """Return the instances that ended in the hour of a report, by id.
-
-    Of several records of an instance, that of the newest report counts, which is the first.
-    """
-    ended: dict[str, AuditInstance] = {}
-    for report in reports:
-        for instance in report.instances:
-            if ended_within_hour(instance, report.end):
-                ended.setdefault(instance.instance_id, instance)
-    return ended
-
-
-def _histories_of(
-    reports: Sequence[HourlyAudit], instance_ids: Iterable[str]
-) -> dict[str, History]:
-    """Return the multipliers of some instances, by id. The newest report is the first.
-
-    An instance that no report has gets an empty history.
-    """
-    # The records of each instance by the end of each report.
-    records: dict[str, dict[float, list[ComputeRecord]]] = {}
-    for instance_id in instance_ids:
-        records[instance_id] = {report.end: [] for report in reports}
-    for report in reports:
-        for record in report.multipliers:
-            if record.instance_id in records:
-                records[record.instance_id][report.end].append(record)
-    return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}

@@ -6,13 +6,13 @@ The reports do not tell on which of its servers an instance ran.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from chutes_exporter.fleet.ends import End, Ledger
+    from chutes_exporter.fleet.ends import Ledger
 
 FAILS_FROM: Final = 3
 """Failures from which a chute is not launched again. One or two can happen to every chute,
@@ -32,7 +32,6 @@ class Failures:
         unclear: Its ends of which no report tells whether they were failures.
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
-        until: The end of the newest report, 0 without one.
         names: The names of the chutes that failed, or the ids of those without a known name.
         reasons: How often each chute failed for which reason.
     """
@@ -40,9 +39,8 @@ class Failures:
     known: Mapping[str, int]
     unclear: Mapping[str, int]
     are_all_known: bool
-    until: float
-    names: Mapping[str, str] = field(default_factory=dict)
-    reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
+    names: Mapping[str, str]
+    reasons: Mapping[str, Counter[str]]
 
     @property
     def failing(self) -> list[str]:
@@ -75,32 +73,23 @@ def find_failures(
     ``are_all_known`` is False if the caller knows that a failure may be missing. One may also be
     missing if the ledger lacks the report of one of these hours.
     """
-    ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
-    has_all_reports = not ledger.missing_hours(hours)
-    failures = count_failures(ends, ledger.end, are_all_known=are_all_known and has_all_reports)
-    names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
-    return replace(failures, names=names)
-
-
-def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) -> Failures:
-    """Return the failures among a miner's ends of some hours.
-
-    ``until`` is the end of the newest report, and ``are_all_known`` whether no end is missing.
-    """
+    are_all_known = are_all_known and not ledger.missing_hours(hours)
     known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()
-    for end in ends:
-        is_failure = end.is_failure
-        if is_failure is False:
+    names = {}
+    for end in ledger.ends(hours):
+        if end.hotkey != hotkey or end.is_failure is False:
             continue
         if end.chute_id is None:
             # It may be a failure of any chute.
             are_all_known = False
-        elif is_failure is None:
+        elif end.is_failure is None:
             unclear[end.chute_id] += 1
         else:
             known[end.chute_id] += 1
             # An end is known to be a failure only by its reason, so it has one.
             reasons[end.chute_id][end.reason or ""] += 1
-    return Failures(known, unclear, are_all_known, until, reasons=reasons)
+            chute = ledger.chutes.get(end.chute_id)
+            names[end.chute_id] = (chute and chute.name) or end.chute_id
+    return Failures(known, unclear, are_all_known, names, reasons)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET
@@ -27,8 +26,6 @@ from chutes_exporter.rules.score import is_blacklisted
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from msgspec import UnsetType
-
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
     from chutes_exporter.rules.launch import Demand
@@ -40,16 +37,10 @@ Placed = TypeVar("Placed", Gpu, Instance)
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
     holders = find_holders(answers)
-    listed_gpus = _listed_gpus(answers, holders)
-    gpus = _gpus(answers, listed_gpus, holders)
+    gpus = _gpus(answers, holders)
     demand = find_demand(answers) if answers.demand is None else answers.demand
     instances = _instances(answers, gpus, demand or ())
-    # A GPU can only be on one server.
-    contradicted_ids: set[str] = set()
-    for listed in listed_gpus.values():
-        if len(listed.server_ids) > 1:
-            contradicted_ids |= listed.server_ids
-    servers = _servers(answers, gpus, instances, contradicted_ids)
+    servers = _servers(answers, gpus, instances)
     window = _window(answers.policy)
     left_out = find_left_out(servers, window, answers.at)
     markets = find_markets(answers, demand, servers, instances)
@@ -74,60 +65,41 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
 # GPUs
 
 
-@dataclass
-class _ListedGpu:
-    """What the answers say about a GPU. Two servers in ``server_ids`` contradict each other."""
+def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ...]:
+    """Return all GPUs: those with a record, and those that are only in the inventory.
 
-    model: str | None = None
-    index: int | None = None
-    verified_at: float | UnsetType | None = UNSET
-    server_ids: set[str] = field(default_factory=set)
-
-    def add(self, record: r.Node | r.ServerGpu, server_id: str | None) -> None:
-        """Add a record of it. What an earlier one says counts."""
-        self.model = self.model or record.gpu_identifier or None
-        if self.verified_at is UNSET:
-            self.verified_at = record.verified_at
-        if server_id:
-            self.server_ids.add(server_id)
-
-
-def _listed_gpus(answers: FleetAnswers, holders: Iterable[str]) -> dict[str, _ListedGpu]:
-    """Return all GPUs by id: those with a record, and those that are only in the inventory."""
-    gpus: dict[str, _ListedGpu] = defaultdict(_ListedGpu)
-    for node in answers.nodes.value:
-        gpu = gpus[node.uuid]
-        gpu.add(node, node.server_id)
-        gpu.index = node.device_index
-    for server in answers.servers.value:
-        for record in server.gpus or ():
-            gpus[record.uuid].add(record, server.server_id)
-    for gpu_id in holders:
-        gpus.setdefault(gpu_id, _ListedGpu())
-    return gpus
-
-
-def _gpus(
-    answers: FleetAnswers, listed_gpus: Mapping[str, _ListedGpu], holders: Mapping[str, Holder]
-) -> tuple[Gpu, ...]:
-    """Return the GPUs. ``holders`` says what holds one, by its id."""
+    If two servers seem to have a GPU, it is on the one that lists it. ``holders`` says what holds a
+    GPU, by its id.
+    """
     lists_are_known = are_complete(answers.servers, answers.nodes)
     holders_are_known = are_complete(answers.inventory, answers.instances)
     # Empty texts mean that a GPU is in no instance for certain.
     no_holder = Holder("", "", "") if holders_are_known else Holder()
+    records: dict[str, list[r.Node | r.ServerGpu]] = defaultdict(list)
+    indexes: dict[str, int | None] = {}
+    server_ids: dict[str, str | None] = {}
+    for node in answers.nodes.value:
+        records[node.uuid].append(node)
+        indexes[node.uuid] = node.device_index
+        server_ids[node.uuid] = node.server_id
+    for server in answers.servers.value:
+        for record in server.gpus or ():
+            records[record.uuid].append(record)
+            server_ids[record.uuid] = server.server_id
     gpus = []
-    for gpu_id, listed in listed_gpus.items():
+    for gpu_id in {**records, **holders}:
         holder = holders.get(gpu_id, no_holder)
-        # It is on no server only if no list of its server can be missing.
-        server_id = "" if lists_are_known and not listed.server_ids else None
-        if len(listed.server_ids) == 1:
-            (server_id,) = listed.server_ids
+        models = [record.gpu_identifier for record in records[gpu_id] if record.gpu_identifier]
+        state = None
+        if lists_are_known and holders_are_known:
+            state = _gpu_state(records[gpu_id], holder)
         gpu = Gpu(
             gpu_id=gpu_id,
-            server_id=server_id,
-            model=listed.model,
-            index=listed.index,
-            state=_gpu_state(listed, holder) if lists_are_known and holders_are_known else None,
+            # It is on no server only if no list of its server can be missing.
+            server_id=server_ids.get(gpu_id) or ("" if lists_are_known else None),
+            model=models[0] if models else None,
+            index=indexes.get(gpu_id),
+            state=state,
             chute_id=holder.chute_id,
             chute=holder.chute,
             instance_id=holder.instance_id,
@@ -136,7 +108,7 @@ def _gpus(
     return tuple(gpus)
 
 
-def _gpu_state(listed: _ListedGpu, holder: Holder) -> GpuState | None:
+def _gpu_state(records: Iterable[r.Node | r.ServerGpu], holder: Holder) -> GpuState | None:
     """Return the state of a GPU, None if that is unknown: several states are possible, or no
     record says whether it is verified.
 
@@ -144,9 +116,10 @@ def _gpu_state(listed: _ListedGpu, holder: Holder) -> GpuState | None:
     """
     if holder.instance_id != "":
         return "earning" if holder.state == "active" else holder.state
-    if listed.verified_at is UNSET:
-        return None
-    return "unverified" if listed.verified_at is None else "idle"
+    for record in records:
+        if record.verified_at is not UNSET:
+            return "unverified" if record.verified_at is None else "idle"
+    return None
 
 
 # Instances
@@ -231,29 +204,22 @@ def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
 
 
 def _servers(
-    answers: FleetAnswers,
-    gpus: Iterable[Gpu],
-    instances: Iterable[Instance],
-    contradicted_ids: Collection[str],
+    answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
 ) -> tuple[Server, ...]:
-    """Return the listed servers, each once. Of several records of one, the first counts.
-
-    ``contradicted_ids`` are the ids of those whose GPUs the answers place differently.
-    """
+    """Return the listed servers, each once. Of several records of one, the first counts."""
     gpus_by_server = _by_server(gpus)
     instances_by_server = _by_server(instances)
     lists_are_known = are_complete(answers.servers, answers.nodes)
     hardware = _hardware_of_chutes(answers)
     servers: dict[str, Server] = {}
     for record in answers.servers.value:
-        is_clear = record.gpus is not None and record.server_id not in contradicted_ids
         server = _server(
             record,
             answers,
             tuple(gpus_by_server[record.server_id]),
             tuple(instances_by_server[record.server_id]),
             hardware,
-            is_complete=lists_are_known and is_clear,
+            is_complete=lists_are_known and record.gpus is not None,
         )
         servers.setdefault(record.server_id, server)
     return tuple(servers.values())
@@ -329,9 +295,10 @@ def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None
     It has all servers with TEE, and none of the others, which are never upgraded. Before the first
     window, it is empty, because there is no maintenance.
     """
-    if record.server_id in answers.steps:
-        return answers.steps[record.server_id]
     policy = answers.policy
+    for step in (policy and policy.servers) or ():
+        if step.server_id == record.server_id:
+            return step
     has_all = answers.maintenance.complete and policy is not None and policy.servers is not None
     if record.is_tee is not False and not has_all:
         return None

@@ -15,7 +15,6 @@ from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
     launch_refusal,
-    service_time,
 )
 from chutes_exporter.rules.money import (
     bounty_boost,
@@ -51,8 +50,6 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         answers.bounties,
     ):
         return None
-    # Targets expire, and their age is measured by the service's clock.
-    now = service_time(answers.utilization.value, answers.bounties.value)
     utilization_by_chute = {record.chute_id: record for record in answers.utilization.value}
     bounties_by_chute = {bounty.chute_id: bounty for bounty in answers.bounties.value}
     gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
@@ -64,7 +61,8 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
             utilization_by_chute.get(chute_id),
             answers.active_by_chute.get(chute_id, set()),
             gpus_by_chute[chute_id],
-            now,
+            # Targets expire, and their age is measured by the service's clock.
+            answers.utilization.received_at,
             bounties_by_chute.get(chute_id),
         )
         for chute_id, chute in answers.chutes_by_id.items()
@@ -225,18 +223,17 @@ def _upgrade_is_due(server: Server, window: Window | None, now: float) -> bool |
     """Return whether a server waits for its upgrade in an open window that ends soon, and may come
     back from it. None is unknown.
     """
-    waits = server.waits_for_upgrade
-    if waits is False:
-        return False
     if window is None:
-        return None
-    if window.is_open is False or server.measured == "not_measured":
+        return None if server.waits_for_upgrade is not False else False
+    facts = (
+        server.waits_for_upgrade,
+        window.is_open,
+        server.measured and server.measured != "not_measured",
+        window.ends_at and window.ends_at - now < UPGRADE_DUE,
+    )
+    if False in facts:
         return False
-    if window.ends_at is not None and window.ends_at - now >= UPGRADE_DUE:
-        return False
-    if None in (waits, window.is_open, window.ends_at, server.measured):
-        return None
-    return True
+    return None if None in facts else True
 
 
 def _starts_hang(server: Server, now: float) -> bool | None:

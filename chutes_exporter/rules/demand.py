@@ -59,24 +59,21 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
 
     In that case, the service sends a load of 0 for every chute of the platform.
     """
-    loads: list[float | None] = []
+    loads: set[float | None] = set()
     for chute in chutes:
-        loads += (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
-    known_loads = [load for load in loads if load is not None]
-    if not known_loads:
-        # Nothing shows a failure.
-        return False
-    return not any(known_loads)
+        loads |= {chute.utilization_5m, chute.utilization_15m, chute.utilization_1h}
+    # Without any load, nothing shows a failure.
+    return loads - {None} == {0}
 
 
-_DEMAND_FIELDS: Final = (
+_NEVER_ZERO: Final = (
     "total_invocations",
     "total_compute_time",
-    "rate_limit_count",
     "total_usage_usd",
     "utilization",
 )
-"""The fields of ``/miner/metrics/`` that come from the service's own monitoring."""
+"""The fields of ``/miner/metrics/`` that the service's own monitoring measures, and of which some
+chute always has more than 0."""
 
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
@@ -95,10 +92,5 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     chute. Only ``rate_limit_count`` may really be 0 for all chutes.
     """
     if demand_is_unknown(chutes):
-        return list(_DEMAND_FIELDS)
-    never_zero = [field for field in _DEMAND_FIELDS if field != "rate_limit_count"]
-    return [field for field in never_zero if _is_zero_everywhere(chutes, field)]
-
-
-def _is_zero_everywhere(chutes: Sequence[ChuteMetrics], field: str) -> bool:
-    return not any(getattr(chute, field) for chute in chutes)
+        return [*_NEVER_ZERO, "rate_limit_count"]
+    return [field for field in _NEVER_ZERO if not any(getattr(one, field) for one in chutes)]

@@ -79,36 +79,17 @@ def purged_at(instance: Instance) -> float | None:
     verification. A disabled one is purged 3 hours after its verification.
     """
     state = instance_state(instance)
+    after_verification = None
+    if instance.last_verified_at is not None:
+        after_verification = instance.last_verified_at + 3 * HOUR
     if state == "disabled":
-        return _deadline_after_verification(instance)
-    if state == "starting":
-        return _start_deadline(instance)
-    return None
-
-
-def _start_deadline(instance: Instance) -> float | None:
-    """Return the Unix time until which a starting instance must become active.
-
-    A verified one has two deadlines, of which the earlier counts. None if one of them is unknown.
-    """
-    if instance.verified is None or instance.created_at is None:
+        return after_verification
+    if state != "starting" or instance.verified is None or instance.created_at is None:
         return None
     after_creation = instance.created_at + LONGEST_START
     if not instance.verified:
         return after_creation
-    after_verification = _deadline_after_verification(instance)
-    if after_verification is None:
-        return None
-    return min(after_creation, after_verification)
-
-
-def _deadline_after_verification(instance: Instance) -> float | None:
-    """Return when the service purges an instance that is still not active, as a Unix time: 3 hours
-    after its verification. None if that is unknown.
-    """
-    if instance.last_verified_at is None:
-        return None
-    return instance.last_verified_at + 3 * HOUR
+    return None if after_verification is None else min(after_creation, after_verification)
 
 
 def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:

@@ -139,36 +139,19 @@ class Demand:
         return self.active >= self.target or (self.target_expired if private else False)
 
 
-def service_time(
-    utilization: Iterable[ChuteUtilization], bounties: Iterable[Bounty]
-) -> float | None:
-    """Return about when the service sent these answers, by its clock. None if they have no time.
-
-    It is the latest of the times at which the autoscaler ran, about every 2 minutes, and at which
-    the service measured the age of a bounty.
-    """
-    runs = [chute.timestamp for chute in utilization if chute.timestamp is not None]
-    measurements = [
-        bounty.created_at + bounty.seconds_elapsed
-        for bounty in bounties
-        if bounty.created_at is not None and bounty.seconds_elapsed is not None
-    ]
-    return max([*runs, *measurements], default=None)
-
-
 def demand_for(
     chute: Chute,
     utilization: ChuteUtilization | None,
     active_ids: AbstractSet[str],
     held_gpus: Iterable[HeldGpu],
-    now: float | None,
+    now: float,
     bounty: Bounty | None = None,
 ) -> Demand:
     """Return a chute with its instances and its target.
 
     ``utilization`` is None if the autoscaler has no record of the chute. ``active_ids`` are the ids
     of its active instances, and ``held_gpus`` the GPUs of all its instances. ``now`` is the
-    service's time, None if it is unknown.
+    service's time.
     """
     not_active = {gpu.instance_id: gpu for gpu in held_gpus if gpu.instance_id not in active_ids}
     activations = [gpu.activated_at for gpu in not_active.values()]
@@ -177,7 +160,7 @@ def demand_for(
     starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
         expired = None
-        if utilization.timestamp is not None and now is not None:
+        if utilization.timestamp is not None:
             expired = now - utilization.timestamp > _TARGET_LIFETIME
         return Demand(
             chute,

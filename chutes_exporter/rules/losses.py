@@ -56,7 +56,7 @@ _MAX_GAP: Final = 1.0
 """Seconds without a multiplier that rounding explains."""
 
 
-def end_reason(text: str | None) -> str:
+def reason_of_text(text: str | None) -> str:
     """Return why an instance ended, from its ``deletion_reason``."""
     if not text:
         return NO_REASON
@@ -69,15 +69,23 @@ def end_reason(text: str | None) -> str:
     return "other"
 
 
-def may_be_redeployed(instance: AuditInstance) -> bool:
-    """Return whether an instance ended like those of a redeployed private chute: without a reason,
-    and without the mark of a valid end.
+def end_reason(instance: AuditInstance, chute: Chute | None) -> str | None:
+    """Return why an instance ended, None if that is unknown.
+
+    A new version of a private chute of an integrated subnet ends all its instances, and the report
+    gives no reason then, nor the mark of a valid end. Only the name or the factors of the chute,
+    which is None if it is unknown, show whether it is one of these.
     """
-    is_private = instance.billed_to is not None
-    return is_private and not instance.deletion_reason and not instance.valid_termination
+    reason = reason_of_text(instance.deletion_reason)
+    if instance.billed_to is None or instance.deletion_reason or instance.valid_termination:
+        return reason
+    is_redeployed = None if chute is None else _ends_all_at_once(chute)
+    if is_redeployed is None:
+        return None
+    return REDEPLOYED if is_redeployed else reason
 
 
-def ends_all_at_once(chute: Chute) -> bool | None:
+def _ends_all_at_once(chute: Chute) -> bool | None:
     """Return whether a new version of a chute ends all its instances at once, as with private
     chutes of integrated subnets. None if it is unknown.
     """
@@ -111,39 +119,37 @@ def outcome_of(instance: AuditInstance) -> Outcome:
         return "counts"
     # Ends for these reasons count even without the mark.
     text = instance.deletion_reason or ""
-    reason_counts = OLD_VERSION in text or end_reason(text) in ("idle", "no_balance")
+    reason_counts = OLD_VERSION in text or reason_of_text(text) in ("idle", "no_balance")
     if instance.valid_termination or reason_counts:
         return "counts"
     return "lost"
 
 
-def may_have_lost_race(instance: AuditInstance, chute: Chute | None) -> bool:
+def is_failure(instance: AuditInstance, reason: str | None, chute: Chute | None) -> bool | None:
+    """Return whether an instance failed: it was never active or lost its score, and nobody planned
+    its end.
+
+    None is unknown. Without a reason, the instance may be that of a job that is over. A reason of
+    None is unknown: it may have been redeployed. ``chute`` is None if it is unknown, too.
+    """
+    if outcome_of(instance) == "counts" or reason in _PLANNED:
+        return False
+    if reason in (None, NO_REASON) or _may_have_lost_race(instance, chute):
+        return None
+    return True
+
+
+def _may_have_lost_race(instance: AuditInstance, chute: Chute | None) -> bool:
     """Return whether the service may have refused the activation of an instance, because others had
     filled its chute in the meantime.
 
     The service does not delete such an instance. It purges it as one that hangs, and no report
-    tells the two apart. One that was not even verified did not come so far. ``chute`` is None if
-    it is unknown.
+    tells the two apart. One that was not even verified did not come so far.
     """
     was_purged = (instance.deletion_reason or "").startswith(PURGED)
     if instance.activated_at is not None or instance.verified_at is None or not was_purged:
         return False
     return chute is None or activation_is_checked(chute) is not False
-
-
-def is_failure(outcome: Outcome, reason: str | None, *, lost_race: bool) -> bool | None:
-    """Return whether an instance failed: it was never active or lost its score, and nobody planned
-    its end.
-
-    None is unknown. Without a reason, the instance may be that of a job that is over. A reason of
-    None is unknown: it may have been redeployed. ``lost_race`` is whether it may have lost a race,
-    which is no failure.
-    """
-    if outcome == "counts" or reason in _PLANNED:
-        return False
-    if reason in (None, NO_REASON) or lost_race:
-        return None
-    return True
 
 
 @dataclass(frozen=True)
@@ -160,10 +166,6 @@ class History:
     records: Sequence[ComputeRecord]
     open_multiplier: float | None
     ends: Collection[float] = ()
-
-    def has_hour_of(self, time: float) -> bool:
-        """Return whether a report of the hour with this Unix time was joined."""
-        return any(end - HOUR <= time <= end for end in self.ends)
 
 
 def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
@@ -233,16 +235,19 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         # It never had a score.
         return Loss(0.0, "exact", is_last_of_chute=False)
     paid = _paid_time(instance, now)
-    lost_units, is_complete = 0.0, True
+    lost: list[float | None] = []
+    is_complete = True
     if outcome_of(instance) == "lost":
-        lost_units, is_complete = _compute_units(history.records, paid)
-        is_complete = is_complete and _start_of_gap(instance, history, now) is None
+        records = [record for record in history.records if paid.seconds_of(record) > 0]
+        lost = [product(paid.seconds_of(record), _multiplier(record)) for record in records]
+        is_complete = None not in lost and _start_of_gap(instance, history, now) is None
     cut = Cut(0.0, "exact")
     if _deleted_by_miner(instance):
         cut = _cut(instance, history)
-    # `lost_units` are by the multiplier after the cut. What the cut took is lost as well.
+    # `lost` is by the multiplier after the cut. What the cut took is lost as well.
     cut_seconds = paid.seconds_of(history.records[-1]) if cut.multiplier else 0.0
-    units = total([lost_units, product(cut.multiplier or 0.0, cut_seconds)])
+    cut_units = product(cut.multiplier or 0.0, cut_seconds)
+    units = total([*(one or 0.0 for one in lost), cut_units])
     precision = cut.precision if is_complete else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
     if units is None or (not units and precision == "at_least"):
@@ -272,7 +277,7 @@ def loss_needs_report(instance: AuditInstance, history: History, now: float, end
 
 
 def _deleted_by_miner(instance: AuditInstance) -> bool:
-    return end_reason(instance.deletion_reason) == "miner"
+    return reason_of_text(instance.deletion_reason) == "miner"
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
@@ -336,35 +341,13 @@ class _PaidTime:
 
 
 def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
-    """Return the time that the score of the past day counts: from the creation, until the end or
-    until billing stops.
+    """Return the time that the score of the 24 hours before now counts: from the creation, until
+    the end or until billing stops.
     """
     end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
-    return _past_day(instance.created_at, end, now=now)
-
-
-def _past_day(start: float, end: float, *, now: float) -> _PaidTime:
-    """Return the part of a time that is in the 24 hours before now."""
-    start = max(start, now - DAY)
-    # A time that ended before these hours becomes an empty one.
+    start = max(instance.created_at, now - DAY)
+    # A time that ended before the past day becomes an empty one.
     return _PaidTime(start, max(start, end))
-
-
-def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> tuple[float, bool]:
-    """Return the known compute units of an instance in its paid time, and whether these are all.
-
-    The records are in the order of their starts.
-    """
-    units = []
-    for record in records:
-        seconds = paid.seconds_of(record)
-        if seconds > 0:
-            units.append(product(seconds, _multiplier(record)))
-    is_complete = None not in units and _first_gap(records, paid) is None
-    sum_of_known = total(one for one in units if one is not None)
-    if sum_of_known is None:
-        return 0.0, False
-    return sum_of_known, is_complete
 
 
 def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
@@ -396,5 +379,6 @@ def _start_of_gap(instance: AuditInstance, history: History, now: float) -> floa
         return gap
     first = history.records[0]
     first_end = first.ended_at or math.inf
-    may_lack_one = first_end > activated_at + _MAX_GAP and not history.has_hour_of(activated_at)
+    has_hour = any(end - HOUR <= activated_at <= end for end in history.ends)
+    may_lack_one = first_end > activated_at + _MAX_GAP and not has_hour
     return paid.start if may_lack_one else None

@@ -178,6 +178,4 @@ def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -
 
     All amounts are in US dollars.
     """
-    if cost_per_hour is None:
-        return None
-    return total([pay_per_day, -_HOURS_PER_DAY * cost_per_hour])
+    return total([pay_per_day, product(-_HOURS_PER_DAY, cost_per_hour)])

@@ -171,7 +171,7 @@ async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_
         page = await node.page()
     assert data_of(page) == TAO
     assert page[UP] == 0
-    (line,) = (log for log in logs if log["event"] == "feeds failed")
+    (line,) = (log for log in logs if log["event"] == "feed failed")
     assert f"state_queryStorageAt of block {block}: {reason}" in line["detail"]
     assert "--chain.url" in line["advice"]
 

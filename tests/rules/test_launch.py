@@ -128,7 +128,7 @@ def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_aga
 
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
-    def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
+    def target_expired(log: ChuteUtilization | None, now: float) -> bool | None:
         return demand_for(PRIVATE, log, active_ids=set(), held_gpus=[], now=now).target_expired
 
     now = 1e9
@@ -137,7 +137,6 @@ def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show()
     older = structs.replace(without_time, timestamp=UnixTime(now - 3750))
     assert target_expired(younger, now) is False
     assert target_expired(older, now) is True
-    assert target_expired(younger, None) is None
     assert target_expired(without_time, now) is None
     # Without a record of the autoscaler, the service has no target.
     assert target_expired(None, now) is True

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.api.records import AuditInstance, ComputeRecord, UnixTime
-from chutes_exporter.rules.losses import end_reason, join_records, loss_of
+from chutes_exporter.rules.losses import (
+    END_REASONS,
+    is_failure,
+    join_records,
+    loss_of,
+    reason_of_text,
+)
 
 DELETED = AuditInstance(
     "i",
@@ -40,7 +46,15 @@ DELETED = AuditInstance(
     ],
 )
 def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> None:
-    assert end_reason(text) == reason
+    assert reason_of_text(text) == reason
+
+
+def test_planned_ends_are_no_failures_and_all_others_are() -> None:
+    planned = ("scale_down", "update", "maintenance", "idle", "no_balance", "chute_removed")
+    found = {reason: is_failure(DELETED, reason, None) for reason in (*END_REASONS, None)}
+    assert {reason for reason in found if found[reason] is False} == {*planned, "redeployed"}
+    # Without a reason, it may be a job that is over, or was redeployed.
+    assert {reason for reason in found if found[reason] is None} == {"none", None}
 
 
 @pytest.mark.parametrize("step", [1, -1])

@@ -236,7 +236,7 @@ MAY_DIFFER: Final = {
     "variable report": "it names the hours that are not known",
     "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
     "chutes-instances: All instances A": "it starts, but whether in vain is not known",
-    "chutes-instances: Instances that need a decision E": "it starts for long, or also in vain",
+    "chutes-instances: Instances that need a decision D": "it starts for long, or also in vain",
     "chutes-overview: Verdict A": "it says that not everything is known",
     **{
         f"chutes-{panel}": "without a price, units and shares are shown instead of money"

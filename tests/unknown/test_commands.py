@@ -101,7 +101,7 @@ async def _landing(replay: Replay, key: Hotkey) -> Output:
         page = await landing_page(exporter)
     # The tables of feeds and collectors follow under the first heading of this level.
     text = page.partition("<h2>")[0]
-    (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
+    (tone,) = re.findall(r'</h1>\n<p class="state (\w+)">', text)
     return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
 
 
