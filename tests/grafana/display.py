@@ -42,25 +42,6 @@ PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(comm
 """Every panel of the committed dashboards, with its board."""
 
 
-def _run_node(*arguments: str, text: str = "") -> Any:
-    """Run Node with Grafana's code, and return the JSON that it prints."""
-    run = subprocess.run(
-        ["node", *arguments],
-        cwd=ROOT / "grafana" / "display",
-        input=text.encode(),
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    return json.loads(run.stdout)
-
-
-def run_script(script: str, given: Any) -> Any:
-    """Return the result of a function in JavaScript, which gets Grafana's code and a value."""
-    shown = f"JSON.stringify(({script})(grafana, {json.dumps(given)}))"
-    program = f"import {{ grafana }} from './grafana.mjs'; console.log({shown});"
-    return _run_node("--input-type=module", "--eval", program)
-
-
 def see(moments: Mapping[str, Answers]) -> dict[str, Seen]:
     """Show every panel of every committed dashboard at some moments."""
     requests = [
@@ -68,5 +49,12 @@ def see(moments: Mapping[str, Answers]) -> dict[str, Seen]:
         for answers in moments.values()
         for uid, panel in PANELS
     ]
-    contents = iter(_run_node("display.mjs", text=json.dumps(requests)))
+    run = subprocess.run(
+        ["node", "display.mjs"],
+        cwd=ROOT / "grafana" / "display",
+        input=json.dumps(requests).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    contents = iter(json.loads(run.stdout))
     return {name: [(*panel, next(contents)) for panel in PANELS] for name in moments}

@@ -77,7 +77,16 @@ FINE: Final = (
     *("All checks passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
-GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "subject", "hotkey")
+GROUPS: Final = (
+    "kind",
+    "instance_id",
+    "server_id",
+    "chute_id",
+    "gpu",
+    "subject",
+    "hotkey",
+    "reason",
+)
 """Keys that tell the objects of a list apart."""
 
 
@@ -198,6 +207,9 @@ def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
         # What ended instances lost is a lower bound, which the text says.
         is_loss = path[-1] in ("lost_compute_units", "lost_ratio_of_day")
         if is_loss and "at least" in output.text and value < known[path]:
+            continue
+        # Ends that have one of two reasons have their own row.
+        if "redeployed or none" in path:
             continue
         # A plan is also made while not all failures are known, and says so.
         if "plan" in path and "It is not known what failed here" in output.text:
