@@ -65,8 +65,8 @@ KEYLESS: Final = (
 )
 """Watched miners whose key no exporter has."""
 TRUSTED: Final = (
-    f"0 * group(absent({RULES})) or on () group({OF_BLIND}) or on () 3 * group({KEYLESS}) "
-    f"or on () 2 * group({ANSWERED}) or on () 0 * group({SCRAPED})"
+    f"0 * group(absent({RULES}) or on () absent({ANSWERED})) or on () group({OF_BLIND}) "
+    f"or on () 3 * group({KEYLESS}) or on () 2 * group({ANSWERED})"
 )
 """The number of the verdict."""
 ADVICE: Final = [

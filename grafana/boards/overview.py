@@ -257,7 +257,7 @@ OVERVIEW.show(
         "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
         "what ended.",
         Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", thresholds=[(0.5, RED)]),
-        Query(f"{LOST} unless on () ({LOST_UNITS} * {UNIT_USD})", "units, at least", AMOUNT),
+        Query(f"{LOST} unless on () ({LOST_UNITS} * on () {UNIT_USD})", "units, at least", AMOUNT),
         unit=DOLLARS,
         empty=NO_REPORT,
         size=(4, 3),
