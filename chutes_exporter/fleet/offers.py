@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
+from chutes_exporter.fleet.model import Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.demand import recent_ratio
 from chutes_exporter.rules.launch import (
@@ -281,16 +281,15 @@ def plan_servers(
         offers += (
             offer for offer in market.offers if not offer.hanging and offer.chute_id not in avoided
         )
-    plans = []
-    for space, counts in best_placement(spaces, offers).items():
-        # The best paid first.
-        launched = sorted(counts, key=_rank)
-        plan = ServerPlan(
+    # The best paid first.
+    placement = sorted(best_placement(spaces, offers), key=lambda placed: _rank(placed[1].offer))
+    return tuple(
+        ServerPlan(
             server_id=space.server_id,
             model=space.model,
             free=space.free,
-            launches=tuple(Launch(offer, counts[offer]) for offer in launched),
+            launches=tuple(launch for taken, launch in placement if taken == space),
             may_be_more=space.model in models_with_unknown,
         )
-        plans.append(plan)
-    return tuple(plans)
+        for space in spaces
+    )

@@ -10,7 +10,7 @@ from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chutes_exporter.api.records import Instance, InventoryItem
     from chutes_exporter.fleet.answers import FleetAnswers
@@ -94,35 +94,36 @@ class Place:
     gpus: int | None = None
 
 
-def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
+def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
     """Return where each instance is, by its id.
 
     The list of held GPUs names the instance of each. Without it, the inventory tells the place,
     unless the instance may hold more GPUs than are known to be its.
     """
-    listed: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    held: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
     if answers.miner_gpus.complete:
-        for held in answers.miner_gpus.value:
-            listed[held.instance_id].append((held.server_id, held.gpu))
-    known: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+        for listed in answers.miner_gpus.value:
+            held[listed.instance_id].append((listed.server_id, listed.gpu))
+    named_ids = set(held)
     # The chutes of GPUs of which it is unknown which instance holds them, if any.
-    uncertain_chutes: set[str | None] = set()
+    uncertain_chutes = {gpu.chute_id for gpu in gpus if gpu.instance_id is None}
     for gpu in gpus:
-        if gpu.instance_id is None:
-            uncertain_chutes.add(gpu.chute_id)
-        elif gpu.instance_id:
-            known[gpu.instance_id].append((gpu.server_id, gpu.model))
+        if gpu.instance_id and gpu.instance_id not in named_ids:
+            held[gpu.instance_id].append((gpu.server_id, gpu.model))
     all_are_known = are_complete(answers.inventory, answers.instances)
     places = {}
     for instance in answers.instances.value:
-        place = _common_place(listed[instance.instance_id])
-        of_unknown_chute = instance.chute_id is None and uncertain_chutes
-        may_hold_more = of_unknown_chute or uncertain_chutes & {instance.chute_id, None}
-        if place.gpus is None and all_are_known and not may_hold_more:
-            # Its GPUs were deleted if no GPU is its.
-            found = known[instance.instance_id]
-            place = _common_place(found) if found else Place("", "", 0)
-        places[instance.instance_id] = place
+        instance_id, chute_id = instance.instance_id, instance.chute_id
+        may_hold_more = uncertain_chutes and (
+            chute_id is None or not uncertain_chutes.isdisjoint((chute_id, None))
+        )
+        if instance_id not in named_ids and (may_hold_more or not all_are_known):
+            places[instance_id] = Place()
+        elif held[instance_id]:
+            places[instance_id] = _common_place(held[instance_id])
+        else:
+            # Its GPUs were deleted.
+            places[instance_id] = Place("", "", 0)
     return places
 
 
