@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
-import select
-import sys
 import time
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
@@ -23,10 +20,6 @@ LogFormat = Literal["logfmt", "json"]
 _LIMITED = ("asyncio", "connections", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
-_PIECE = select.PIPE_BUF // 10
-"""Characters that are written at once. A pipe that is ready takes PIPE_BUF bytes without waiting. A
-character has at most ten bytes: those of an escape such as ``\\U0001f600``.
-"""
 
 
 class RateLimit(logging.Filter):
@@ -52,65 +45,12 @@ class RateLimit(logging.Filter):
         return True
 
 
-class UnblockedHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, and never waits until somebody reads it.
-
-    Lines for which a pipe has no room are dropped. The next line says how many.
-    """
-
-    _dropped = 0
-    _is_cut = False  # the stream has only the beginning of the last line
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or drop it."""
-        try:
-            line = self.format(record)
-            if self._dropped and self._has_room():
-                dropped = self._dropped
-                # Reset it before the warning, which comes to this method, too.
-                self._dropped = 0
-                logging.getLogger(__name__).warning("log lines were dropped: %d", dropped)
-            # End a line of which only the beginning was written.
-            start = "\n" if self._is_cut else ""
-            self._write(f"{start}{line}\n")
-        except OSError:
-            # The disk is full, or the reader has gone.
-            self._dropped += 1
-        except Exception:  # noqa: BLE001 - as in the base class
-            self.handleError(record)
-
-    def _write(self, line: str) -> None:
-        """Write a line in pieces, each of which a pipe takes whole. If there is no room for one,
-        drop the rest of the line.
-        """
-        for start in range(0, len(line), _PIECE):
-            if not self._has_room():
-                self._dropped += 1
-                # Without room for its first piece, the stream stays as it was.
-                self._is_cut = self._is_cut or start > 0
-                return
-            self.stream.write(line[start : start + _PIECE])
-            self.stream.flush()
-        self._is_cut = False
-
-    def _has_room(self) -> bool:
-        """Return whether the stream takes a piece without waiting."""
-        try:
-            poll = select.poll()
-            poll.register(self.stream.fileno(), select.POLLOUT)
-        except io.UnsupportedOperation:
-            # A stream in memory has no file descriptor, and never waits.
-            return True
-        return bool(poll.poll(0))
-
-
-def _escaped(_logger: object, _name: str, line: Any) -> str:
-    """Escape what a terminal would obey or not show: control characters and marks of direction.
-
-    The arguments are those of a processor of structlog.
+def visible(text: str) -> str:
+    """Return a text with codes for what a terminal would obey or not show: control characters and
+    marks of direction.
     """
     shown = ""
-    for character in str(line):
+    for character in text:
         shown += character if character.isprintable() else f"\\u{ord(character):04x}"
     return shown
 
@@ -130,8 +70,7 @@ def configure(level: Level, form: LogFormat) -> None:
         render = structlog.processors.LogfmtRenderer(
             key_order=("ts", "level", "msg"), bool_as_flag=False
         )
-    # Without standard error, its stream is None.
-    handler = UnblockedHandler(sys.stderr) if sys.stderr else logging.NullHandler()
+    handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -140,7 +79,7 @@ def configure(level: Level, form: LogFormat) -> None:
                 structlog.processors.format_exc_info,
                 structlog.processors.EventRenamer("msg"),
                 render,
-                _escaped,
+                lambda _logger, _name, line: visible(str(line)),
             ],
         )
     )

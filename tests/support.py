@@ -226,13 +226,9 @@ def successes(page: Page) -> dict[str, float]:
 
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """Serve an application on a free port; yields its base address.
-
-    Answers have no date but the application's. The date of this machine would not fit the clocks of
-    tests.
-    """
+    """Serve an application on a free port; yields its base address."""
     with open_socket(Address("127.0.0.1", 0)) as socket:
-        async with serving(app, [socket], date_header=False):
+        async with serving(app, [socket]):
             yield f"http://{bound_address(socket)}"
 
 

@@ -101,7 +101,9 @@ COMMANDS = (
         "incidents.miners.{hotkey}.ended.{reason}.lost_compute_units",
         "{hotkey}.lost_units_1d.{reason}",
     ),
-    Row("incidents.miners.{hotkey}.lost_compute_units", "{hotkey}.lost_units_1d.*"),
+    Row(
+        "incidents.miners.{hotkey}.sums.{reason=all}.lost_compute_units", "{hotkey}.lost_units_1d.*"
+    ),
     Row("incidents_1h.miners.{hotkey}.ended.{reason}", "{hotkey}.ended_1h.{reason}.instances"),
     Row(
         "incidents_1h.miners.{hotkey}.ended.{reason}.lost_compute_units",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = ROOT / "chutes_exporter"
-BASE = {"__init__", "__version__", "duration", "files", "metric"}
+BASE = {"__init__", "__version__", "duration", "files", "log", "metric"}
 """Modules that every other module may import, and that import nothing of the package."""
 DATA = ("api", "chain", "rules", "fleet", "feeds", "collectors", "page", "web")
 """The direction of the data."""
@@ -27,12 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "collectors": {*DATA[:5], "config"},
     "findings": {"rules", "fleet"},
     "healthcheck": set(),
-    "log": set(),
     "page": {*DATA[:6], "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
     "demo": {"api", "chain", "config", "feeds", "web"},
-    "commands": set(DATA) | {"config", "findings", "log", "demo"},
-    "cli": {"api", "collectors", "config", "log", "commands", "web"},
+    "commands": set(DATA) | {"config", "findings", "demo"},
+    "cli": {"api", "collectors", "config", "commands", "web"},
     "__main__": {"cli"},
 }
 """What each part may import. Settings know no feed and no collector."""

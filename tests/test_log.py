@@ -3,14 +3,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from chutes_exporter import log
-from chutes_exporter.log import RateLimit, UnblockedHandler
+from chutes_exporter.log import RateLimit
 from tests.support import Clock
 
 if TYPE_CHECKING:
@@ -70,45 +69,3 @@ def test_what_a_terminal_obeys_or_does_not_show_is_escaped(
     else:
         assert "ünï 😀" in lines[0]
         assert "\\ue0001" in lines[0]
-
-
-@contextlib.contextmanager
-def handler(stream: TextIO) -> Iterator[logging.Logger]:
-    """Yield a logger that writes to a stream through an UnblockedHandler.
-
-    The handler also writes lines of its own, about lines that it dropped.
-    """
-    own = UnblockedHandler(stream)
-    own.setFormatter(logging.Formatter("%(message)s"))
-    root = logging.getLogger()
-    before = root.handlers, root.level
-    root.handlers = [own]
-    # Another test may have left a higher one.
-    root.setLevel(logging.WARNING)
-    try:
-        yield logging.getLogger("test")
-    finally:
-        root.handlers = before[0]
-        root.setLevel(before[1])
-
-
-def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_dropped() -> None:
-    reading, writing = os.pipe()
-    with (
-        os.fdopen(writing, "w", encoding="ascii", errors="backslashreplace") as stream,
-        handler(stream) as logger,
-    ):
-        for number in range(200):
-            # Ten bytes are the longest that a character can become.
-            logger.warning("%d %s", number, "\N{GRINNING FACE}" * 1000)
-        read = os.read(reading, 1_000_000)
-        logger.warning("after")
-        read += os.read(reading, 1_000_000)
-    os.close(reading)
-    # The pipe has no room for the rest of one line, and for all after it.
-    *whole, cut, dropped, after = read.decode().splitlines()
-    for number, line in enumerate(whole):
-        assert line == f"{number} " + "\\U0001f600" * 1000
-    assert 0 < len(cut) < 10_000
-    assert dropped == f"log lines were dropped: {200 - len(whole)}"
-    assert after == "after"

@@ -147,12 +147,11 @@ ROWS = (
     Row("incidents.miners.*.ended.{instance_id,chute_id}", "ended.{instance_id,chute_id}"),
     Row("incidents.miners.{hotkey}.ended.{instance_id}", "ended.{hotkey,instance_id}"),
     Row("incidents.miners.*.ended.{instance_id,reason_text}", "ended.{instance_id,reason_text}"),
-    Row("incidents.miners.*.ended.{instance_id}.counts", "ended.{instance_id}.counts"),
-    Row("incidents.miners.*.ended.{instance_id}.failed_start", "ended.{instance_id}.failed_start"),
+    Row("incidents.miners.*.ended.{instance_id,outcome}", "ended.{instance_id,outcome}"),
     Row("incidents.miners.*.ended.{instance_id}.last_of_chute", "ended.{instance_id}.last"),
     Row(
-        "incidents.miners.*.ended.{instance_id}.active_seconds",
-        "ended.{instance_id}.active_seconds",
+        "incidents.miners.*.ended.{instance_id}.active_minutes",
+        "ended.{instance_id}.active_minutes",
         1e-5,
     ),
     Row(
@@ -171,7 +170,7 @@ ROWS = (
 ENDS = (
     Row(
         "chutes_miner_window_total_lost_compute_units{hotkey,window=1d}",
-        "miners.{hotkey}.lost_compute_units",
+        "miners.{hotkey}.sums.{reason=all}.lost_compute_units",
     ),
     Row(
         "chutes_miner_window_lost_compute_units{hotkey,window=1d,reason}",
@@ -216,9 +215,6 @@ OUR_REASONS = {
     "tee_mismatch": "server",
 }
 """The same words by the exporter's reason, where it tells more of them apart."""
-
-
-SHOWN_OF_ENDS = ("instance_id", "chute_id", "counts", "failed_start", "active_seconds")
 
 
 def truth_of(miner: Miner) -> dict[str, Any]:
@@ -305,7 +301,14 @@ def end_of(row: dict[str, Any]) -> dict[str, Any]:
     precision = "about" if key in ESTIMATES else "exact"
     if key in UNCLEAR_LOSSES:
         precision = "at_least"
-    return {name: row[name] for name in SHOWN_OF_ENDS} | {
+    outcome = "counts" if row["counts"] else "lost"
+    if row["failed_start"]:
+        outcome = "never_active"
+    return {
+        "instance_id": key,
+        "chute_id": row["chute_id"],
+        "outcome": outcome,
+        "active_minutes": row["active_seconds"] / 60,
         "hotkey": row["miner"],
         "reason_text": row["reason"],
         "lost": row["lost_units_at_newest_report"] if penalty is None else penalty,

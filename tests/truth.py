@@ -108,7 +108,7 @@ def _fields(record: dict[str, Any], names: list[str]) -> dict[str, str] | None:
     for name in names:
         field, _, wanted = name.partition("=")
         text = next(iter(record[field]), "None")
-        if wanted and text != wanted:
+        if wanted and text != WORDS.get(wanted, wanted):
             return None
         if not wanted:
             fields[field] = text

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
-    from chutes_exporter.api.decoding import Shape
     from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
 
@@ -162,7 +161,11 @@ class ChutesClient:
             "params": {**(endpoint.query or {}), **(params or {})} or None,
             "json": body,
         }
-        tally = Tally(check=self._due_check(endpoint))
+        tally = Tally()
+        last_check = self.changes.get(endpoint.name)
+        now = self._monotonic()
+        if last_check is None or now >= last_check.at + CHECKED_EVERY:
+            tally.check = FieldCheck(now)
         exchange = self._exchange(endpoint, tally, key, request)
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
@@ -189,18 +192,10 @@ class ChutesClient:
             seconds=seconds,
         )
 
-    def _due_check(self, endpoint: Endpoint[Any]) -> FieldCheck | None:
-        """Return a new check of the fields of an endpoint's answer, None if the last is recent."""
-        now = self._monotonic()
-        last = self.changes.get(endpoint.name)
-        if last is not None and now < last.at + CHECKED_EVERY:
-            return None
-        return FieldCheck(now)
-
     def _note_request(
         self, endpoint: Endpoint[Any], code: str, seconds: float, tally: Tally
     ) -> None:
-        """Count and log a request that is over, and keep what the API changed."""
+        """Count and log a request that is over, and keep and log what the API changed."""
         self._counters.add(
             endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
         )
@@ -214,8 +209,17 @@ class ChutesClient:
             bytes=tally.size,
         )
         # An answer that cannot be decoded is complete, too, and its changes may be the reason.
-        if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
-            self._note_changes(endpoint, tally.check)
+        check = tally.check
+        if check is None or code not in (_OK, errors.UndecodableError.reason):
+            return
+        last = self.changes.get(endpoint.name)
+        # A check of an answer without records does not replace an earlier one.
+        if last is not None and not check.lacks:
+            return
+        self.changes[endpoint.name] = check
+        for change in check.found:
+            if last is None or change not in last.found:
+                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(change))
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]
@@ -258,21 +262,6 @@ class ChutesClient:
             self.api_clock.set(date.timestamp() + 0.5)
             self.clock_checked_at = time.monotonic()
 
-    def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
-        """Keep the check of an answer, and log the changes that the last check did not find.
-
-        A check of an answer without records does not replace an earlier one.
-        """
-        last = self.changes.get(endpoint.name)
-        has_records = bool(check.lacks)
-        if last is not None and not has_records:
-            return
-        self.changes[endpoint.name] = check
-        logged = last.found if last is not None else []
-        for change in check.found:
-            if change not in logged:
-                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(change))
-
     async def _read(
         self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
     ) -> Any:
@@ -297,7 +286,8 @@ class ChutesClient:
         # In a thread, so that other requests do not wait. One body at a time, because decoding
         # takes more memory than its result.
         async with self._decoding:
-            return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
+            _require_room(endpoint, await asyncio.to_thread(memory_of, body))
+            return await asyncio.to_thread(endpoint.shape.decode, body, tally)
 
 
 def _url(endpoint: Endpoint[Any], path: Mapping[str, str]) -> str:
@@ -424,12 +414,6 @@ async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[byt
         if count % _PIECES_AT_ONCE == 0:
             await asyncio.sleep(0)
         yield piece
-
-
-def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:
-    """Decode a body, unless its records may take more memory than the endpoint's limit."""
-    _require_room(endpoint, memory_of(body))
-    return shape.decode(body, tally)
 
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:

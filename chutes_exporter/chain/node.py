@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
@@ -85,7 +84,7 @@ class Node:
         monotonic: Callable[[], float] = steady,
         counters: RequestCounters | None = None,
     ) -> None:
-        self._without_keys = partial(_remove, _keys_in(url))
+        self._keys = _keys_in(url)
         self._client = ChutesClient(
             url,
             timeout=timeout,
@@ -101,9 +100,6 @@ class Node:
         self._free_at = 0.0
         # The hash of the block that a reading asks about.
         self._block_hash = ""
-        # Errors name the method of the last request, and the block in words.
-        self._last_method = ""
-        self._block_name = ""
         # The pay at the last reading, because it cannot be computed in the block of an epoch.
         self._miners_per_block: float | None = None
 
@@ -123,12 +119,10 @@ class Node:
         It sends six requests.
         """
         started = time.monotonic()
-        self._block_name = "the newest block"
         try:
             subnet = await self._subnet()
         except e.ApiError as error:
-            # The error names the failed request, and its advice is about nodes, not about the API.
-            error.args = (f"{self._last_method} of {self._block_name}: {error}",)
+            # The advice is about nodes, not about the API.
             error.advice = _ADVICE
             raise
         return Answer(
@@ -142,9 +136,8 @@ class Node:
         """Send the requests of :meth:`read`, one after another, and return the subnet."""
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
-            raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
+            raise e.WrongChainError(f"its first block is not {GENESIS[:14]}…")
         self._block_hash = await self._call(str, "chain_getFinalizedHead")
-        self._block_name = f"block {self._start(self._block_hash)}"
         version = await self._call(_Version, "state_getRuntimeVersion", self._block_hash)
         state = await self._state()
         # One request for all seats: first the owner's hotkeys, then the hotkey of each seat, then
@@ -173,17 +166,14 @@ class Node:
     async def _state(self) -> s.State:
         """Return what the storage says about the subnet, or raise ApiError if the block is too old
         or a value is impossible.
-
-        Once the number of the block is known, errors name the block by it.
         """
         values = await self._values(list(s.ITEMS.values()))
         state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
-        self._block_name = f"block {state.block}"
         age = self._clock() - state.time
         if age > _MAX_AGE:
-            raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
+            raise e.UnavailableError(f"its newest block is {human_duration(age)} old, it is behind")
         if age < -_MAX_LEAD:
-            raise e.UnavailableError(f"its time is {human_duration(-age)} ahead of the API's")
+            raise e.UnavailableError(f"its newest block is {human_duration(-age)} ahead of the API")
         state.check()
         return state
 
@@ -202,7 +192,7 @@ class Node:
             return None
         price: int = s.PRICE.value(text)
         if price == 0:
-            _log.warning("no price of alpha", reason=f"it is 0 in {self._block_name}")
+            _log.warning("no price of alpha", reason="it is 0")
             return None
         return price
 
@@ -214,9 +204,7 @@ class Node:
             tuple[_Changes], "state_queryStorageAt", keys, self._block_hash
         )
         if answer.block != self._block_hash:
-            raise e.UndecodableError(
-                f"the answer is about another block, {self._start(answer.block)}"
-            )
+            raise e.UndecodableError("the answer is about another block")
         text_by_key = dict(answer.changes)
         # If the answer lacks an item, Item.value refuses the empty text. None would be the default.
         return [item.value(text_by_key.get(item.key, "")) for item in items]
@@ -226,7 +214,6 @@ class Node:
 
         It waits until the pause after the last request is over.
         """
-        self._last_method = method
         # A pause that is over is negative here, and asyncio.sleep then does not wait.
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
@@ -246,11 +233,10 @@ class Node:
         raise e.UnavailableError(text)
 
     def _scrub(self, text: str) -> str:
-        return e.scrub(self._without_keys(text))
-
-    def _start(self, text: str) -> str:
-        """Return the start of a hash, or of what the node sent as one."""
-        return f"{self._without_keys(text)[:14]}…"
+        """Return a text of a node without keys, which it may echo."""
+        for key in self._keys:
+            text = re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
+        return e.scrub(text)
 
 
 def _keys_in(url: str) -> list[str]:
@@ -259,18 +245,8 @@ def _keys_in(url: str) -> list[str]:
     The longest come first, because a shorter one may be a part of a longer one.
     """
     parts = urlsplit(url)
-    candidates = set(parts.path.split("/"))
-    for pair in parts.query.split("&"):
-        name, _, value = pair.partition("=")
-        # A parameter without a value may itself be a key.
-        candidates.add(value or name)
+    # Names of parameters count, too, because one without a value may itself be a key.
+    candidates = set(re.split("[/&=]", f"{parts.path}/{parts.query}"))
     candidates |= {unquote(candidate) for candidate in candidates}
     keys = [candidate for candidate in candidates if len(candidate) >= _SHORTEST_KEY]
     return sorted(keys, key=len, reverse=True)
-
-
-def _remove(keys: list[str], text: str) -> str:
-    """Return a text of a node without keys, which it may echo."""
-    for key in keys:
-        text = re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
-    return text

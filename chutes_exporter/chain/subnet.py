@@ -303,17 +303,23 @@ class Subnet:
         owned = {*self.owned, self.state.owner_hotkey}
         emission = self._of_each_seat(self.state.emission)
         incentive = self._of_each_seat(self.state.incentive)
+        # Without any incentive, the sum is 0, and so is each share.
+        total = sum(incentive) or 1
         seats = []
         for uid, hotkey in enumerate(self.hotkeys):
             is_owned = hotkey in owned
+            pay = None
+            if self.miners_per_block is not None:
+                # The pay of the owner's seats is withheld.
+                share = 0.0 if is_owned else incentive[uid] / total
+                pay = share * self.miners_per_block * _BLOCKS_PER_DAY
             seat = Seat(
                 state=self.state,
                 hotkey=hotkey,
                 registered=self.registered[uid],
                 emission=emission[uid],
                 is_owned=is_owned,
-                # The pay of the owner's seats is withheld.
-                alpha_per_day=self._pay_per_day(0 if is_owned else incentive[uid]),
+                alpha_per_day=pay,
             )
             seats.append(seat)
         # How soon a seat is lost depends on all seats, which are complete only now.
@@ -331,14 +337,6 @@ class Subnet:
         """
         missing = len(self.hotkeys) - len(amounts)
         return [*amounts, *([0] * missing)]
-
-    def _pay_per_day(self, incentive: int) -> float | None:
-        """Return the rao of alpha a day for the incentive of a seat, None if it is unknown."""
-        if self.miners_per_block is None:
-            return None
-        # Without any incentive, the sum is 0, and so is the share.
-        share = incentive / (sum(self.state.incentive) or 1)
-        return share * self.miners_per_block * _BLOCKS_PER_DAY
 
     @property
     def alpha_per_day(self) -> float | None:

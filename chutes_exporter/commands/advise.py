@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.api import ChutesClient
-from chutes_exporter.commands.audit import AuditReading
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -19,23 +17,21 @@ from chutes_exporter.commands.options import (
     miner_options,
 )
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
+from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say, with_columns
+from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say
 from chutes_exporter.duration import DAY, DAY_HOURS
 from chutes_exporter.findings import cost
-from chutes_exporter.fleet.failures import FAILS_FROM, find_failures
+from chutes_exporter.fleet.failures import FAILS_FROM, Failures
 from chutes_exporter.fleet.offers import plan_servers
-from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
-    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Launch, Offer, ServerPlan
     from chutes_exporter.rules.launch import LaunchRefusal
 
@@ -90,30 +86,20 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     # needs_miner is False above, because a hotkey without its key is not enough. Without a key,
     # this raises UsageError.
     first_key(settings)
-    report = await collect_report(settings, _METRICS)
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        audit = AuditReading(client, settings.watched)
-        # Failures matter only if there are offers, which may be of chutes that failed.
-        if any(_has_offers(fleet) for fleet in report.fleets.values()):
-            await audit.read(DAY_HOURS)
+    snapshot = await take_snapshot(settings, _METRICS)
+    fleets = snapshot.fleets
+    # Failures matter only if there are offers, which may be of chutes that failed.
+    if any(market.offers for fleet in fleets.values() for market in fleet.markets or ()):
+        fleets = await fleets_with_reports(snapshot, settings, DAY_HOURS)
     miners = []
     for hotkey in sorted(settings.watched):
-        ledger = audit.ledger_with_names(report, hotkey)
-        failures = find_failures(ledger, hotkey, DAY_HOURS, are_all_known=not audit.gaps)
-        fleet = with_reports(report.fleets[hotkey], ledger, failures)
-        is_known = hotkey in report.counted
-        report.gaps.extend(_gaps(fleet, is_known=is_known))
-        usd_per_unit = report.value("chutes_compute_unit_usd")
-        miners.append(_Advice(fleet, failures, usd_per_unit, settings, is_known).tables())
-    report.gaps.extend(audit.gaps)
-    show = partial(_show, miners, report, settings)
+        is_known = hotkey in snapshot.counted
+        snapshot.gaps.extend(_gaps(fleets[hotkey], is_known=is_known))
+        usd_per_unit = snapshot.value("chutes_compute_unit_usd")
+        miners.append(_Advice(fleets[hotkey], usd_per_unit, settings, is_known).tables())
+    show = partial(_show, miners, snapshot.now, settings)
     needs_action = any(miner["chutes"] for miner in miners)
-    summary = {"api": settings.api_url, "miners": miners}
-    return Result(summary, show, report.gaps, needs_action)
-
-
-def _has_offers(fleet: Fleet) -> bool:
-    return any(market.offers for market in fleet.markets or ())
+    return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
 
 
 def _gaps(fleet: Fleet, *, is_known: bool) -> list[NotKnown]:
@@ -136,15 +122,18 @@ class _Advice:
     """Makes the tables of the advice to a miner. A table of which nothing is known is None.
 
     Attributes:
-        failures: What failed on the miner's servers in the past day.
         is_known: Whether the states of all its GPUs are known.
     """
 
     fleet: Fleet
-    failures: Failures
     usd_per_unit: float | None
     settings: Settings
     is_known: bool
+
+    @property
+    def failures(self) -> Failures:
+        """What failed on the miner's servers in the past day, if that was asked."""
+        return self.fleet.failures or Failures({}, {}, are_all_known=False, names={}, reasons={})
 
     def tables(self) -> dict[str, Any]:
         """Return the tables, each a list of rows, by name."""
@@ -161,7 +150,6 @@ class _Advice:
             chutes, refused = self._chutes(), self._refused()
         return {
             "hotkey": fleet.hotkey,
-            "failures_are_known": self.failures.are_all_known,
             "plan": plan,
             "stay_idle": stay_idle,
             "idle": idle,
@@ -310,10 +298,10 @@ class _Advice:
         return rows
 
 
-def _show(miners: Iterable[Mapping[str, Any]], report: Report, settings: Settings) -> None:
+def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -> None:
     """Print the advice to each miner."""
     for miner in miners:
-        say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
+        say(f"{miner['hotkey']}  {moment(now)}", bold=True)
         if miner["idle"] is None:
             say("The idle GPUs are not known.")
         elif not miner["idle"]:
@@ -333,7 +321,7 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
     elif not miner["plan"]:
         say("No chute can run on the idle GPUs now.")
     chutes = miner["chutes"] or ()
-    if chutes and not miner["failures_are_known"]:
+    if any(row["failed_24h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
     _show_table("Plan", miner["plan"])
     _show_table("Idle in the plan", miner["stay_idle"])
@@ -352,13 +340,9 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
 
 
 def _show_table(title: str, rows: Sequence[Row] | None, most: int | None = None) -> None:
-    """Print a table, without the columns in which nothing is known. Without rows, print nothing."""
+    """Print a table with its title. Without rows, print nothing."""
     if not rows:
         return
     click.echo()
     say(title, bold=True)
-    known: set[str] = set()
-    for row in rows:
-        known.update(name for name, value in row.items() if value is not None)
-    shown = with_columns(rows, [name for name in rows[0] if name in known])
-    print_first_rows(shown, most or len(rows), "chutes", cut=("server", "chute"))
+    print_first_rows(rows, most or len(rows), "chutes", cut=("server", "chute"))

@@ -20,8 +20,8 @@ from chutes_exporter.commands.options import (
     settings_of,
     with_variables,
 )
-from chutes_exporter.commands.report import PATIENCE, unknown_server_names
 from chutes_exporter.commands.result import Result, print_remarks
+from chutes_exporter.commands.snapshot import PATIENCE, unknown_server_names
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.records import ServerMaintenance
-    from chutes_exporter.commands.report import Report
+    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
 
 
-async def read_maintenance(settings: Settings, report: Report) -> dict[str, dict[str, Any]]:
+async def read_maintenance(settings: Settings, report: Snapshot) -> dict[str, dict[str, Any]]:
     """Return the maintenance of each miner with a key, by hotkey. What is not known becomes a gap
     of the report.
     """

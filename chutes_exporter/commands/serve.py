@@ -25,7 +25,7 @@ from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
+from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
     bound_address,
@@ -82,14 +82,13 @@ class Service:
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings, clock=clock, monotonic=monotonic)
         self._web = WebConfig()
-        self._tls: CurrentContext | None = None
         self._problem = ""  # why the last reload failed
         self._guard = Guard(make_app(self._exporter))
 
     @property
     def scheme(self) -> str:
         """``http`` or ``https``."""
-        return "http" if self._tls is None else "https"
+        return "http" if self._web.context is None else "https"
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -100,11 +99,10 @@ class Service:
                 stack.enter_context(open_socket(address)) for address in self.settings.listen
             ]
             self.addresses = [bound_address(listening) for listening in sockets]
-            await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
-            # At the end, scrapes that wait for the API get what is known, and guesses of passwords
-            # that wait for their check are refused.
+            server = serving(self._guard, sockets, context=lambda: self._web.context)
+            await stack.enter_async_context(server)
+            # At the end, scrapes that wait for the API get what is known.
             stack.push_async_callback(exporter.feeds.aclose)
-            stack.callback(self._guard.end)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = {
                 "warm_up": exporter.warm_up,
@@ -166,12 +164,6 @@ class Service:
         """Use a web configuration from now on, also for the sockets that are open."""
         self._web = web
         self._guard.adopt(web)
-        # Only the first configuration turns TLS on, before the sockets open. _read_web_config
-        # refuses a reload that would turn it on or off.
-        if web.context is not None:
-            if self._tls is None:
-                self._tls = CurrentContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.current = web.context
 
     def _read_web_config(self) -> WebConfig:
         """Return the web configuration of the file, or raise ConfigError if it cannot be used.
@@ -243,7 +235,7 @@ class Service:
             "listening",
             version=__version__,
             addresses=" ".join(map(str, self.addresses)),
-            tls=self._tls is not None,
+            tls=self._web.context is not None,
             api=settings.api_url,
             watched=" ".join(sorted(settings.watched)) or "whole subnet",
             keys=len(settings.keys),

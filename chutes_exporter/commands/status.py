@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.commands.audit import with_failures
 from chutes_exporter.commands.maintenance import print_maintenance, read_maintenance
 from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
-from chutes_exporter.commands.report import (
+from chutes_exporter.commands.reports import fleets_with_reports
+from chutes_exporter.commands.result import Result
+from chutes_exporter.commands.snapshot import (
     DOLLARS_ADVICE,
-    collect_report,
+    take_snapshot,
     unknown_server_names,
 )
-from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
+from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import GPU_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.commands.report import Report
+    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
@@ -58,8 +59,8 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     wrong, and 3 if nothing that is known needs action, but a key is missing, requests failed or
     answers are incomplete.
     """
-    report = await collect_report(settings, _METRICS)
-    fleets = await with_failures(report, settings)
+    report = await take_snapshot(settings, _METRICS)
+    fleets = await fleets_with_reports(report, settings, FAILURE_HOURS)
     maintenance = await read_maintenance(settings, report)
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
@@ -85,7 +86,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     return Result(summary, show, report.gaps, needs_action)
 
 
-def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
+def _miner(settings: Settings, hotkey: str, report: Snapshot) -> dict[str, Any]:
     """Return how a miner stands. What is not known is None.
 
     ``private`` is whether there is a key of the miner. Without a key, the miner's GPUs and their
@@ -131,7 +132,7 @@ def _gpu_rows(fleet: Fleet, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _print_screen(
-    summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings
+    summary: Mapping[str, Any], findings: list[Finding], report: Snapshot, settings: Settings
 ) -> None:
     color = "yellow" if report.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)

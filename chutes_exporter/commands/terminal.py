@@ -23,8 +23,8 @@ _UNLIMITED = 1_000_000
 """The width of a terminal that does not cut a table."""
 _GAP = "  "
 """Text between two columns."""
-_CUT_PART = 7
-"""A column that can be cut gets at least this part of the width, a seventh, if it has such long
+_CUT_PART = 4
+"""A column that can be cut gets at least this part of the width, a fourth, if it has such long
 texts.
 """
 _MAX_DECIMALS = 6
@@ -120,8 +120,10 @@ def print_table(
     columns = _columns_of(rows)
     if _line_width([column.full_width for column in columns]) > limit:
         for column in columns:
-            # A heading is folded at each space and after each underscore.
-            column.lines = re.split("(?<=_)| ", column.heading)
+            # A heading is folded between its words, as its cells need the width anyway.
+            words = column.heading.replace("_", " ")
+            widths = map(len, (*words.split(), *column.cells))
+            column.lines = textwrap.wrap(words, max(widths))
     left_out = _set_widths(columns, limit, cut)
     heading_height = max((len(column.lines) for column in columns), default=0)
     texts_by_column = [column.texts(heading_height) for column in columns]
@@ -152,7 +154,7 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
     Return their headings.
     """
-    # First, a column that can be cut gets at most a seventh of the line, or the width of its
+    # First, a column that can be cut gets at most a fourth of the line, or the width of its
     # heading if that is larger.
     for column in columns:
         column.width = column.full_width
@@ -179,15 +181,16 @@ def _line_width(widths: Sequence[int]) -> int:
 
 
 def print_first_rows(
-    rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str, *, cut: Collection[str]
+    rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str, *, cut: Collection[str] = ()
 ) -> None:
-    """Print a table of at most this many rows, and below it what is not shown: the number of other
-    rows, and the columns that do not fit.
+    """Print a table of at most this many rows, without the columns in which nothing is known, and
+    below it what is not shown: the number of other rows, and the columns that do not fit.
 
     ``noun`` is what the rows are, such as ``chutes``. The texts of columns in ``cut`` are shortened
     to fit.
     """
-    not_shown = print_table(rows[:most_rows], cut=cut)
+    known = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+    not_shown = print_table(with_columns(rows[:most_rows], known), cut=cut)
     if len(rows) > most_rows:
         not_shown.insert(0, f"{len(rows) - most_rows} more {noun}")
     if not_shown:

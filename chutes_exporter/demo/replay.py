@@ -178,9 +178,7 @@ class Replay(AsyncExitStack):
     async def __aenter__(self) -> Self:
         # Responses have the date of the service's clock. The short grace period ends requests
         # delayed by a fault.
-        await self.enter_async_context(
-            serving(self.app, [self._socket], date_header=False, grace=1)
-        )
+        await self.enter_async_context(serving(self.app, [self._socket], grace=1))
         return self
 
     def moment(self) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
@@ -22,8 +23,6 @@ from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, re
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-
-    from chutes_exporter.api.answer import Answer
 
 T = TypeVar("T")
 
@@ -128,8 +127,6 @@ class FeedCache:
         # The feeds that may be read. None means all.
         self._wanted: set[Feed[Any]] | None = None
         self._states: dict[Feed[Any], FeedState] = {}
-        # Feeds that began or ceased to fail, until that is logged.
-        self._changed: list[FeedState] = []
 
     def states(self) -> dict[Feed[Any], FeedState]:
         """Return the state of every feed at this moment.
@@ -138,18 +135,7 @@ class FeedCache:
         """
         for feed, state in self._states.items():
             state.snapshot = self.peek(feed)
-        return {feed: self._copy(state) for feed, state in self._states.items()}
-
-    def _copy(self, state: FeedState) -> FeedState:
-        """Return a copy of the state of a feed, as it is now."""
-        current = replace(state)
-        was_dropped = state.last_success is not None and state.snapshot is None
-        if was_dropped and state.flight is not None and not state.failures:
-            # The answer was dropped before the request in flight brought the next one. That counts
-            # as a failure although the request has not ended.
-            current.failures = 1
-            current.last_failure = self._clock(), _too_slow(state.feed)
-        return current
+        return {feed: replace(state) for feed, state in self._states.items()}
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -242,10 +228,12 @@ class FeedCache:
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
         if (bool(state.failures), state.missing) != before:
-            self._changed.append(state)
-        # Log when all requests are over, so that feeds with one reason share a line.
-        if not any(other.flight for other in self._states.values()):
-            self._log_changes()
+            _log_change(state.feed, state.last_error)
+        if state.last_failure is not None:
+            # The frames of a traceback hold whole answers.
+            _, failure = state.last_failure
+            failure.__traceback__ = None
+            failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
         """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
@@ -253,7 +241,11 @@ class FeedCache:
         now = self._monotonic()
         drop_at = requested_at + feed.max_age
         if drop_at <= now:
-            raise _too_slow(feed)
+            raise TimedOutError(
+                f"the request takes longer than an answer is kept, {feed.max_age:g} s",
+                advice="The API or the network is slow. Try again, or raise "
+                f"--feed.max-age {feed.name}=.",
+            )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
@@ -303,6 +295,8 @@ class FeedCache:
         try:
             return await self._fetch(feed)
         except NotFoundError:
+            if feed.empty_if_404:
+                return Answer([])
             # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
             # front of it.
             if feed.optional and self.peek(feed) is None:
@@ -331,27 +325,8 @@ class FeedCache:
                 evidence.append(None)
         return evidence
 
-    def _log_changes(self) -> None:
-        """Log the feeds that fail, are doubted, lack their endpoint or are back.
-
-        Those with one reason share a line.
-        """
-        by_error: dict[str, list[FeedState]] = {}
-        for state in self._changed:
-            by_error.setdefault(repr(state.last_error), []).append(state)
-        self._changed.clear()
-        for states in by_error.values():
-            _log_change([state.feed for state in states], states[0].last_error)
-
     def _fail(self, state: FeedState, error: Exception) -> None:
         """Note a failure, and let the feed send no request until its back-off is over."""
-        is_known = isinstance(error, ApiError | DoubtedError | MissingEndpointError)
-        if not is_known and not state.failures:
-            # Not an error of the API but a bug, which needs its traceback.
-            _log.error("feed failed", feed=state.feed.name, exc_info=error)
-        # The traceback holds whole answers.
-        error.__traceback__ = None
-        error.__context__ = None
         state.last_failure = self._clock(), error
         # The back-off doubles with each failure in a row. The exponent has a limit, because a float
         # has one.
@@ -375,25 +350,17 @@ class FeedCache:
         await asyncio.gather(*flights, return_exceptions=True)
 
 
-def _log_change(feeds: Iterable[Feed[Any]], error: BaseException | None) -> None:
-    """Log that some feeds are back (without an error), or fail with an error."""
-    # Dictionaries keep the order, and each name once.
-    names = dict.fromkeys(feed.name for feed in feeds)
-    hotkeys = dict.fromkeys(feed.hotkey for feed in feeds if feed.hotkey)
-    log = _log.bind(feeds=" ".join(names))
-    if hotkeys:
-        log = log.bind(hotkeys=" ".join(hotkeys))
+def _log_change(feed: Feed[Any], error: BaseException | None) -> None:
+    """Log that a feed is back (without an error), or fails with an error."""
+    log = _log.bind(feed=feed.name)
+    if feed.hotkey:
+        log = log.bind(hotkey=feed.hotkey)
     if error is None:
-        log.info("feeds are back")
+        log.info("feed is back")
     elif isinstance(error, MissingEndpointError):
-        log.info("feeds off", reason=str(error), advice=error.advice)
+        log.info("feed is off", reason=str(error), advice=error.advice)
     elif isinstance(error, ApiError | DoubtedError):
-        log.warning("feeds failed", reason=error.reason, detail=str(error), advice=error.advice)
-
-
-def _too_slow(feed: Feed[Any]) -> TimedOutError:
-    """Return the error of a request that takes longer than its answer would be kept."""
-    return TimedOutError(
-        f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-        advice=f"The API or the network is slow. Try again, or raise --feed.max-age {feed.name}=.",
-    )
+        log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
+    else:
+        # Not an error of the API but a bug, which needs its traceback.
+        log.error("feed failed", reason=type(error).__name__, exc_info=error)

@@ -140,9 +140,7 @@ class ReportReader:
         """Read a report, and keep what the miners need."""
         # Even if it fails, the number of unread ones may be another.
         self._answer = None
-        answer = await self._client.fetch(AUDIT_REPORT, params={"path": path})
-        report = structs.replace(answer.value, end=end, complete=answer.complete)
-        self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
+        self._kept[end] = await fetch_report(self._client, end, path, self._hotkeys)
 
     def _known(self) -> Answer[Reports]:
         """Return what is kept. The number of records and the duration are the newest report's."""
@@ -164,7 +162,19 @@ class ReportReader:
         )
 
 
-def reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
+async def fetch_report(
+    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str] | None
+) -> Answer[HourlyAudit]:
+    """Request the report of the hour with this end, and keep what some miners need, None for all.
+
+    ``path`` is from :func:`list_reports`.
+    """
+    answer = await client.fetch(AUDIT_REPORT, params={"path": path})
+    report = structs.replace(answer.value, end=end, complete=answer.complete)
+    return replace(answer, value=_reduced(report, hotkeys))
+
+
+def _reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
     """Return a report with the ends of its hour and the multipliers of some miners, None for all.
 
     It keeps multipliers without an instance, because a report does not list an instance that was

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
+from chutes_exporter.api.errors import NotRegisteredError, SignatureRefusedError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, STATS, STATS_PER_CHUTE
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.chain.node import Node
@@ -42,19 +42,10 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, or raise ApiError.
+        """Request a feed from the node of the chain, the reader of the reports or the client.
 
-        A 404 can mean an empty list.
+        It may raise ApiError.
         """
-        try:
-            return await self._fetch(feed)
-        except NotFoundError:
-            if not feed.empty_if_404:
-                raise
-            return Answer([])
-
-    async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed from the node of the chain, the reader of the reports or the client."""
         # Without a node, nobody reads the feed of the chain.
         if feed == CHAIN and self._node is not None:
             return await self._node.read()

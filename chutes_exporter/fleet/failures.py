@@ -65,15 +65,12 @@ class Failures:
         return None if may_be_enough or not self.are_all_known else False
 
 
-def find_failures(
-    ledger: Ledger, hotkey: str, hours: int, *, are_all_known: bool = True
-) -> Failures:
+def find_failures(ledger: Ledger, hotkey: str, hours: int) -> Failures:
     """Return what failed of a miner in the newest hours, with the names of the chutes.
 
-    ``are_all_known`` is False if the caller knows that a failure may be missing. One may also be
-    missing if the ledger lacks the report of one of these hours.
+    A failure may be missing if the ledger lacks the report of one of these hours.
     """
-    are_all_known = are_all_known and not ledger.missing_hours(hours)
+    are_all_known = not ledger.missing_hours(hours)
     known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()

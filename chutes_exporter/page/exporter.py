@@ -181,7 +181,7 @@ class Exporter:
     async def samples(
         self,
         metrics: Collection[str] = (),
-        feeds: Iterable[Feed[Any]] = FEEDS.values(),
+        feeds: Iterable[Feed[Any]] | None = None,
         *,
         timeout: float | None = None,
     ) -> Collected:
@@ -192,10 +192,10 @@ class Exporter:
         all of the fleets. Without a timeout, it takes the cached answers, and sends no request.
         """
         plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
-        names = {feed.name for feed in feeds}
-        if not self.settings.keys:
+        if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
-            names &= {METAGRAPH.name}
+            feeds = FEEDS.values() if self.settings.keys else (METAGRAPH,)
+        names = {feed.name for feed in feeds}
         # A dictionary keeps the order, and each feed once.
         wanted = dict.fromkeys(plan.feeds)
         wanted |= dict.fromkeys(feed for feed in self.plan.feeds if feed.name in names)

@@ -153,9 +153,9 @@ _OF_FEED = _declare(
         by="reason",
     ),
     chutes_feed_up=Row(
-        "Whether the feed's last request succeeded (1). It is also 0 while a request takes so long "
-        "that the last answer reached its maximum age. Absent until the first request ends. Like "
-        "all metrics of the feed, it is absent while the API does not have the endpoint. The "
+        "Whether the feed's last request succeeded (1). Absent until the first request ends, and "
+        "while a newer answer is requested because the last one reached its maximum age. Like all "
+        "metrics of the feed, it is absent while the API does not have the endpoint. The "
         "hotkey is empty for platform-wide feeds.",
         "up",
     ),

@@ -12,7 +12,6 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.page.exposition import negotiate, quality
-from chutes_exporter.web.connections import free_frames
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ class _PageResponse(Response):
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # After the deadline, the answer stays incomplete, so uvicorn closes the connection.
-        try:
+        with contextlib.suppress(TimeoutError):
             async with self._sending.deadline(self._page):
                 await send(
                     {
@@ -155,8 +154,6 @@ class _PageResponse(Response):
                     portion = self._page[start : start + _PORTION_BYTES]
                     await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except TimeoutError as error:
-            free_frames(error)
 
 
 def _sentence(text: str, status: int = 200) -> Response:

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import bcrypt
@@ -19,12 +18,14 @@ if TYPE_CHECKING:
 _MAX_WAITING = 128
 """Maximum passwords, of all clients together, that wait for their check."""
 _MAX_WAITING_PER_CLIENT = 2
+_WAIT_SECONDS = 5.0
+"""Maximum seconds that a password waits for its check. The end of the process waits as long."""
 _BCRYPT_BYTES = 72
 """Bcrypt ignores all bytes after these, and its library refuses longer passwords from 5.0 on."""
 
 
 class BusyError(Exception):
-    """Too many passwords wait to be checked, or the checks have ended."""
+    """Too many passwords wait to be checked."""
 
 
 class PasswordCheck:
@@ -42,11 +43,10 @@ class PasswordCheck:
         # By user, a digest of the hash and the right password. Once the hash has changed, no
         # password has this digest.
         self._right: dict[str, bytes] = {}
-        # One thread: guesses must not take the time that pages need.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        # One check at a time: guesses must not take the time that pages need.
+        self._turn = asyncio.Lock()
         # How many passwords of each client wait for their check.
         self._waiting: Counter[str] = Counter()
-        self._has_ended = False
 
     def adopt(self, users: Mapping[str, str]) -> None:
         """Use these users, with their bcrypt hashes, from now on."""
@@ -57,11 +57,6 @@ class PasswordCheck:
         # the salt and the digest.
         costliest = max(self._users.values(), key=lambda hashed: hashed[4:6], default=b"")
         self._decoy = costliest[:7] + b"." * 53
-
-    def end(self) -> None:
-        """Check no more passwords. Those that wait, and later ones, raise BusyError."""
-        self._has_ended = True
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password, or raise BusyError.
@@ -91,17 +86,16 @@ class PasswordCheck:
     async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
         """Return whether a password has a hash, or raise BusyError."""
         is_full = self._waiting.total() >= _MAX_WAITING
-        if self._has_ended or is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
+        if is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
             raise BusyError
         self._waiting[client] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._thread, bcrypt.checkpw, password, hashed
-            )
-        except asyncio.CancelledError:
-            if self._has_ended:
-                raise BusyError from None
-            raise
+            async with asyncio.timeout(_WAIT_SECONDS) as deadline, self._turn:
+                # Once begun, a check ends.
+                deadline.reschedule(None)
+                return await asyncio.to_thread(bcrypt.checkpw, password, hashed)
+        except TimeoutError:
+            raise BusyError from None
         finally:
             self._waiting[client] -= 1
             self._waiting += Counter()  # removes clients with a count of 0

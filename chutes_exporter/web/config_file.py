@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import yaml
@@ -94,16 +94,6 @@ class WebConfig:
             return any(read_file(path) != content for path, content in self.contents.items())
         except OSError:
             return True
-
-
-class CurrentContext(ssl.SSLContext):
-    """Uses the current context for each new connection. Existing connections keep theirs."""
-
-    current: ssl.SSLContext
-
-    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a connection. asyncio calls this method."""
-        return self.current.wrap_bio(*arguments, **options)
 
 
 def load_web_config(path: Path) -> WebConfig:

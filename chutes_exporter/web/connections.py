@@ -12,18 +12,17 @@ import logging
 import socket
 import struct
 import time
-import traceback
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     import uvicorn
-    from _typeshed import WriteableBuffer
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _log = logging.getLogger("connections")
 
@@ -37,143 +36,119 @@ _WRITE_BYTES = 16 * 1024
 """Bytes that wait for a client. With TLS, asyncio would keep 512 KB."""
 _MAX_WAITING = 256
 """Maximum accepted connections that wait until they are served. More wait in the kernel."""
-_BEGINNING_SECONDS = 0.1
-"""Seconds in which the first request of a connection arrives. Until then, it is not idle."""
 _DISCARD = struct.pack("ii", 1, 0)
 """Lingering for 0 seconds: the kernel forgets bytes that the client has not read."""
 _RETRY_SECONDS = 1.0
 """Seconds until a connection is accepted again after the kernel refused."""
-_TLS_TIMEOUTS: dict[str, Any] = {"ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 5}
-"""Seconds that asyncio gives a client. It refuses these arguments without TLS."""
 
 
-class _Socket(socket.socket):
-    """An accepted connection, of which asyncio receives few bytes at a time."""
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        return super().recv(min(size, _READ_BYTES), flags)
-
-    def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
-        # A size of 0 means the size of the buffer.
-        wanted = size or len(memoryview(buffer))
-        return super().recv_into(buffer, min(wanted, _READ_BYTES), flags)
-
-
-class _Connection(H11Protocol):
+class _Connection(H11Protocol, asyncio.BufferedProtocol):
     """Serves the requests of a connection.
 
     Attributes:
         address: Address of the client, without its port.
-        is_busy: Whether a request waits for the end of its answer.
-        since: Monotonic time at which the connection was accepted, or its last request began or
-            ended.
+        read_at: Monotonic time at which it was accepted, or its client sent something.
         task: Lasts as long as the connection. To cancel it closes the connection.
     """
 
     task: asyncio.Task[None]
 
-    def __init__(self, server: uvicorn.Server, address: str) -> None:
-        # Each request finds its connection in its state.
-        super().__init__(server.config, server.server_state, {"connection": self})
+    def __init__(self, config: uvicorn.Config, state: ServerState, address: str) -> None:
+        super().__init__(config, state, {})
         self.address = address
-        self.is_busy = False
-        self.since = time.monotonic()
+        self.read_at = time.monotonic()
         self.has_ended = asyncio.Event()
+        self._buffer = memoryview(bytearray(_READ_BYTES))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # likewise uvicorn
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         super().connection_made(transport)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        # asyncio reads no more than its size at once.
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.read_at = time.monotonic()
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, _exc: Exception | None) -> None:
         # With an error, uvicorn would keep the connection until the end of the keep-alive timeout.
         super().connection_lost(None)
         self.has_ended.set()
 
-    def set_busy(self, *, is_busy: bool) -> None:
-        self.is_busy = is_busy
-        self.since = time.monotonic()
-
-
-async def tracked(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass on a request, and note that its connection is busy."""
-    connection = scope["state"]["connection"]
-    connection.set_busy(is_busy=True)
-    try:
-        await app(scope, receive, send)
-    finally:
-        connection.set_busy(is_busy=False)
-
 
 class Connections:
     """The open connections of a server.
 
-    Above a limit, each new connection closes another. Those of the client with the most connections
-    go first, of these the idle ones, and of these the one that is longest in its state. So a client
-    with many connections closes its own.
+    Above a limit, each new connection closes another: of the client with the most connections,
+    the one that has sent nothing for the longest time. So a client with many connections closes its
+    own.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, config: uvicorn.Config, limit: int) -> None:
+        self._config = config
         self._limit = limit
+        self._state = ServerState()
         self._open: set[_Connection] = set()
 
     async def accept(
-        self, listening: socket.socket, server: uvicorn.Server, context: ssl.SSLContext | None
+        self, listening: socket.socket, context: Callable[[], ssl.SSLContext | None]
     ) -> None:
-        """Accept connections for ever, and let a server serve their requests."""
-        loop = asyncio.get_running_loop()
+        """Accept and serve connections for ever. Each one has the context of its time."""
         # asyncio accepts only at sockets that never block.
         listening.settimeout(0)
         waiting: list[tuple[socket.socket, Any]] = []
         try:
             while True:
                 try:
-                    if not waiting:
-                        waiting.append(await loop.sock_accept(listening))
-                    while len(waiting) < _MAX_WAITING:
-                        waiting.append(listening.accept())
-                except BlockingIOError:
-                    # No other connection waits in the kernel.
-                    pass
-                except OSError as error:
-                    _log.warning("cannot accept connections: %s", error.strerror)
+                    await _fill(waiting, listening)
+                    self._begin(waiting, context())
+                except Exception:  # noqa: BLE001 - whatever it was, the next one is served
+                    _log.exception("cannot accept connections")
                     await asyncio.sleep(_RETRY_SECONDS)
-                    continue
-                # The client with the fewest connections is first, the others wait.
-                open_by_client = Counter(connection.address for connection in self._open)
-                accepted, address = min(waiting, key=lambda one: open_by_client[one[1][0]])
-                waiting.remove((accepted, address))
-                if len(self._open) >= self._limit:
-                    self._make_room()
-                connection = _Connection(server, str(address[0]))
-                self._open.add(connection)
-                connection.task = loop.create_task(
-                    self._serve(connection, _Socket(fileno=accepted.detach()), context)
-                )
                 # One connection begins in each turn, so that turns stay short for the others.
                 await asyncio.sleep(0)
         finally:
             for accepted, _ in waiting:
                 accepted.close()
 
+    def _begin(
+        self, waiting: list[tuple[socket.socket, Any]], context: ssl.SSLContext | None
+    ) -> None:
+        """Serve the waiting connection whose client has the fewest connections."""
+        number_by_client = self._number_by_client()
+        accepted, address = min(waiting, key=lambda one: number_by_client[one[1][0]])
+        waiting.remove((accepted, address))
+        if len(self._open) >= self._limit:
+            self._make_room()
+        connection = _Connection(self._config, self._state, str(address[0]))
+        self._open.add(connection)
+        connection.task = asyncio.create_task(self._serve(connection, accepted, context))
+
+    def _number_by_client(self) -> Counter[str]:
+        return Counter(connection.address for connection in self._open)
+
     def _make_room(self) -> None:
         _log.warning("too many open connections: those that are needed least are closed")
-        least_needed = self._least_needed()
+        number_by_client = self._number_by_client()
+        least_needed = max(
+            self._open, key=lambda one: (number_by_client[one.address], -one.read_at)
+        )
         self._open.discard(least_needed)
         least_needed.task.cancel()
 
     async def _serve(
-        self, connection: _Connection, accepted: _Socket, context: ssl.SSLContext | None
+        self, connection: _Connection, accepted: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        timeouts = {} if context is None else _TLS_TIMEOUTS
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection, accepted, ssl=context, **timeouts
+                lambda: connection, accepted, ssl=context
             )
             await connection.has_ended.wait()
-        except (OSError, asyncio.CancelledError) as error:
-            # The handshake failed, or the connection had to make room.
-            free_frames(error)
-            # A connection that cannot take the option is closed all the same.
+        except (OSError, asyncio.CancelledError):
+            # The handshake failed, or the connection had to make room. One that cannot take the
+            # option is closed all the same.
             with contextlib.suppress(OSError):
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
             if connection.transport is not None:
@@ -181,32 +156,27 @@ class Connections:
         finally:
             self._open.discard(connection)
 
-    def _least_needed(self) -> _Connection:
-        number_by_client = Counter(connection.address for connection in self._open)
-        now = time.monotonic()
-
-        def rank(connection: _Connection) -> tuple[int, bool, float]:
-            """Return how little a connection is needed. The highest rank is closed first."""
-            seconds = now - connection.since
-            is_idle = not connection.is_busy and seconds > _BEGINNING_SECONDS
-            return number_by_client[connection.address], is_idle, seconds
-
-        return max(self._open, key=rank)
-
-    async def end(self) -> None:
-        """Close all connections, and drop unsent bytes."""
-        ending = [connection.task for connection in self._open]
-        for task in ending:
+    async def end(self, grace: float) -> None:
+        """Close all connections. Those with an unfinished request have so many seconds for it."""
+        tasks = [connection.task for connection in self._open]
+        for connection in self._open:
+            if connection in self._state.connections:
+                connection.shutdown()
+            else:
+                # Its handshake has not ended.
+                connection.task.cancel()
+        # A request may last longer than its connection.
+        if unfinished := [*tasks, *self._state.tasks]:
+            await asyncio.wait(unfinished, timeout=grace)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def free_frames(error: BaseException) -> None:
-    """Let what the frames of an error hold leave memory now.
-
-    The error and its frames refer to each other. Without this, a page, or the 256 KB of a TLS
-    handshake, would stay until the garbage collector looks at its oldest objects.
-    """
-    traceback.clear_frames(error.__traceback__)
-    if error.__cause__ is not None:
-        traceback.clear_frames(error.__cause__.__traceback__)
+async def _fill(waiting: list[tuple[socket.socket, Any]], listening: socket.socket) -> None:
+    """Add connections that wait in the kernel. Without any at all, wait for the next one."""
+    if not waiting:
+        waiting.append(await asyncio.get_running_loop().sock_accept(listening))
+    with contextlib.suppress(BlockingIOError):
+        while len(waiting) < _MAX_WAITING:
+            waiting.append(listening.accept())

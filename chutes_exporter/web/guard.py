@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -41,16 +42,13 @@ class Guard:
         # A blank value in the configuration removes a header.
         self._headers = Headers({name: value for name, value in headers.items() if value}).raw
 
-    def end(self) -> None:
-        """Refuse the requests whose passwords wait to be checked, and all later ones like them."""
-        self._passwords.end()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with the reason."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
+                date = (b"date", formatdate(usegmt=True).encode())
+                message["headers"] = [*message["headers"], date, *self._headers]
             await send(message)
 
         answer: ASGIApp = self._app

@@ -1,58 +1,35 @@
-"""The landing page: what needs action, the exporter's state, its links, its feeds and its
-configuration. Its frame is landing.html.
+"""The landing page: what needs action, and the state of the exporter, its feeds and collectors. Its
+frame is landing.html.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 from chutes_exporter.fleet.failures import FAILURE_HOURS
+from chutes_exporter.log import visible
 from chutes_exporter.page.gaps import NotKnown, find_gaps, grouped
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.findings import Finding
     from chutes_exporter.page.exporter import Collected, Exporter
 
 _TEMPLATE = Template(files(__package__).joinpath("landing.html").read_text("utf-8"))
 _SHOWN = 5
 """Maximum names that an action shows."""
 _READING = "After a start, they are read one by one. Reload this page in two minutes."
-_COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
-
-
-class _Html(str):
-    """A text that is HTML already. Any other text is escaped."""
-
-    __slots__ = ()
-
-
-def _html(*texts: str) -> _Html:
-    return _Html("".join(text if isinstance(text, _Html) else escape(text) for text in texts))
-
-
-def _tag(name: str, *texts: str, **attributes: str) -> _Html:
-    """Return an element, with attributes such as ``class_`` and ``data_name``."""
-    opening = name
-    for key, value in attributes.items():
-        opening += f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
-    return _Html(f"<{opening}>{_html(*texts)}</{name}>")
-
-
-def _state(tone: str, text: str) -> _Html:
-    """Return a text in the color of a tone: good, wait, bad or off."""
-    return _tag("span", text, class_=f"state {tone}")
 
 
 async def landing_page(exporter: Exporter) -> str:
@@ -70,62 +47,65 @@ async def landing_page(exporter: Exporter) -> str:
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
     )
-    summary = _summary(exporter, states)
-    return await asyncio.to_thread(_page, exporter, states, collected, summary)
+    return await asyncio.to_thread(_page, exporter, states, collected)
 
 
-def _page(
-    exporter: Exporter, states: Sequence[FeedState], collected: Collected | None, summary: _Html
-) -> str:
+def _page(exporter: Exporter, states: Sequence[FeedState], collected: Collected | None) -> str:
     """Return the page. ``collected`` has the fleets of the watched miners, None without any."""
     settings = exporter.settings
     now = exporter.client.api_clock()
-    actions = _Html()
+    actions = ""
     # Without any answer, there is nothing to say about a fleet.
     if collected is not None and any(state.snapshot for state in collected.states.values()):
         actions = _actions(collected, settings, now)
-    rows = [_feed_row(exporter, state, now) for state in states]
-    if not rows:
-        rows = [_tag("tr", _tag("td", "No requests yet. The first scrape sends them."))]
-    page = _TEMPLATE.substitute(
-        version=escape(__version__),
+    feeds = [_row(_feed(exporter, state, now)) for state in states]
+    collectors = []
+    for state, names in collectors_by_state(settings).items():
+        collectors.append(_row({"State": state.replace("_", " "), "Names": ", ".join(names)}))
+    return _TEMPLATE.substitute(
+        version=_html(__version__),
         actions=actions,
-        summary=summary,
-        watched=_watched(settings),
-        columns=_html(*(_tag("th", name) for name in _COLUMNS)),
-        feeds=_html(*rows),
-        collectors=_collectors(settings),
-        settings=_settings(settings),
+        summary=_summary(exporter, states),
+        watched=_html(", ".join(sorted(settings.watched)) or "the whole subnet"),
+        feeds="".join(feeds) or "<tr><td>No requests yet. The first scrape sends them.</td></tr>",
+        collectors="".join(collectors),
     )
-    return "".join(map(_visible, page))
 
 
-def _visible(character: str) -> str:
-    """Return a character as it is, or the code of one that a terminal would obey or not show.
+def _html(text: str) -> str:
+    """Return a text as HTML, without what a terminal would obey or a browser would not show.
 
-    Names and errors of the API may have some, and a path in the settings need not be UTF-8.
+    Names and errors of the API may have such characters.
     """
-    if character.isprintable() or character == "\n":
-        return character
-    return character.encode("unicode_escape").decode()
+    return escape(visible(text))
 
 
-def _summary(exporter: Exporter, states: Sequence[FeedState]) -> _Html:
+def _paragraph(tone: str, text: str) -> str:
+    """Return a text in the color of a tone: good, wait or bad."""
+    return f'<p class="state {tone}">{_html(text)}</p>'
+
+
+def _row(cells: Mapping[str, str]) -> str:
+    """Return a row of a table, whose class is its state."""
+    row = f'<tr class="{cells["State"]}">'
+    for name, text in cells.items():
+        row += f'<td data-name="{name}">{_html(text)}</td>'
+    return f"{row}</tr>"
+
+
+def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
     """Return whether the exporter is ready and its feeds work, with the reason if not."""
     is_ready, reason = exporter.readiness()
     any_fails = any(state.up is False for state in states)
-    has_data = any(state.snapshot is not None for state in states)
-    if any_fails and not has_data:
+    if any_fails and not any(state.snapshot for state in states):
         # Leave out "ready": a user would take it for a good sign, although there is no data.
-        problem = reason.removeprefix("ready, but ")
-        return _state("bad", f"There is no data: {problem}. The table below has the errors.")
-    sentence = f"{reason[:1].upper()}{reason[1:]}."
-    if not is_ready:
-        return _state("bad", sentence)
-    return _state("wait" if any_fails else "good", sentence)
+        reason = f"there is no data: {reason.removeprefix('ready, but ')}"
+        is_ready = False
+    tone = "wait" if any_fails else "good"
+    return _paragraph(tone if is_ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
 
 
-def _actions(collected: Collected, settings: Settings, now: float) -> _Html:
+def _actions(collected: Collected, settings: Settings, now: float) -> str:
     """Return what ``status`` says needs action or is not known, from the answers of the last
     scrape.
     """
@@ -136,128 +116,63 @@ def _actions(collected: Collected, settings: Settings, now: float) -> _Html:
     if not all(fleet.failures is not None and fleet.failures.are_all_known for fleet in fleets):
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
         gaps.append(NotKnown("the chutes that fail", "", reason, _READING))
-    items = []
-    for item in found:
-        if item.needs_action:
-            more = ["…"] if len(item.things) > _SHOWN else []
-            names = ", ".join([*item.things[:_SHOWN], *more])
-            advice = _html(_Html("<br>"), f"{item.advice}: ", _tag("code", item.command))
-            items.append(_tag("li", f"{item.problem} {names}", advice))
+    items = "".join(_action(item) for item in found if item.needs_action)
     tone = "wait" if gaps else "good"
-    if items:
-        tone = "bad"
     verdict = findings.verdict(found, fleets, settings.costs, all_known=not gaps)
-    html = _tag("p", _state(tone, verdict))
+    html = _paragraph("bad" if items else tone, verdict)
     if items:
-        html = _html(html, _tag("ol", *items))
+        html += f"<ol>{items}</ol>"
     if gaps:
-        reasons = [
-            _tag("li", f"{subjects}: {reason}", _Html("<br>"), advice)
-            for subjects, reason, advice in grouped(gaps)
-        ]
-        html = _html(html, _tag("p", "Not known:"), _tag("ul", *reasons))
+        html += "<p>Not known:</p><ul>"
+        for subjects, reason, advice in grouped(gaps):
+            html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
+        html += "</ul>"
     return html
 
 
-def _short(hotkey: str) -> _Html:
-    """Return a hotkey's first five and last four characters. The rest is shown on hover."""
-    return _tag("abbr", f"{hotkey[:5]}…{hotkey[-4:]}", title=hotkey)
+def _action(item: Finding) -> str:
+    names = ", ".join(item.things[:_SHOWN])
+    if len(item.things) > _SHOWN:
+        names += ", …"
+    text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
+    return f"<li>{text}<code>{_html(item.command)}</code></li>"
 
 
-def _watched(settings: Settings) -> str:
-    keys = {key.address for key in settings.keys}
-    miners = []
-    for hotkey in sorted(settings.watched):
-        data = "public and private data" if hotkey in keys else "public data"
-        miners.append(f"{_short(hotkey)} ({data})")
-    return ", ".join(miners) or "the whole subnet"
-
-
-def _feed_row(exporter: Exporter, state: FeedState, now: float) -> _Html:
-    hotkey = state.feed.hotkey
-    values = {
+def _feed(exporter: Exporter, state: FeedState, now: float) -> dict[str, str]:
+    """Return what is known of a feed. Its ages are at least 0, also if the API's clock was set
+    back since.
+    """
+    data = error = ""
+    if state.last_success is not None:
+        limit = "dropped"
+        if state.snapshot is not None:
+            limit = f"dropped after {human_duration(state.feed.max_age)}"
+        data = f"{human_duration(max(now - state.last_success, 0))} ago ({limit})"
+    if state.last_failure is not None:
+        # A feed that is back keeps its last error.
+        at, failure = state.last_failure
+        # The advice is a sentence of its own, so the error gets exactly one full stop.
+        error = f"{human_duration(max(now - at, 0))} ago: {str(failure).rstrip('.!')}."
+        if isinstance(failure, ApiError):
+            error += f" {failure.advice}"
+    wait = exporter.feeds.seconds_to_next_request(state)
+    next_request = f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"
+    return {
         "Feed": state.feed.name,
-        "Miner": _short(hotkey) if hotkey else "all miners",
-        "State": _feed_state(state),
-        "Data from": _age(state, now),
-        "Next request": _next_request(exporter, state),
-        "Last error": _last_error(state, now),
+        "Miner": state.feed.hotkey or "all miners",
+        "State": _state(state),
+        "Data from": data,
+        "Next request": "in progress" if state.flight else next_request,
+        "Last error": error,
     }
-    cells = []
-    for name, value in values.items():
-        # On a narrow screen, the style hides cells without a value.
-        style = {"class_": "none"} if value == "none" else {}
-        cells.append(_tag("td", value, data_name=name, **style))
-    return _tag("tr", *cells)
 
 
-def _feed_state(state: FeedState) -> _Html:
+def _state(state: FeedState) -> str:
     # Either the API does not have the endpoint, or no request has ended lately, for example none
     # since the start.
     if state.up is None:
-        return _state("off", "off" if state.missing else "waiting")
+        return "off" if state.missing else "waiting"
     if state.up:
-        return _state("good", "up")
-    if state.snapshot is None:
-        return _state("bad", "down")
+        return "up"
     # An old answer is served until its maximum age.
-    return _state("wait", "stale")
-
-
-def _age(state: FeedState, now: float) -> str:
-    """Return the age of the newest good answer, and when that is dropped."""
-    if state.last_success is None:
-        return "none"
-    # An answer that came since may have set the API's clock back, so that the age is negative.
-    age = f"{human_duration(max(now - state.last_success, 0))} ago"
-    if state.snapshot is None:
-        return f"{age}, dropped"
-    return f"{age} (dropped after {human_duration(state.feed.max_age)})"
-
-
-def _next_request(exporter: Exporter, state: FeedState) -> str:
-    if state.flight:
-        return "in progress"
-    wait = exporter.feeds.seconds_to_next_request(state)
-    if wait <= 0:
-        return "with the next scrape"
-    return f"in {human_duration(wait)}"
-
-
-def _last_error(state: FeedState, now: float) -> str:
-    """Return when the last request failed and why, even if one succeeded since."""
-    if state.last_failure is None:
-        return "none"
-    at, error = state.last_failure
-    # The advice is a sentence of its own, so the error gets exactly one full stop.
-    advice = f" {error.advice}" if isinstance(error, ApiError) else ""
-    return f"{human_duration(max(now - at, 0))} ago: {str(error).rstrip('.!')}.{advice}"
-
-
-def _collectors(settings: Settings) -> _Html:
-    """Return which collectors are on, and which are off and why, as rows."""
-    rows = []
-    for state, names in collectors_by_state(settings).items():
-        label = _state("good" if state == "on" else "off", state.replace("_", " "))
-        rows.append(_setting(label, ", ".join(names)))
-    return _html(*rows)
-
-
-def _settings(settings: Settings) -> _Html:
-    """Return the settings as rows.
-
-    There are no secrets among them: as text, a key has only its address, and a node's URL its host.
-    """
-    rows = []
-    for field in fields(settings):
-        value: Any = getattr(settings, field.name)
-        if isinstance(value, dict):
-            value = [f"{name}={number:g}" for name, number in sorted(value.items())]
-        if isinstance(value, tuple | list | frozenset):
-            value = " ".join(map(str, value))
-        rows.append(_setting(_tag("code", field.name), "" if value is None else str(value)))
-    return _html(*rows)
-
-
-def _setting(name: _Html, value: str) -> _Html:
-    return _tag("tr", _tag("th", name), _tag("td", value or "none"))
+    return "down" if state.snapshot is None else "stale"

@@ -7,13 +7,12 @@ import contextlib
 import resource
 import signal
 import socket
-from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from chutes_exporter.config import Address, ConfigError
-from chutes_exporter.web.connections import Connections, tracked
+from chutes_exporter.web.connections import Connections
 
 if TYPE_CHECKING:
     import ssl
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 """Connections that wait in the kernel until they are accepted."""
 _GRACE_SECONDS = 7
-"""uvicorn needs up to 1.5 seconds more, and `docker stop` kills the process after 10 seconds."""
+"""Seconds for unfinished requests at the end. `docker stop` kills the process after 10 seconds."""
 _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape.
 """
@@ -77,74 +76,44 @@ async def serving(
     app: ASGIApp,
     sockets: Sequence[socket.socket],
     *,
-    context: ssl.SSLContext | None = None,
-    date_header: bool = True,
+    context: Callable[[], ssl.SSLContext | None] = lambda: None,
     grace: int = _GRACE_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve an application on listening sockets while the context lasts.
 
-    Without ``date_header``, the application itself sets the date of its answers.
+    ``context`` returns the TLS context of a new connection, None without TLS. The application
+    itself sets the date of its answers.
 
     At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed.
-    A failure of the server ends the caller, because a process that answers nobody is worse than one
-    that is restarted.
-    """
-    for opened in sockets:
-        # Accepted connections inherit this.
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
-    connections = Connections(_MAX_CONNECTIONS)
-    server = _uvicorn_server(app, date_header=date_header, grace=grace)
-    # It gets no sockets, because the connections are accepted here.
-    running = asyncio.create_task(server.serve([]))
-    accepting = [
-        asyncio.create_task(connections.accept(opened, server, context)) for opened in sockets
-    ]
-    caller = asyncio.current_task()
-
-    def end_caller(task: asyncio.Task[None]) -> None:
-        """After a failure, cancel what the caller awaits. The failure is then raised below."""
-        if caller is not None and not task.cancelled() and task.exception():
-            caller.cancel()
-
-    for task in (running, *accepting):
-        task.add_done_callback(end_caller)
-    try:
-        # The sockets listen already. Connections wait in the backlog until they are accepted.
-        yield
-    finally:
-        for task in accepting:
-            task.cancel()
-        for opened in sockets:
-            opened.close()
-        server.should_exit = True
-        # uvicorn would cut clients that do not read with an error in the log.
-        await asyncio.wait([running], timeout=grace)
-        await connections.end()
-        for ended in await asyncio.gather(running, *accepting, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
-
-
-def _uvicorn_server(app: ASGIApp, *, date_header: bool, grace: int) -> uvicorn.Server:
-    """Return a server that notes which connections are busy, without features that nobody needs.
-
-    ``date_header`` is as for :func:`serving`, and ``grace`` is the time in seconds that unfinished
-    requests have at the end.
     """
     config = uvicorn.Config(
-        partial(tracked, app),
+        app,
         ws="none",
         interface="asgi3",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        server_header=False,
-        date_header=date_header,
         timeout_keep_alive=_IDLE_SECONDS,
-        timeout_graceful_shutdown=grace + 1,
     )
-    return uvicorn.Server(config)
+    connections = Connections(config, _MAX_CONNECTIONS)
+    accepting = []
+    for opened in sockets:
+        # Accepted connections inherit these. Without the second one, the end of an answer would
+        # wait until the client acknowledges its beginning.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepting.append(asyncio.create_task(connections.accept(opened, context)))
+    try:
+        # The sockets listen already. Connections wait in the backlog until they are accepted.
+        yield
+    finally:
+        for task in accepting:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
+        for opened in sockets:
+            opened.close()
+        await connections.end(grace)
 
 
 @contextlib.contextmanager
@@ -152,9 +121,6 @@ def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
     """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set.
 
     SIGHUP calls ``hang_up``.
-
-    uvicorn also ends at SIGTERM and SIGINT, and then raises the signal again. Without these
-    handlers, the second signal would kill the process.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -53,7 +53,7 @@ async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
     replay.faults["chain"] = Fault(body=b'{"result": "0x91b171bb158e2d3848fa23a9f1c25182"}')
     status, lines = await check_json(replay, "--chain.url", replay.chain_url)
     assert (status, lines["chain"]["verdict"]) == (1, "failed")
-    assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
+    assert "its first block is not 0x2f0555cc76fc…" in lines["chain"]["reason"]
 
 
 @pytest.mark.parametrize(

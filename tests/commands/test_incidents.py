@@ -19,8 +19,9 @@ from tests.support import HOTKEY, served
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
 NAMES = b'[{"chute_id": "c", "name": "vendor/model"}]'
-STATS = {
-    "past_day": {"instance_stats": [{"miner_hotkey": HOTKEY, "compute_units": 36000.0}]},
+SCORES = {
+    "final_scores": {HOTKEY: 0.1},
+    "raw_values": {HOTKEY: {"instance_compute_units": 36000.0}},
 }
 """What the miner computed in the past day."""
 MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-11-24T11:00:01"}
@@ -59,7 +60,7 @@ async def incidents(
     bodies = {
         "audit": json.dumps(listed).encode(),
         "utilization": NAMES,
-        "stats": json.dumps(STATS).encode(),
+        "scores": json.dumps(SCORES).encode(),
         **more,
     }
     api = support.replay(bodies, bodies_of_reports, now.timestamp())
@@ -156,20 +157,15 @@ async def test_without_the_names_of_all_chutes_these_are_a_gap(broken: bytes) ->
     found = {12: body([MINE], [OPEN])}
     status, output = await incidents(found, "--hours", "1", utilization=broken)
     assert status == 3
-    assert "? names of chutes: " in output
+    assert "? utilization: " in output
 
 
-MADE_NEVER = (
-    "? the report of 2026-11-24 11:00 UTC: the service did not make it, and never makes it later "
-    "→ Until 2026-11-25 11:00 UTC, losses are only known to be at least so large."
-)
-LEFT = (
-    "? the report of 2026-11-23 13:00 UTC: it has left the list, and the report of 2026-11-24 "
-    "13:00 UTC is not there yet → Try again in two minutes. "
-)
+NOT_LISTED = "? the report of {} UTC: the list of reports does not have it → Just after a full hour"
+MADE_NEVER = NOT_LISTED.format("2026-11-24 11:00")
+LEFT = NOT_LISTED.format("2026-11-23 13:00")
 LATE = (
     "? the ends since 2026-11-24 12:00 UTC: the report of 2026-11-24 13:00 UTC is not there yet "
-    "→ Try again in two minutes. "
+    "→ Just after a full hour"
 )
 
 
@@ -195,7 +191,7 @@ async def test_of_a_missing_hour_the_losses_of_the_others_remain_and_it_says_why
     text = " ".join(output.split())
     assert status == (3 if gaps else 0)
     more = "at least " if gaps else ""
-    assert f"24 h: {more}1 ended, 0 of them never became active. 1 lost {more}3600 units" in text
+    assert f"24 h: {more}1 ended. They lost {more}10 % of the units of the day." in text
     for gap in gaps:
         assert gap in text
     assert text.count("? ") == len(gaps)

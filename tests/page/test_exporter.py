@@ -76,7 +76,7 @@ def collectors_that_read(endpoints: set[str], exporter: Exporter) -> set[tuple[s
     found = set()
     for entry in exporter.plan.entries:
         for hotkey, feeds in entry.feeds.items():
-            if any(feed.name in endpoints for feed in feeds):
+            if any(feed.name.removesuffix("_per_chute") in endpoints for feed in feeds):
                 found.add((entry.collector.name, hotkey))
     return found
 
@@ -90,7 +90,7 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(replay: Repla
             exporter.reconfigure(patient(replay.url))
             await asyncio.wait_for(scraped, PATIENCE)
         # To be cancelled is no failure.
-        assert [log for log in logs if log["event"] == "feeds failed"] == []
+        assert [log for log in logs if log["event"] == "feed failed"] == []
         assert exporter.readiness() == (True, "ready")
         # Only the feeds of the platform are left.
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
@@ -267,7 +267,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert "chutes_feed_failure_info" not in names(page)
     assert ready == (True, "ready")
     (log,) = logs
-    assert (log["event"], log["feeds"], log["log_level"]) == ("feeds off", name, "info")
+    assert (log["event"], log["feed"], log["log_level"]) == ("feed is off", name, "info")
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
     assert [asked.endpoint for asked in replay.requests].count(name) == 1

@@ -77,7 +77,16 @@ FINE: Final = (
     *("All checks passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
-GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "subject", "hotkey")
+GROUPS: Final = (
+    "kind",
+    "instance_id",
+    "server_id",
+    "chute_id",
+    "gpu",
+    "subject",
+    "hotkey",
+    "reason",
+)
 """Keys that tell the objects of a list apart."""
 
 
@@ -101,7 +110,7 @@ async def _landing(replay: Replay, key: Hotkey) -> Output:
         page = await landing_page(exporter)
     # The tables of feeds and collectors follow under the first heading of this level.
     text = page.partition("<h2>")[0]
-    (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
+    (tone,) = re.findall(r'</h1>\n<p class="state (\w+)">', text)
     return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
 
 
@@ -198,6 +207,9 @@ def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
         # What ended instances lost is a lower bound, which the text says.
         is_loss = path[-1] in ("lost_compute_units", "lost_ratio_of_day")
         if is_loss and "at least" in output.text and value < known[path]:
+            continue
+        # Ends that have one of two reasons have their own row.
+        if "redeployed or none" in path:
             continue
         # A plan is also made while not all failures are known, and says so.
         if "plan" in path and "It is not known what failed here" in output.text:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bcrypt
 import httpx
@@ -96,8 +96,7 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
         before = service.peak_megabytes()
         with flooded(service, clients=clients, patience=0, requests=[request_text]):
             for path in ("/-/healthy", "/metrics") * 3:
-                # A new connection each time, as after a restart of the scraper.
-                assert httpx.get(service.url + path, timeout=60).status_code == 200
+                assert honest(service.url + path).status_code == 200
         assert service.peak_megabytes() < before + 100
     # Each of these may be logged once.
     allowed = (
@@ -134,11 +133,20 @@ NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
 """Flags of a service whose API refuses connections at once, so that it does not delay scrapes."""
 
 
+def honest(url: str, **options: Any) -> httpx.Response:
+    """Send a request with a new connection, as after a restart of the scraper, from an address that
+    no other client has.
+    """
+    context = options.pop("verify", True)
+    transport = httpx.HTTPTransport(local_address="127.0.1.1", verify=context)
+    with httpx.Client(transport=transport, timeout=60, **options) as client:
+        return client.get(url)
+
+
 def durations(
     service: Running, request: Callable[[], httpx.Response], times: int = 20
 ) -> list[float]:
-    """Send requests, each with a new connection and answered by 200, and return the seconds that
-    each one took.
+    """Send requests that are answered by 200, and return the seconds that each one took.
 
     Those in which other programs had the processors do not count, so that a busy machine makes
     little difference.
@@ -154,22 +162,7 @@ def durations(
     return seconds
 
 
-def longest(service: Running, request: Callable[[], httpx.Response], times: int = 20) -> float:
-    """Return the most seconds that one of :func:`durations` took."""
-    return max(durations(service, request, times))
-
-
-@pytest.mark.parametrize("path", ["/", "/metrics", "/unknown"])
-def test_endless_bodies_in_tiny_chunks_delay_honest_scrapes_by_less_than_a_second(
-    path: str,
-) -> None:
-    # The chunks of a byte follow for ever.
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with running(*NO_API) as service, flooded(service, clients=4, patience=60, requests=[head]):
-        assert longest(service, lambda: httpx.get(f"{service.url}/metrics", timeout=60)) < 1
-
-
-def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handshake(
+def test_a_thousand_silent_clients_need_less_than_150_megabytes_and_delay_nobody(
     pki: Pki, write: Callable[[str], Path]
 ) -> None:
     flags = ("--web.config.file", str(write(TLS)))
@@ -177,75 +170,64 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
         address = httpx.URL(service.url)
         url, context = f"https://{address.host}:{address.port}/metrics", pki.client()
 
-        def scrape() -> httpx.Response:
-            return httpx.get(url, timeout=60, verify=context)
-
-        # The first scrape needs memory that stays.
-        longest(service, scrape, times=1)
-        before = service.peak_megabytes()
-        # Half of them are silent, and half of them begin a handshake. All come from an address that
-        # is not the scraper's.
+        # Half of them are silent, and half of them begin a handshake.
         for beginning in (b"", b"\x16\x03\x01\x02\x00\x01") * 500:
-            opened = socket.create_connection(
-                (address.host, address.port or 0), source_address=("127.0.0.2", 0)
-            )
+            opened = socket.create_connection((address.host, address.port or 0))
             stack.enter_context(opened).sendall(beginning)
-        assert longest(service, scrape) < 2
-        assert service.peak_megabytes() < before + 100
+        seconds = durations(service, lambda: honest(url, verify=context))
+        assert statistics.median(seconds) < 0.25
+        assert service.peak_megabytes() < 150
+
+
+def authorized(password: str) -> str:
+    """Return a request of alice with a password."""
+    credentials = base64.b64encode(f"alice:{password}".encode()).decode()
+    return SCRAPE.replace("\r\n\r\n", f"\r\nAuthorization: Basic {credentials}\r\n\r\n")
 
 
 def guesses(number: int) -> list[str]:
-    """Return requests with different wrong passwords of alice."""
-    requests = []
-    for guess in range(number):
-        credentials = base64.b64encode(f"alice:guess {guess}".encode()).decode()
-        authorization = f"Authorization: Basic {credentials}"
-        requests.append(
-            f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n\r\n"
-        )
-    return requests
+    """Return requests with different wrong passwords."""
+    return [authorized(f"guess {guess}") for guess in range(number)]
 
 
+ALICE = authorized("secret")
 # Each client sends them all on one connection, as long as the service keeps it.
-KEPT_GUESSES = ["".join(guesses(500)).replace("Connection: close\r\n", "")]
+KEPT_GUESSES = ["".join(guesses(500))]
 
 
-@pytest.mark.soak
+# A head, which chunks of one byte follow for ever.
+CHUNKS = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    ("patience", "requests", "has_password"),
+    ("patience", "requests"),
     [
-        pytest.param(60, guesses(300), True, id="guesses"),
-        pytest.param(60, KEPT_GUESSES, True, id="guesses on kept connections"),
-        pytest.param(0, [LANDING * 200], True, id="unread pipelines without a password"),
-        pytest.param(0, [SCRAPE * 60], False, id="unread pipelines"),
-        pytest.param(60, ["GET / HTTP/1.1\r\nX: "], False, id="half requests"),
+        pytest.param(60, [CHUNKS], id="chunks of a byte"),
+        pytest.param(60, guesses(300), marks=pytest.mark.soak, id="guesses"),
+        pytest.param(60, KEPT_GUESSES, marks=pytest.mark.soak, id="guesses on kept connections"),
+        pytest.param(0, [LANDING * 200], marks=pytest.mark.soak, id="unread refusals"),
+        pytest.param(0, [ALICE * 60], marks=pytest.mark.soak, id="unread pipelines"),
+        pytest.param(60, ["GET / HTTP/1.1\r\nX: "], marks=pytest.mark.soak, id="half requests"),
     ],
 )
 @pytest.mark.parametrize("addresses", [1, 100])
 def test_clients_of_other_addresses_delay_an_honest_scrape_by_milliseconds(
-    write: Callable[[str], Path],
-    addresses: int,
-    patience: float,
-    requests: list[str],
-    *,
-    has_password: bool,
+    write: Callable[[str], Path], addresses: int, patience: float, requests: list[str]
 ) -> None:
     # Each guess takes a quarter of a second to check.
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()
-    path = write(f"basic_auth_users: {{alice: {hashed}}}" if has_password else "")
+    path = write(f"basic_auth_users: {{alice: {hashed}}}")
     with running(*NO_API, "--web.config.file", str(path)) as service:
 
         def scrape() -> httpx.Response:
-            honest = httpx.HTTPTransport(local_address="127.0.1.1")
-            with httpx.Client(transport=honest, auth=("alice", "secret")) as client:
-                return client.get(f"{service.url}/metrics", timeout=60)
+            return honest(f"{service.url}/metrics", auth=("alice", "secret"))
 
         # From now on, the service knows the right password.
         scrape()
         with flooded(
             service, addresses=addresses, clients=300, patience=patience, requests=requests
         ):
-            assert statistics.median(durations(service, scrape, times=20)) < 0.25
+            assert statistics.median(durations(service, scrape)) < 0.25
 
 
 def test_guesses_of_passwords_do_not_delay_the_end(write: Callable[[str], Path]) -> None:
@@ -259,18 +241,14 @@ def test_guesses_of_passwords_do_not_delay_the_end(write: Callable[[str], Path])
         service.process.terminate()
         started = time.monotonic()
         assert service.process.wait(PATIENCE) == 0
-        assert time.monotonic() - started < 5
+        # No password waits longer than 5 seconds, and `docker stop` kills after 10.
+        assert time.monotonic() - started < 9
     assert not service.has_logged("level=error")
 
 
 @pytest.mark.soak
 def test_pipelines_that_many_addresses_read_delay_an_honest_scrape_by_less_than_a_second() -> None:
     with running(*NO_API) as service:
-
-        def scrape() -> httpx.Response:
-            honest = httpx.HTTPTransport(local_address="127.0.1.1")
-            with httpx.Client(transport=honest) as client:
-                return client.get(f"{service.url}/metrics", timeout=60)
-
         with flooded(service, addresses=100, clients=300, patience=60, requests=[HEALTHY * 500]):
-            assert statistics.median(durations(service, scrape, times=10)) < 1
+            seconds = durations(service, lambda: honest(f"{service.url}/metrics"), times=10)
+        assert statistics.median(seconds) < 1

@@ -148,7 +148,7 @@ async def encrypted(path: Path) -> AsyncIterator[str]:
     """Serve "hello" with the TLS of a web configuration; yields its address."""
     with open_socket(Address("127.0.0.1", 0)) as opened:
         context = load_web_config(path).context
-        async with serving(PlainTextResponse("hello"), [opened], context=context):
+        async with serving(PlainTextResponse("hello"), [opened], context=lambda: context):
             yield f"https://{bound_address(opened)}"
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import pytest
-    from starlette.types import Receive, Scope, Send
 
     from tests.support import Pki
 
@@ -90,31 +89,6 @@ async def test_the_client_with_the_most_connections_loses_its_oldest_for_a_new_o
     assert kept == [True, False, True, True, True]
 
 
-async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_ones_are_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ends = asyncio.Event()
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await ends.wait()
-        await HELLO(scope, receive, send)
-
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 3)
-    async with served(slow) as url:
-        busy = await connect(url, REQUEST.replace(b"/ ", b"/slow "))
-        # Those that have sent half a request are soon idle, and make room for each other.
-        halves = []
-        for _ in range(5):
-            halves.append(await connect(url, b"GET"))
-            await asyncio.sleep(0.15)
-        assert (await get(url)).text == "hello"
-        ends.set()
-        assert await answer(busy)
-        assert await is_open(busy)
-        close(busy, *halves)
-
-
 def connections_in_memory() -> int:
     gc.collect()
     kind = connections._Connection  # noqa: SLF001 - seen nowhere else
@@ -137,7 +111,7 @@ async def encrypted(pki: Pki) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pki.folder / "server.crt", pki.folder / "server.key")
     opened = open_socket(Address("127.0.0.1", 0))
-    async with serving(HELLO, [opened], context=context):
+    async with serving(HELLO, [opened], context=lambda: context):
         url = f"https://{bound_address(opened)}"
         async with patient_client(verify=pki.client()) as client:
             yield url, client

@@ -6,8 +6,6 @@ import time
 
 import httpx
 import pytest
-import uvicorn
-from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 
 from chutes_exporter.config import Address
@@ -57,25 +55,6 @@ async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_ans
         # Either nothing, or "HTTP/1.1 400 ...".
         assert answer == b"" or answer.split()[1] == b"400"
         assert (await get(url)).text == "hello"
-
-
-async def test_a_failure_of_the_server_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(_server: uvicorn.Server, _counter: int) -> bool:
-        raise ZeroDivisionError
-
-    async def work() -> None:
-        with open_socket(Address("127.0.0.1", 0)) as opened:
-            async with serving(Starlette(), [opened], grace=1):
-                await asyncio.sleep(30)
-                finished.append(1)
-
-    finished: list[int] = []
-    # While it serves, uvicorn calls this again and again.
-    monkeypatch.setattr(uvicorn.Server, "on_tick", fail)
-    with pytest.raises(ZeroDivisionError):
-        await work()
-    # It did not wait for the end of the work.
-    assert not finished
 
 
 async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:

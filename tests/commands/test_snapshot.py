@@ -1,4 +1,4 @@
-"""One collection for the commands that report about miners."""
+"""One snapshot for the commands that report about miners."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter import collectors, log
-from chutes_exporter.commands import report as module
-from chutes_exporter.commands.report import collect_report
+from chutes_exporter.commands import snapshot as module
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.demo.replay import Fault, Replay
 from tests.support import recorded_day, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from chutes_exporter.commands.report import Report
+    from chutes_exporter.commands.snapshot import Snapshot
 
 METRICS = frozenset({"chutes_fleet_gpus", "chutes_jobs_waiting", "chutes_miner_score_rank"})
 
@@ -28,8 +28,8 @@ async def replay() -> AsyncIterator[Replay]:
         yield running
 
 
-async def report_of(replay: Replay) -> Report:
-    return await collect_report(watching(replay.url), METRICS)
+async def snapshot_of(replay: Replay) -> Snapshot:
+    return await take_snapshot(watching(replay.url), METRICS)
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_gap(
@@ -37,7 +37,7 @@ async def test_an_answer_that_does_not_come_in_time_is_a_gap(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.5)
     replay.faults["jobs"] = Fault(latency=60)
-    assert "jobs" in {gap.subject for gap in (await report_of(replay)).gaps}
+    assert "jobs" in {gap.subject for gap in (await snapshot_of(replay)).gaps}
 
 
 async def test_a_collector_with_a_bug_is_a_gap(
@@ -48,5 +48,5 @@ async def test_a_collector_with_a_bug_is_a_gap(
 
     monkeypatch.setattr(collectors.scores.SCORE, "collect", fail)
     log.configure("error", "logfmt")
-    (gap,) = (await report_of(replay)).gaps
+    (gap,) = (await snapshot_of(replay)).gaps
     assert (gap.subject, gap.reason) == ("scores", "the collector failed, which is a bug")

@@ -1,13 +1,11 @@
-"""Collects once for a command that reports about miners: samples, and what is not known."""
+"""Asks once for a command about miners: samples, fleets, and what is not known."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chutes_exporter.feeds.definitions import SERVERS
-from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product
@@ -15,26 +13,27 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import States
     from chutes_exporter.page.gaps import NotKnown
 
+T = TypeVar("T")
+
 _MONEY = {
     "chutes_alpha_price_usd",
     "chutes_subnet_emission_alpha_per_day",
 }
-"""The metrics from which a report computes amounts in dollars."""
+"""The metrics from which a snapshot computes amounts in dollars."""
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """The samples of one collection.
+class Snapshot:
+    """What the answers of one moment say.
 
     Attributes:
         samples: Labels and value of each sample, by the metric's name.
@@ -62,32 +61,29 @@ class Report:
         """Return the value of the first sample with these labels, None if it is unknown."""
         return next((value for _, value in self.of(metric, **labels)), None)
 
-    def answers(self, hotkey: str) -> dict[str, Answer[Any]]:
-        """Return the known answers about a miner and the platform, by the feed's name."""
-        return {
-            feed.name: state.snapshot.answer
-            for feed, state in self.states.items()
-            if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
-        }
+    def records(self, feed: Feed[list[T]]) -> list[T]:
+        """Return the known records of a feed about the platform."""
+        state = self.states.get(feed)
+        return [] if state is None or state.snapshot is None else state.snapshot.answer.value
 
     def usd(self, alpha: float | None) -> float | None:
         """Return the value of alpha in US dollars, None if it is unknown."""
         return product(alpha, self.value("chutes_alpha_price_usd"))
 
 
-async def collect_report(
-    settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] = FEEDS.values()
-) -> Report:
-    """Request once what the metrics and amounts in dollars need, and some feeds, by default all of
-    the fleets.
+async def take_snapshot(
+    settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] | None = None
+) -> Snapshot:
+    """Request once what the metrics and amounts in dollars need, and some feeds, by default those
+    of the fleets.
 
-    What is not known becomes a gap of the report.
+    What is not known becomes a gap of the snapshot.
     """
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics | _MONEY, feeds, timeout=PATIENCE)
         now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings)
-    return Report(
+    return Snapshot(
         samples=collected.samples,
         now=now,
         gaps=gaps,
