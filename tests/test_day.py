@@ -17,6 +17,7 @@ from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
 from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day
 from tests.truth import Row, differences
+from tests.unknown.taken import remembered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,11 +179,12 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
     true = truth_of(hour)
     outputs = {}
     async with Replay(day, at=hour["at"], clock=Clock(day.first + hour["at"])) as replay:
-        for name in ("status", "advise", "incidents", "incidents_1h"):
-            command, *more = name.replace("_1h", " --hours=1").split()
-            flags = (*more, "--json", f"--hotkey-file={hotkey_file(tmp_path)}")
-            _, output, _ = await run(replay, command, *flags)
-            outputs[name] = json.loads(output)
+        with remembered(replay):
+            for name in ("status", "advise", "incidents", "incidents_1h"):
+                command, *more = name.replace("_1h", " --hours=1").split()
+                flags = (*more, "--json", f"--hotkey-file={hotkey_file(tmp_path)}")
+                _, output, _ = await run(replay, command, *flags)
+                outputs[name] = json.loads(output)
     for miner in outputs["status"]["miners"]:
         # The truth has no sums, and only the servers that hold a slot.
         del miner["gpus"][-1]

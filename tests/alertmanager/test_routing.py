@@ -46,40 +46,7 @@ RECEIVERS = {"critical": "phone", "warning": "chat", "info": "digest", "none": "
 SEVERITIES: set[tuple[str, str]] = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
 """Alerts with each of their severities."""
 
-RINGING = {
-    "ChutesInstancePurgeNear",
-    "ChutesDayLoss",
-    "ChutesMinerBlacklisted",
-    "ChutesMinerDeregistered",
-    "ChutesMinerEarnsNothing",
-    "ChutesMinerLowestIncentive",
-    "ChutesMinerSeatAtRisk",
-    "ChutesMinerUnwatched",
-    "ChutesGpusUnverified",
-    "ChutesSignatureRefused",
-}
-"""Alerts that may wake somebody. All but the first are critical."""
-AT_ONCE = (
-    "ChutesInstancePurgeNear",
-    "ChutesServerMaintenancePending",
-    "ChutesServerInMaintenance",
-)
-"""Alerts that wait for no others, because the time to act is short."""
-
 Labels = frozenset[tuple[str, str]]
-
-
-def alert(name: str, severity: str, **labels: str) -> dict[str, dict[str, str]]:
-    """Return an alert for Alertmanager that is about a miner and a job of its own.
-
-    So no alert mutes another one. A test finds it by its summary: the name, the severity and the
-    server in parentheses.
-    """
-    own = {"hotkey": f"{name}-{severity}", "job": f"{name}-{severity}", "instance_id": name}
-    return {
-        "labels": {"alertname": name, "severity": severity} | own | labels,
-        "annotations": {"summary": f"({name} {severity} {labels.get('server', '')})"},
-    }
 
 
 async def post(address: str, *alerts: dict[str, Any]) -> None:
@@ -225,26 +192,6 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             # No chat gets the Watchdog, which says that "Prometheus and Alertmanager work".
             assert {alert["labels"]["alertname"] for alert in receivers.beats} == {"Watchdog"}
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
-
-
-async def test_only_what_costs_money_now_and_can_be_stopped_rings(tmp_path: Path) -> None:
-    receivers = Receivers()
-    heard = SEVERITIES - {("Watchdog", "none")}
-    async with served(receivers.app) as url:
-        with alertmanager(tmp_path / "alertmanager", url) as address:
-            await post(address, *(alert(*one) for one in sorted(heard)))
-            for name, severity in heard:
-                text = f"({name} {severity} )"
-                await until(lambda text=text: receivers.got(text))  # type: ignore[misc]
-    ringing = {
-        (name, severity) for name, severity in heard if receivers.rang(f"({name} {severity} )")
-    }
-    assert {name for name, _ in ringing} == RINGING
-    # All critical ones ring, and of the others only those whose time to act is short.
-    critical = {(name, severity) for name, severity in heard if severity == "critical"}
-    assert critical <= ringing
-    for name, severity in ringing:
-        assert (severity == "critical") == (name not in AT_ONCE), name
 
 
 DESCRIPTION = (

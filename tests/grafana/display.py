@@ -47,26 +47,6 @@ PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(comm
 """Every panel of the committed dashboards, with its board."""
 
 
-def _run_node(grafana: str, *arguments: str, text: str = "") -> Any:
-    """Run Node with the code of a Grafana, and return the JSON that it prints."""
-    run = subprocess.run(
-        ["node", *arguments],
-        cwd=ROOT / "grafana" / "display",
-        env={**os.environ, "GRAFANA": grafana},
-        input=text.encode(),
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    return json.loads(run.stdout)
-
-
-def run_script(grafana: str, script: str, given: Any) -> Any:
-    """Return the result of a function in JavaScript, which gets Grafana's code and a value."""
-    shown = f"JSON.stringify(({script})(grafana, {json.dumps(given)}))"
-    program = f"import {{ grafana }} from './grafana.mjs'; console.log({shown});"
-    return _run_node(grafana, "--input-type=module", "--eval", program)
-
-
 def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
     """Show every panel of every committed dashboard at some moments."""
     requests = [
@@ -74,5 +54,13 @@ def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
         for answers in moments.values()
         for uid, panel in PANELS
     ]
-    contents = iter(_run_node(grafana, "display.mjs", text=json.dumps(requests)))
+    run = subprocess.run(
+        ["node", "display.mjs"],
+        cwd=ROOT / "grafana" / "display",
+        env={**os.environ, "GRAFANA": grafana},
+        input=json.dumps(requests).encode(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    contents = iter(json.loads(run.stdout))
     return {name: [(*panel, next(contents)) for panel in PANELS] for name in moments}

@@ -65,7 +65,7 @@ SILENT: Final = {
     *(f"chutes-fleet: {what} A" for what in ("GPU utilization", "GPU temperature", "XID errors")),
     "chutes-exporter: Exporters C",
     "chutes-exporter: Scrape time A",
-    # They need 15 days: tests/prometheus/test_forecasts.py.
+    # They need 15 days.
     "chutes-subnet: Score in 24 h C",
     "chutes-subnet: Score in 24 h D",
     # No GPU has an error, and no answer is doubted.

@@ -17,7 +17,7 @@ from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.parts import BOARD_ORDER, dashboard_json
 from tests.day import GROUPS
-from tests.grafana.display import PANELS, committed, run_script
+from tests.grafana.display import PANELS, committed
 from tests.grafana.promql import implicit_joins, metrics, selectors
 
 if TYPE_CHECKING:
@@ -64,35 +64,6 @@ def test_the_committed_dashboards_are_those_that_the_code_makes(board: Board) ->
         "run `make generate`"
     )
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys() == BOARD_ORDER.keys()
-
-
-TICKS = """(grafana, axes) => axes.map(([unit, decimals]) => {
-  const display = grafana.getDisplayProcessor({
-    field: { type: 'number', config: { unit, decimals } }, theme: grafana.createTheme()
-  });
-  const powers = [...Array(15).keys()].map((power) => 10 ** (power - 5));
-  const steps = powers.flatMap((power) => [1, 2, 2.5, 5].map((digit) => digit * power));
-  return steps.map((step) => {
-    const digits = grafana.guessDecimals(grafana.roundDecimals(step, 6)) || undefined;
-    const multiples = [...Array(11).keys()].map((count) => count * step);
-    const ticks = multiples.filter((tick) => decimals !== 0 || tick % 1 === 0);
-    return ticks.map((tick) => grafana.formattedValueToString(display(tick, digits)));
-  });
-})"""
-"""Returns the texts of ticks, as Grafana makes them, for each distance between ticks that it
-chooses.
-"""
-
-
-def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
-    graphs = [
-        panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"
-    ]
-    axes = {(graph["unit"], graph.get("decimals")) for graph in graphs}
-    shown = zip(axes, run_script(grafana, TICKS, [*axes]), strict=True)
-    assert {
-        axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)
-    } == {}
 
 
 def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() -> None:

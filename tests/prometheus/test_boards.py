@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grafana.boards import BOARDS
-from grafana.boards.fleet import SERVERS
 from grafana.states import MAINTENANCE
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
@@ -102,20 +101,6 @@ def place(server: str) -> str:
     return f'server_id="id-{server}",server="{server}"'
 
 
-def gpus(server: str, **states: str) -> dict[str, str]:
-    """Return the series of the GPUs of a server by state."""
-    return {
-        f'chutes_server_gpus{{{place(server)},gpu="pro_6000",state="{state}"}}': values
-        for state, values in states.items()
-    }
-
-
-KNOWN = {
-    'chutes_fleet_known{topic="servers"}': "1x60",
-    'chutes_fleet_known{topic="gpus"}': "1x60",
-}
-
-
 @pytest.mark.parametrize(
     ("uid", "title", "metric", "of_thing"),
     [
@@ -143,26 +128,6 @@ def test_states_add_up_while_only_one_of_two_exporters_sees_a_change(
     run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
-def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: Path) -> None:
-    # From 0:21 on, the states of alpha's GPUs are unknown.
-    series = {
-        **KNOWN,
-        **gpus("alpha", earning="5x20 _x40", idle="1x20 _x40", unverified="0x20 _x40"),
-        **gpus("beta", earning="1x60", idle="1x60", unverified="0x60"),
-        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
-    }
-    shown: dict[str, tuple[int, dict[str, float]]] = {}
-    # Before, 6 of 8 GPUs earn.
-    for title, number in {"All": 8, "Earning": 0.75, "Idle": 2, "Unverified": 0}.items():
-        query = asked("chutes-fleet", title, 0)
-        # In parentheses, it is the same query, at another minute.
-        shown |= {query: (10, {"{}": number}), f"({query})": (40, {})}
-    # The other server keeps its row.
-    idle = asked("chutes-fleet", SERVERS, 7)
-    shown[idle] = (40, {f"{{{ME},{place('beta')}}}": 1})
-    shows(tmp_path, series, shown)
-
-
 def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> None:
     series = {
         f'chutes_server_maintenance_state{{{place("alpha")},state="{state}"}}': values
@@ -177,72 +142,6 @@ def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> 
     # In parentheses, it is the same query, at other minutes.
     shown = {step: (5, {row: 2.0}), f"({step})": (15, {row: 3.0}), f"(({step}))": (40, {row: 2.0})}
     shows(tmp_path, series, shown)
-
-
-def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: Path) -> None:
-    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
-    series = {
-        'chutes_fleet_instances{state="starting"}': "1x60",
-        f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        f'chutes_instance_decision{{{labels},decision="none"}}': "1x20 _x40",
-    }
-    # From 0:21 on, nothing is known of the instance.
-    row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
-    known = {row_without_any: (10, {'{chute="nothing"}': 1.0})}
-    # In parentheses, it is the same query, at another minute.
-    unknown = {f"({row_without_any})": (40, dict[str, float]())}
-    shows(tmp_path, series, known | unknown)
-
-
-def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
-    tmp_path: Path,
-) -> None:
-    def of_model(model: str, idle: str, earning: str) -> dict[str, str]:
-        return {
-            f'chutes_fleet_gpus{{gpu="{model}",state="idle"}}': idle,
-            f'chutes_fleet_gpus{{gpu="{model}",state="earning"}}': earning,
-        }
-
-    series = {
-        **KNOWN,
-        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
-        **of_model("h100", "0x60", "8x60"),
-        **of_model("h200", "8x20 _x40", "0x20 _x40"),
-    }
-    idle = asked("chutes-market", "Idle GPUs", 0)
-    # The row that says that no GPU is idle.
-    nothing = asked("chutes-market", "Best move", 0)
-    states = asked("chutes-overview", "GPUs by state", 0)
-    # The states of the h200 are unknown from 0:21 on. In parentheses, it is the same query, at
-    # another minute.
-    by_state = {'{state="idle"}': 8.0, '{state="earning"}': 8.0}
-    shown: dict[str, tuple[int, dict[str, float]]] = {
-        idle: (10, {"{}": 8}),
-        f"({idle})": (40, {}),
-        nothing: (40, {}),
-        states: (10, by_state),
-        f"({states})": (40, {}),
-    }
-    shows(tmp_path, series, shown)
-
-
-def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -> None:
-    pay = "chutes_server_idle_compute_units_per_second"
-    series = {
-        **KNOWN,
-        **gpus("alpha", idle="1x60"),
-        **gpus("beta", idle="1x60"),
-        f"{pay}{{{place('alpha')}}}": "2x60",
-        f"{pay}{{{place('beta')}}}": "2x20 _x40",
-        "chutes_fleet_idle_compute_units_per_second{}": "4x20 _x40",
-    }
-    # The idle GPU of each server could earn 2 units a second. After 0:20, beta's pay is unknown.
-    # In parentheses, it is the same query, at another minute.
-    for units in (
-        asked("chutes-market", "Best use of idle GPUs", 2),
-        asked("chutes-fleet", "Not earned, next 24 h", 3),
-    ):
-        shows(tmp_path, series, {units: (10, {"{}": 4 * 86400}), f"({units})": (40, {})})
 
 
 def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from tests.prometheus.scenario import CHUTE, DEADLINE, HOUR, Scenario, scenarios
 
-SLOW, PURGE = "ChutesInstanceStartSlow warning", "ChutesInstancePurgeNear warning"
+SLOW = "ChutesInstanceStartSlow warning"
 RISK, UNITS = "ChutesPrivateInstanceAtRisk warning", "ChutesComputeUnitsLost warning"
 DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
 FAILS = "ChutesChuteFails warning"
 PAIR = ("one:1", "two:2")
 PLACE = {"instance_id": "i-1", **CHUTE, "private": "true"}
-
-
-def early(*, counts: bool) -> Scenario:
-    """Two public instances end within their first hour, and a third one later.
-
-    With ``counts``, their ends are valid, and nothing is lost. Otherwise, the reports of 1:00 and
-    of 2:00 have one each that lost its score.
-    """
-    miner = Scenario(3 * HOUR, {"alpha": 8}, step=2)
-    for number, activated, ended in (("i-1", 20, 60), ("i-2", 40, 90), ("i-3", 5, 90)):
-        miner.instance(number, 0, private=False, server="alpha").activate(number, activated)
-        miner.remove(number, ended)
-    uncounted = 0 if counts else 1
-    miner.report(0, 0).report(HOUR + 2, HOUR, lost=300 * uncounted, ended=uncounted)
-    return miner.report(2 * HOUR + 2, 2 * HOUR, lost=200 * uncounted, ended=uncounted)
 
 
 def disabled() -> Scenario:
@@ -62,14 +47,6 @@ test_alerts_about_instances = scenarios(
         .instance("i-1", 20, 20)
         .fail("one:1", range(0, 2 * HOUR, 3))
         .fires({20 + 75: [SLOW]}),
-        # At the end, the instance is 3 hours old and was verified 20 minutes ago: its 3.5 hours end
-        # in 30 minutes.
-        "a purge is announced 45 minutes before whichever limit comes first": Scenario(
-            3 * HOUR, {"alpha": 8}, step=2
-        )
-        .instance("i-1", 0, purge=3.5 * HOUR, server="alpha")
-        .units("i-1", 2)
-        .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]}),
         # The second exporter has an old answer, in which the instance starts and is to be purged.
         "an instance that one of two exporters sees active does not start": Scenario(
             2 * HOUR, {"alpha": 8}, PAIR
@@ -81,9 +58,6 @@ test_alerts_about_instances = scenarios(
         .set(DEADLINE, 120 * 60, **PLACE, deadline="purge", instance="two:2")
         .fires({2 * HOUR: []}),
         "a disabled private instance is at risk": disabled().fires({25: [], 40: [RISK]}),
-        "two instances that end validly within their first hour are silent": early(
-            counts=True
-        ).fires({3 * HOUR: []}),
         # The report of 1:00 is out at 1:01, and a scrape at 1:02 has it.
         "lost units from 2 % of a day are a warning within 10 minutes of the report": Scenario(
             HOUR + 20, {"alpha": 8}, step=1
@@ -123,13 +97,6 @@ test_alerts_about_instances = scenarios(
         .says(
             DAY_LOSS,
             3 * HOUR + 30,
-            "in a day, ended instances lost at least 57 compute units (57.00 US dollars)",
-            "That is 5.7% of the day's units. Most with the chute glm-5: 57. First, on the "
-            "exporter's host: `chutes-exporter incidents --hotkey 5Me`.",
-        )
-        .says(
-            DAY_LOSS,
-            4 * HOUR,
             "in a day, ended instances lost at least 57 compute units (57.00 US dollars)",
             "That is 5.7% of the day's units. Most with the chute glm-5: 57. First, on the "
             "exporter's host: `chutes-exporter incidents --hotkey 5Me`.",

@@ -142,3 +142,17 @@ def test_idle_gpus_are_a_part_of_the_earnings_or_of_the_gpus_if_their_pay_is_unk
     name = "hotkey_server_id:chutes_idle_gpus:ratio"
     place = {"server_id": "id-alpha", "server": "alpha"}
     miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): ratio})})
+
+
+def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
+    pay = "hotkey:chutes_miner_estimated_usd:next24h"
+    for name, number, alert in (
+        ("chutes_miner_registered", 0, "ChutesMinerDeregistered critical"),
+        ("chutes_miner_blacklisted", 1, "ChutesMinerBlacklisted critical"),
+    ):
+        miner = Scenario(30).set("chutes_subnet_emission_alpha_per_day", 100)
+        miner.set("chutes_alpha_price_usd", 10).set(name, number, 10)
+        # The score and the heading are 2 %, and all miners are paid 1,000 dollars a day.
+        # In parentheses, it is the same query, at another minute.
+        values = {f"round({pay})": (5, {labels(""): 20.0}), pay: (20, {})}
+        miner.check(tmp_path, {}, ever=[alert], values=values)

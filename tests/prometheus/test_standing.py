@@ -105,13 +105,6 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_disabled_compute_units_per_second", 3)
         .set("chutes_miner_disabled_compute_units_per_second", 0, HOUR)
         .fires({HOUR: [DOWN], HOUR + 40: [NOTHING]}, ever=[DOWN, NOTHING]),
-        "a falling share says what the GPUs do, and what it means for the seat": Scenario(60, FLEET)
-        .prices()
-        .set("chutes_miner_registrations_before_loss", 100)
-        .set("chutes_subnet_window_registrations", 12, window="1d")
-        .set("chutes_miner_score_heading_ratio", 0.01, 30)
-        .state(30, [f"alpha-{number}" for number in range(8)], "disabled")
-        .fires({30: [], 50: [DOWN]}),
         "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
         .set("chutes_miner_incentive_ratio", 0.009, 20)
         .set("chutes_miner_registrations_before_loss", 100)
