@@ -243,8 +243,7 @@ class FeedCache:
         if drop_at <= now:
             raise TimedOutError(
                 f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-                advice="The API or the network is slow. Try again, or raise "
-                f"--feed.max-age {feed.name}=.",
+                advice="The API or the network is slow. Try again.",
             )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl

@@ -83,7 +83,7 @@ class Exporter:
         self._node = None
         if settings.chain_url is not None:
             self._node = Node(
-                settings.chain_url.secret,
+                settings.chain_url,
                 timeout=settings.api_timeout,
                 counters=counters,
                 # The local clock may be wrong.

@@ -152,7 +152,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
                 if feed.signed and not settings.keys:
                     continue
                 of_subject = feed.of(_subject(feed, hotkey, miners))
-                wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
+                wanted = of_subject.with_ttl(settings.ttl)
                 feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
             if part.of_fleet:
                 of_fleet = FEEDS.values()

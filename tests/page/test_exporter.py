@@ -202,9 +202,7 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
 async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(
     replay: Replay, clock: Clock
 ) -> None:
-    # The stats per chute, which are cut, stay the same until the end of the test.
-    day = {"stats_per_chute": 1e5}
-    settings = watching(replay.url, ttl=day, max_age=day)
+    settings = watching(replay.url)
     async with Exporter(settings, clock=clock) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
