@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from chutes_exporter.api.endpoint import Endpoint
+from chutes_exporter.api.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ THE_PLATFORM: Final = ""
 """Takes the place of a hotkey where something is about the whole platform."""
 
 
-class MissingEndpointError(Exception):
+class MissingEndpointError(ApiError):
     """The deployment does not have the endpoint of an optional feed.
 
     It may get it with an update.
@@ -28,7 +29,6 @@ class MissingEndpointError(Exception):
 
     reason = "missing"
     advice = "This is no failure. The exporter asks again every hour, and after a reload."
-    retry_after = 3600.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
