@@ -260,12 +260,7 @@ def plan_servers(
     """
     if markets is None:
         return ()
-    spaces = []
-    for server in servers:
-        if server.server_id not in left_out:
-            # Of a server that can be used, it is known whether it has TEE.
-            for model, free in sorted(idle_by_model(server).items()):
-                spaces.append(Space(server.server_id, model, bool(server.tee), free))
+    spaces = _spaces(servers, left_out)
     offers: list[Offer] = []
     models_with_unknown = set()
     for market in markets:
@@ -286,3 +281,13 @@ def plan_servers(
         )
         for space in spaces
     )
+
+
+def _spaces(servers: Iterable[Server], left_out: Collection[str]) -> list[Space]:
+    """Return the idle GPUs of each server that can be used, of which TEE is known."""
+    spaces = []
+    for server in servers:
+        if server.server_id not in left_out:
+            for model, free in sorted(idle_by_model(server).items()):
+                spaces.append(Space(server.server_id, model, bool(server.tee), free))
+    return spaces

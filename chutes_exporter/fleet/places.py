@@ -84,6 +84,10 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     )
 
 
+_GpuPlace = tuple["str | None", "str | None"]
+"""The id of the server of a GPU, and its model."""
+
+
 # Not frozen, because it takes less time to make a thousand.
 @dataclass(slots=True)
 class Place:
@@ -100,34 +104,35 @@ def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
     The list of held GPUs names the instance of each. Without it, the inventory tells the place,
     unless the instance may hold more GPUs than are known to be its.
     """
-    held: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    listed: dict[str, list[_GpuPlace]] = defaultdict(list)
     if answers.miner_gpus.complete:
-        for listed in answers.miner_gpus.value:
-            held[listed.instance_id].append((listed.server_id, listed.gpu))
-    named_ids = set(held)
+        for held in answers.miner_gpus.value:
+            listed[held.instance_id].append((held.server_id, held.gpu))
+    known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
+    for gpu in gpus:
+        known[gpu.instance_id].append((gpu.server_id, gpu.model))
     # The chutes of GPUs of which it is unknown which instance holds them, if any.
     uncertain_chutes = {gpu.chute_id for gpu in gpus if gpu.instance_id is None}
-    for gpu in gpus:
-        if gpu.instance_id and gpu.instance_id not in named_ids:
-            held[gpu.instance_id].append((gpu.server_id, gpu.model))
     all_are_known = are_complete(answers.inventory, answers.instances)
     places = {}
     for instance in answers.instances.value:
-        instance_id, chute_id = instance.instance_id, instance.chute_id
-        may_hold_more = uncertain_chutes and (
-            chute_id is None or not uncertain_chutes.isdisjoint((chute_id, None))
-        )
-        if instance_id not in named_ids and (may_hold_more or not all_are_known):
-            places[instance_id] = Place()
-        elif held[instance_id]:
-            places[instance_id] = _common_place(held[instance_id])
-        else:
-            # Its GPUs were deleted.
-            places[instance_id] = Place("", "", 0)
+        instance_id = instance.instance_id
+        place = _common_place(listed[instance_id])
+        if not listed[instance_id] and all_are_known and _is_sure(instance, uncertain_chutes):
+            # Its GPUs were deleted if it has none.
+            place = _common_place(known[instance_id]) if known[instance_id] else Place("", "", 0)
+        places[instance_id] = place
     return places
 
 
-def _common_place(gpus: Sequence[tuple[str | None, str | None]]) -> Place:
+def _is_sure(instance: Instance, uncertain_chutes: set[str | None]) -> bool:
+    """Return whether an instance holds no other GPUs than those that are known to be its."""
+    if instance.chute_id is None:
+        return not uncertain_chutes
+    return uncertain_chutes.isdisjoint((instance.chute_id, None))
+
+
+def _common_place(gpus: Sequence[_GpuPlace]) -> Place:
     """Return the place of an instance with GPUs on these servers and of these models.
 
     It is unknown unless all GPUs are on one known server and of one known model.
