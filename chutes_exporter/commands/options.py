@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]
 
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
@@ -81,24 +82,16 @@ def with_variables(text: str) -> str:
     A user who set the variable does not know the flag. Outside a command, the text stays as it is.
     """
     context = click.get_current_context(silent=True)
-    parameters = [] if context is None else context.command.params
-    variables_by_flag = {}
-    for parameter in parameters:
-        if _is_from_environment(parameter):
-            variables_by_flag[parameter.opts[0]] = " or ".join(parameter.envvar or ())
-
-    def named(match: re.Match[str]) -> str:
-        flag = match[0]
-        variables = variables_by_flag.get(flag)
-        return f"{flag} ({variables})" if variables else flag
-
-    # A flag ends with a letter, so that the full stop of a sentence is no part of it.
-    return re.sub(r"--[a-z][\w.-]*\w", named, text)
-
-
-def _is_from_environment(parameter: click.Parameter) -> bool:
-    source = click.get_current_context().get_parameter_source(parameter.name or "")
-    return source is ParameterSource.ENVIRONMENT
+    if context is None:
+        return text
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is ParameterSource.ENVIRONMENT:
+            variables = " or ".join(parameter.envvar or ())
+            # The flag may be the beginning of a longer one. A full stop is that of a sentence.
+            flag = re.escape(parameter.opts[0]) + r"(?![\w.-]*\w)"
+            text = re.sub(flag, rf"\g<0> ({variables})", text)
+    return text
 
 
 def option(flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
@@ -323,16 +316,12 @@ def settings_of(
 def _refuse_empty_variables() -> None:
     """Raise ConfigError if the variable of a parameter in _GUARDS is set but empty.
 
-    Click would ignore it, and the parameter would be missing. A flag on the command line comes
-    before the variable, which does not matter then.
+    Click would ignore it, and the parameter would be missing.
     """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in _GUARDS or source is ParameterSource.COMMANDLINE:
-            continue
+    for parameter in click.get_current_context().command.params:
         for variable in parameter.envvar or ():
-            if not os.environ.get(variable, "set").strip():
+            is_empty = not os.environ.get(variable, "set").strip()
+            if is_empty and parameter.name in _GUARDS:
                 raise ConfigError(f"{variable} is empty: set it or unset it")
 
 
@@ -358,18 +347,14 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def asks(
-    *, needs_miner: bool
-) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
+def asks(*, needs_miner: bool) -> Callable[[Question], Any]:
     """Make a command of a coroutine function that takes the settings and the flags.
 
     The command prints the result and exits with its status, which is 0 without a result. If it
     needs a miner, it refuses to run without a watched one.
     """
 
-    def decorate(
-        function: Callable[[Settings, Any], Coroutine[Any, Any, Result | None]],
-    ) -> Callable[..., None]:
+    def decorate(function: Question) -> Callable[..., None]:
         @wraps(function)
         def command(**flags: Any) -> None:
             context = click.get_current_context()

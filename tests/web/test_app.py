@@ -121,9 +121,8 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
         made.append(1)
         return bytes(20_000_000)
 
-    # There is room for two of the three pages. By default, three of any size may always be sent.
+    # There is room for two of the three pages.
     monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
-    monkeypatch.setattr(app, "_MIN_PAGES", 1)
     monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(replay.url)) as (url, _):
         address = httpx.URL(url)
