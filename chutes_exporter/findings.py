@@ -647,24 +647,31 @@ def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus = moment.gpus if kind.severity == "loss" else []
     cost_usd = None if lost_gpus is None else cost(lost_gpus, fleet, costs)
-    servers = {one.server.server_id: one.server.name for one in subjects if one.server}
-    first = subjects[0].server
-    shell_name = shlex.quote(first.name) if first and first.name else "SERVER"
+    servers: dict[str, dict[str, str | None]] = {}
+    for subject in subjects:
+        server = subject.server
+        if server is not None:
+            servers[server.server_id] = {"server_id": server.server_id, "name": server.name}
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=moment.count,
         problem=kind.problem(moment),
         things=[one.name for one in subjects if one.name],
-        servers=[{"server_id": key, "name": value} for key, value in servers.items()],
+        servers=list(servers.values()),
         instances=[one.instance for one in subjects if one.instance],
         needs_action=kind.severity != "note",
         advice=kind.advice,
-        command=kind.command.replace("SERVER", shell_name),
+        command=kind.command.replace("SERVER", _shell_name(subjects[0].server)),
         when=subjects[0].when,
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost_usd,
     )
+
+
+def _shell_name(server: Server | None) -> str:
+    """Return the name of a server for a shell, or the word that stands for one."""
+    return shlex.quote(server.name) if server is not None and server.name else "SERVER"
 
 
 def verdict(
@@ -682,20 +689,24 @@ def verdict(
     if not count:
         return "Nothing needs action."
     text = "1 thing needs action" if count == 1 else f"{count} things need action"
-    # Those of a miner are left out while it is unknown how many these are.
+    return f"{text}{_cost_of_idle(fleets, costs)}."
+
+
+def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
+    """Return what idle GPUs cost, or else their number, as the end of a sentence.
+
+    Those of a miner are left out while it is unknown how many these are.
+    """
     costs_of_idle: list[float | None] = []
     for fleet in fleets:
         if fleet.known.get("gpus"):
-            costs_of_idle += [
-                fleet.price_of(gpu, costs) for gpu in fleet.gpus if gpu.state == "idle"
-            ]
+            idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
+            costs_of_idle += [fleet.price_of(gpu, costs) for gpu in idle]
     known_costs = [usd for usd in costs_of_idle if usd is not None]
     if known_costs:
         at_least = "" if len(known_costs) == len(costs_of_idle) else "at least "
-        text += f", {at_least}{math.fsum(known_costs):,.2f} USD per hour idle"
-    elif costs_of_idle:
-        text += f", idle GPUs: {len(costs_of_idle)}"
-    return f"{text}."
+        return f", {at_least}{math.fsum(known_costs):,.2f} USD per hour idle"
+    return f", idle GPUs: {len(costs_of_idle)}" if costs_of_idle else ""
 
 
 def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:

@@ -96,12 +96,12 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed once. Return the results, with those about the settings, the seats, the
     clock and changes of the API.
     """
+    hotkeys_by_feed = {feed: _hotkeys(feed, settings) for feed in FEEDS}
+    if settings.chain_url is None:
+        del hotkeys_by_feed[CHAIN]
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
-    for feed in FEEDS:
-        if feed == CHAIN and settings.chain_url is None:
-            continue
-        hotkeys = _hotkeys(feed, settings)
+    for feed, hotkeys in hotkeys_by_feed.items():
         requested += [feed.of(hotkey) for hotkey in hotkeys]
         if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
@@ -120,6 +120,10 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     if any(state.snapshot for state in states.values()):
         lines += _clock_line(client.api_clock.offset)
     lines += _change_lines(client.changes)
+    return _result(settings, lines)
+
+
+def _result(settings: Settings, lines: list[Line]) -> Result:
     gaps = [line for line in lines if line.verdict == "not known"]
     failed = [line for line in lines if line.verdict == "failed"]
     summary = {

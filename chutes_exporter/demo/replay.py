@@ -220,13 +220,7 @@ class Replay(AsyncExitStack):
             answer = self._jobs()
         elif endpoint is e.STATS:
             answer = _with_compute_units(answer)
-        answer = self._edited(recorded_name, answer)
-        if endpoint is e.STATS and "miner_hotkey" in asked:
-            answer = _stats_of_miner(answer, asked["miner_hotkey"])
-        elif endpoint is e.MINER_GPUS:
-            answer = {miner: answer[miner]} if miner in answer else {}
-        elif endpoint is e.CHUTE:
-            answer = _chute(answer, asked["chute_id"], asked["version"])
+        answer = _part_of(self._edited(recorded_name, answer), endpoint, asked)
         return answer if name == recorded_name else self._edited(name, answer)
 
     def _edited(self, name: str, answer: Any) -> Any:
@@ -306,6 +300,18 @@ def _with_compute_units(windows: Any) -> Any:
         window: stats | {"compute_units": stats["instance_stats"]}
         for window, stats in windows.items()
     }
+
+
+def _part_of(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
+    """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
+    if endpoint is e.STATS and "miner_hotkey" in asked:
+        return _stats_of_miner(answer, asked["miner_hotkey"])
+    if endpoint is e.MINER_GPUS:
+        miner = asked["hotkey"]
+        return {miner: answer[miner]} if miner in answer else {}
+    if endpoint is e.CHUTE:
+        return _chute(answer, asked["chute_id"], asked["version"])
+    return answer
 
 
 def _stats_of_miner(windows: Any, miner: str) -> Any:
