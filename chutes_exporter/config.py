@@ -16,7 +16,7 @@ from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MinersChoice = Literal["neighbours", "watched", "all"]
@@ -37,11 +37,9 @@ _URL = re.compile(
 )
 """A URL with a host, and with or without a port and a path, but without a user, query and fragment.
 """
-_QUERY = re.compile(r"[!-\"$-~]*", re.ASCII)
+_QUERY = re.compile(r"\?[!-\"$-~]*\Z", re.ASCII)
 """The query of a URL: visible ASCII characters but ``#``, with which a fragment would begin."""
 _MAX_PORT = 65535
-_MAX_LIFETIME = 7 * 86400
-"""Maximum seconds of --feed.ttl and --feed.max-age."""
 
 
 class ConfigError(ValueError):
@@ -86,24 +84,6 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-@dataclass(frozen=True, repr=False)
-class NodeUrl:
-    """The address of a node of the chain. As text, it has only the host and the port, because a
-    key may follow.
-    """
-
-    secret: str
-
-    def __str__(self) -> str:
-        scheme, _, after_scheme = self.secret.partition("://")
-        host_and_port = re.split(r"[/?]", after_scheme, maxsplit=1)[0]
-        # The mark shows that there is a path or a query, but not which one.
-        hidden = "" if host_and_port == after_scheme else "/…"
-        return f"{scheme}://{host_and_port}{hidden}"
-
-    __repr__ = __str__
-
-
 @dataclass(frozen=True)
 class Settings:
     """The settings of the exporter, which the flags describe. :func:`make_settings` makes them.
@@ -112,7 +92,6 @@ class Settings:
         watched: Hotkeys whose public data is exported. Empty for the whole subnet.
         keys: Hotkeys with keys, whose private data is exported, too. All are in ``watched``.
         ttl: The user's times to live in seconds, by feed.
-        max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
         server_costs: The same of a GPU on a server, by the server's name.
@@ -120,7 +99,8 @@ class Settings:
 
     api_url: str = "https://api.chutes.ai"
     api_timeout: float = 20.0
-    chain_url: NodeUrl | None = None
+    # Its path or query may have a key, so that it is never shown.
+    chain_url: str | None = field(default=None, repr=False)
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
@@ -130,7 +110,6 @@ class Settings:
     chutes: ChutesChoice = "all"
     max_series: int = 100_000
     ttl: Mapping[str, float] = field(default_factory=dict)
-    max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
     server_costs: Mapping[str, float] = field(default_factory=dict)
@@ -144,7 +123,6 @@ class Settings:
 
 def make_settings(
     *,
-    chain_url: str | None = None,
     hotkeys: Iterable[str] = (),
     keys: Iterable[Hotkey] = (),
     miners: MinersChoice | None = None,
@@ -155,7 +133,6 @@ def make_settings(
     """Return settings, or raise ConfigError if one of them needs another that is missing.
 
     Args:
-        chain_url: The address of a node of the chain. None without one.
         hotkeys: Miners to watch.
         keys: Keys, whose miners are watched, too.
         miners: None becomes ``neighbours`` if a miner is watched, otherwise ``all``.
@@ -170,7 +147,6 @@ def make_settings(
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
     settings = Settings(
-        chain_url=None if chain_url is None else NodeUrl(chain_url),
         watched=watched,
         keys=keys,
         miners=miners,
@@ -185,27 +161,17 @@ def make_settings(
     return replace(settings, warnings=(*warnings, *found_warnings))
 
 
-def _sends_plain_text(url: str) -> bool:
-    """Return whether requests to an address leave this machine without encryption."""
-    if not url.startswith("http:"):
-        return False
-    # A query may follow. An address that cannot be understood may be that of another machine.
-    match = _URL.match(url)
-    return match is None or not _is_loopback(match["host"].strip("[]"))
-
-
 def _warnings(settings: Settings) -> Iterator[str]:
     """Yield a warning about each risky or unknown value."""
     url = settings.api_url
-    node = settings.chain_url
-    if settings.keys and _sends_plain_text(url):
+    match = _URL.fullmatch(url)
+    # An address that cannot be understood may be that of another machine.
+    is_local = match is not None and _is_loopback(match["host"].strip("[]"))
+    if settings.keys and url.startswith("http:") and not is_local:
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
-    # A query usually has a key. Whether a path has one cannot be seen.
-    if node is not None and "?" in node.secret and _sends_plain_text(node.secret):
-        yield "--chain.url: a key goes to the node without encryption. Use https://"
     if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
         yield (
             f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are "
@@ -303,49 +269,35 @@ def parse_number(text: str) -> float:
     return number
 
 
-def parse_gpu_cost(text: str) -> tuple[str, float]:
-    """Parse ``MODEL=USD_PER_HOUR`` with a finite number above 0, or raise ConfigError.
-
-    Return the model in lower case and the number.
+def parse_cost(text: str) -> tuple[str, float]:
+    """Parse ``NAME=USD_PER_HOUR`` into both, or raise ConfigError. The cost is a finite number
+    above 0.
     """
-    model, cost = _parse_cost(text, "a GPU model", example="h100=1.95")
-    return model.lower(), cost
-
-
-def parse_server_cost(text: str) -> tuple[str, float]:
-    """Parse ``NAME=USD_PER_GPU_HOUR`` with a finite number above 0, or raise ConfigError.
-
-    Return the server's name and the number.
-    """
-    return _parse_cost(text, "the name of a server", example="gpu-7=1.95")
-
-
-def _parse_cost(text: str, kind: str, example: str) -> tuple[str, float]:
     # The name of a server may have a "=", too.
     name, _, cost = text.rpartition("=")
     if not name.strip() or not 0 < _number(cost) < math.inf:
         raise ConfigError(
-            f"{text!r} is not {kind}, = and a number above 0: write for example {example}"
+            f"{text!r} is not a name, = and a number above 0: write for example h100=1.95"
         )
     return name.strip(), float(cost)
 
 
-def parse_lifetime(text: str, feeds: Collection[str]) -> tuple[str, float]:
-    """Parse ``FEED=SECONDS`` with one of the feeds and 1 second to 7 days, or raise ConfigError.
-
-    Return the feed's name and the seconds.
+def parse_ttl(text: str, max_age_by_feed: Mapping[str, float]) -> tuple[str, float]:
+    """Parse ``FEED=SECONDS`` into both, with 1 second to the feed's maximum age, or raise
+    ConfigError.
     """
     name, _, seconds = text.partition("=")
     name = name.strip().lower()
-    if name not in feeds:
+    if name not in max_age_by_feed:
         raise ConfigError(
-            f"{text!r} does not start with a feed: use one of {', '.join(feeds)}, for example "
-            "scores=60"
+            f"{text!r} does not start with a feed: use one of {', '.join(max_age_by_feed)}, for "
+            "example scores=60"
         )
-    if not 1 <= _number(seconds) <= _MAX_LIFETIME:
+    max_age = max_age_by_feed[name]
+    if not 1 <= _number(seconds) <= max_age:
         raise ConfigError(
-            f"{text!r} needs 1 to {_MAX_LIFETIME} seconds (7 days) after the =, for example "
-            f"{name}=60"
+            f"{text!r} needs 1 to {max_age:g} seconds after the =: older answers of this feed are "
+            "dropped"
         )
     return name, float(seconds)
 
@@ -358,34 +310,25 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def parse_url(text: str) -> str:
-    """Parse the address of an API, or raise ConfigError.
+def parse_url(text: str, *, kind: str = "an address of an API", query: str = "") -> str:
+    """Parse an address, or raise ConfigError. ``query`` is what follows it.
 
-    The result has a scheme in lower case and no slash at the end.
+    The result has a scheme in lower case and no slash before the query.
     """
-    return _parse_address(text, "an address of an API", "https://HOST")
+    problem = problem_of_address(text) if _URL.fullmatch(text) else "its form is wrong"
+    if problem is not None:
+        # The error does not show the text, because it may have a password or a key.
+        raise ConfigError(
+            f"it is not {kind} ({problem}): write https://HOST, without a user or a fragment"
+        )
+    scheme, _, after_scheme = text.partition(":")
+    return f"{scheme.lower()}:{after_scheme.rstrip('/')}{query}"
 
 
 def parse_node_url(text: str) -> str:
     """Parse the address of a node of the chain, which may have a key in its path or query, or raise
     ConfigError.
     """
-    address, mark, query = text.partition("?")
-    if not _QUERY.fullmatch(query):
-        address = ""
-    parsed = _parse_address(
-        address, "an address of a node", "https://HOST, with a path or a query if the node needs it"
-    )
-    return parsed + mark + query
-
-
-def _parse_address(text: str, kind: str, example: str) -> str:
-    """Parse an address without a query. The kind and the example are for the error."""
-    problem = problem_of_address(text) if _URL.fullmatch(text) else "its form is wrong"
-    if problem is not None:
-        # The error does not show the text, because it may have a password or a key.
-        raise ConfigError(
-            f"it is not {kind} ({problem}): write {example}, without a user or a fragment"
-        )
-    scheme, _, after_scheme = text.partition(":")
-    return f"{scheme.lower()}:{after_scheme.rstrip('/')}"
+    match = _QUERY.search(text)
+    query = "" if match is None else match[0]
+    return parse_url(text.removesuffix(query), kind="an address of a node", query=query)

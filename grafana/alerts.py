@@ -103,57 +103,16 @@ def _boards() -> dict[str, str]:
 BOARDS: Final = _boards()
 """The uid of the board that each alert links to."""
 
-_PLACED: Final = ("servers", "nodes", "inventory", "instances")
-"""The feeds that together say what runs on each GPU of a server."""
-FEEDS_OF_FLEET: Final = {
-    **dict.fromkeys(("chutes_fleet_gpus", "chutes_server_gpus", "chutes_gpu_state"), _PLACED),
-    "chutes_server_compute_units_per_second": _PLACED,
-    "chutes_server_earning_instances": _PLACED,
-    "chutes_server_state": ("servers", "nodes"),
-    "chutes_server_maintenance_state": ("servers", "maintenance"),
-    "chutes_server_upgrade_needed": ("servers", "maintenance"),
-    "chutes_server_upgrade_measured": ("servers", "nodes", "maintenance", "tee_measurements"),
-    "chutes_server_upgrade_order": (
-        *(*_PLACED, "maintenance", "tee_measurements", "active_instances"),
-    ),
-    "chutes_fleet_servers_to_upgrade": ("servers", "maintenance"),
-    "chutes_fleet_unmeasured_servers_to_upgrade": (
-        *("servers", "nodes", "maintenance", "tee_measurements"),
-    ),
-    "chutes_server_version_accepted": ("servers", "tee_measurements"),
-    "chutes_instance_state": ("instances",),
-    "chutes_instance_gpus": ("servers", "instances"),
-    "chutes_instance_compute_units_per_second": ("instances",),
-    "chutes_instance_deadline_timestamp_seconds": ("instances",),
-    "chutes_fleet_instances": ("instances",),
-    "chutes_server_idle_compute_units_per_second": (
-        *(*_PLACED, "maintenance", "metagraph", "chutes", "active_instances", "utilization"),
-        *("bounties", "held_gpus", "supported_gpus"),
-    ),
-    "chutes_instance_start_in_vain": (
-        *("instances", "chutes", "active_instances", "utilization", "bounties", "held_gpus"),
-    ),
-}
-"""The feeds without which a metric of the joined fleet has no series, of the metrics that rules
-read.
-"""
-
 
 def _feeds_of_metrics() -> dict[str, frozenset[str]]:
     """Return by metric the feeds without which it has no series."""
     needed: dict[str, frozenset[str]] = {}
     for collector in COLLECTORS:
         for part in collector.parts:
-            feeds = frozenset(feed.name for feed in part.feeds)
             for metric in part.metrics:
                 # Several parts may make one metric, and one that has all its feeds is enough. So
                 # the metric needs only the feeds that all these parts need.
-                of_other_parts = needed.get(metric.name, feeds)
-                needed[metric.name] = of_other_parts & feeds
-    # The collector of the fleet runs without any feed, and leaves out what it cannot know. So its
-    # parts do not say which feeds its metrics need.
-    for name, fleet_feeds in FEEDS_OF_FLEET.items():
-        needed[name] = frozenset(fleet_feeds)
+                needed[metric.name] = needed.get(metric.name, metric.needs) & metric.needs
     return needed
 
 

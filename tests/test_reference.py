@@ -176,7 +176,7 @@ def test_the_table_of_the_reference_says_what_is_sent_and_which_collectors_use_i
         assert set(re.findall(r"`(\w+)`", parameters)) == names
         assert endpoint.signed == (headers == "signature, `Authorization`")
         assert endpoint.signed == sent.startswith("signature")
-        for name, value in (endpoint.query or {}).items():
+        for name, value in endpoint.query.items():
             assert f"`{name}={value}`" in sent
         named = set(re.findall(r"`(\w+)`", metrics))
         assert named <= {collector.name for collector in collectors_of(endpoint)}

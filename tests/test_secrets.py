@@ -181,7 +181,6 @@ async def test_a_key_in_the_address_of_a_node_is_sent_and_never_shown(
         result_in_json = await run(Target(url), "check", "--json", "--chain.url", address)
         shown += f"{result} {result_in_json}"
     assert node.urls == {address}
-    assert f"{url.removesuffix('/rpc')}/…" in shown
     assert not re.search("9f0ca1b2", shown, re.IGNORECASE)
     # Only these answers are good, so that the exporter goes on to read the block.
     assert ("state_queryStorageAt" in node.calls) is (echo in ("nothing", "a field"))

@@ -41,9 +41,8 @@ WITHOUT_TRUTH = {
         chutes_instance_gpus chutes_instance_last_active chutes_job_tries chutes_jobs_available
         chutes_jobs_oldest_created_timestamp_seconds chutes_launch_starting_instances
         chutes_maintenance_older_slots_in_use
-        chutes_miner_active_gpus chutes_miner_average_active_gpus
-        chutes_miner_history_timestamp_seconds chutes_miner_last_activation_timestamp_seconds
-        chutes_miner_unique_chute_gpus chutes_open_bounties chutes_server_earning_instances""",
+        chutes_miner_average_active_gpus chutes_miner_last_activation_timestamp_seconds
+        chutes_open_bounties chutes_server_earning_instances""",
 }
 """Metrics that stand in no row, by the reason."""
 

@@ -12,7 +12,8 @@ import urllib.request
 from collections import defaultdict
 from contextlib import aclosing, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -40,6 +41,7 @@ _log = structlog.get_logger("exporter")
 
 T = TypeVar("T")
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 # A separate limit for each endpoint: an endpoint that hangs must not take the connections of
@@ -144,8 +146,8 @@ class ChutesClient:
         endpoint: Endpoint[T],
         *,
         key: Hotkey | None = None,
-        params: Mapping[str, str] | None = None,
-        path: Mapping[str, str] | None = None,
+        params: Mapping[str, str] = _NOTHING,
+        path: Mapping[str, str] = _NOTHING,
         body: Mapping[str, Any] | None = None,
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
@@ -156,9 +158,9 @@ class ChutesClient:
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
         request = {
-            "url": _url(endpoint, path or {}) or self._base_url,
+            "url": _url(endpoint, path) or self._base_url,
             # An empty query would replace the one of the base address. None keeps it.
-            "params": {**(endpoint.query or {}), **(params or {})} or None,
+            "params": {**endpoint.query, **params} or None,
             "json": body,
         }
         tally = Tally()
@@ -173,9 +175,7 @@ class ChutesClient:
             value = await self._worker.run(exchange)
             code = _OK
         except ApiError as error:
-            # The status of a response that is an error, or else the reason.
-            is_response = error.status not in (None, httpx.codes.OK)
-            code = str(error.status) if is_response else error.reason
+            code = error.code
             # Drop the traceback: its frames hold the whole answer, and the error may be kept for
             # long.
             error.__context__ = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Endpoint(Generic[T]):
     scope: Literal["platform", "signer", "miner"] = "platform"
     signed: bool = False
     method: Literal["GET", "DELETE", "POST"] = "GET"
-    query: Mapping[str, str] | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
     purpose: Purpose = "miner"
     max_bytes: int = MB
 

@@ -66,6 +66,11 @@ class ApiError(Exception):
         if advice is not None:
             self.advice = advice
 
+    @property
+    def code(self) -> str:
+        """The status of a response that is an error, or else the reason."""
+        return self.reason if self.status in (None, 200) else str(self.status)
+
 
 class SignatureRefusedError(ApiError):
     """401: the service does not accept the signature."""

@@ -243,6 +243,7 @@ class Node(Record, frozen=True):
         ),
         "no use: a random number of the GPU's verification, which says nothing about it": "seed",
         "duplicate of the signing hotkey": "miner_hotkey",
+        "duplicate of the server that lists the GPU": "server_id",
     }
 
     uuid: str

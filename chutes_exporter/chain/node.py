@@ -26,7 +26,6 @@ from chutes_exporter.duration import HOUR, MINUTE, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
     from chutes_exporter.api.request_metrics import RequestCounters
 
@@ -102,12 +101,6 @@ class Node:
         self._block_hash = ""
         # The pay at the last reading, because it cannot be computed in the block of an epoch.
         self._miners_per_block: float | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -17,7 +17,7 @@ from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("exporter")
 
-K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -94,16 +93,6 @@ class Answers:
         """Return whether no record of these feeds can be missing."""
         return all(self._answers[name].complete for name in names)
 
-    def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
-        """Return the wanted keys that an answer does not list.
-
-        While a record may be missing, none is returned, because the missing one may have any of
-        these keys.
-        """
-        if not self.complete([feed.name]):
-            return []
-        return [key for key in wanted if key not in listed]
-
 
 class Samples:
     """Collects samples so that their page is valid.
@@ -162,6 +151,12 @@ class Samples:
         if present is not None:
             for state in states:
                 self.add(metric, state == present, *labels, state)
+
+    def add_families(self, families: Iterable[Family]) -> None:
+        """Add families that the client library has counted."""
+        for family in families:
+            self._families[family.name] = family
+            self.count += len(family.samples)
 
     def _family(self, metric: Metric) -> Family:
         """Return the family of a metric, a new one for its first sample."""
@@ -252,18 +247,23 @@ class Part:
         *,
         fields: str = "",
         complete: Iterable[Feed[Any]] = (),
+        needs: Iterable[Feed[Any]] = (),
         stability: Stability = "stable",
     ) -> Metric:
         """Declare a metric of this part.
 
         ``complete`` are feeds whose answers must be complete. While a record of one may be missing,
-        the metric is left out, whatever the function adds. ``fields`` are for its documentation.
+        the metric is left out, whatever the function adds. ``needs`` are more feeds of which the
+        metric needs an answer, which only alerts must know. ``fields`` are for its documentation.
         """
         source = ", ".join(feed.source for feed in self.all_feeds)
         if fields:
             source += f": {fields}"
-        names = frozenset(feed.name for feed in complete)
-        metric = Metric(name, text, labels, source, stability, complete=names)
+        metric = Metric(
+            *(name, text, labels, source, stability),
+            complete=frozenset(feed.name for feed in complete),
+            needs=frozenset(feed.name for feed in (*self.feeds, *needs)),
+        )
         self.metrics.append(metric)
         return metric
 
@@ -271,10 +271,6 @@ class Part:
         """Decorate the function that makes the samples."""
         self.collect = function
         return function
-
-    def can_collect(self, answers: Answers) -> bool:
-        """Return whether the answers are enough for a sample."""
-        return all(feed in answers for feed in self.feeds)
 
     @property
     def needs_key(self) -> bool:
@@ -323,7 +319,7 @@ class Collector:
         for part in self.parts:
             if (part.scope == "platform") != is_about_platform:
                 continue
-            if not part.can_collect(answers):
+            if not all(feed in answers for feed in part.feeds):
                 continue
             out.unknown = frozenset(
                 metric for metric in part.metrics if not answers.complete(metric.complete)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
 from chutes_exporter.duration import DAY
-from chutes_exporter.feeds.definitions import INSTANCES
+from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
@@ -41,6 +41,7 @@ SERVER_IDLE_UNITS = _metric(
     "unknown of a chute whether it can be launched, which chutes_launch_refused_chutes counts. "
     "Absent if nothing more is known, as the pay of unverified GPUs is.",
     OF_SERVER,
+    needs=LAUNCH_FEEDS,
 )
 SERVER_IDLE_LATER_UNITS = _metric(
     "chutes_server_idle_later_compute_units_per_second",
@@ -133,6 +134,7 @@ IN_VAIN = _metric(
     "activation. Unless that changes, it holds its GPUs until it is purged. Absent if that is "
     "unknown.",
     OF_INSTANCE,
+    needs=(f.INSTANCES, f.CHUTES, f.ACTIVE_INSTANCES, f.UTILIZATION, f.BOUNTIES, f.HELD_GPUS),
 )
 DECISION = _metric(
     "chutes_instance_decision",
@@ -155,7 +157,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     fleet = answers.joined.fleet(miners.hotkey)
     # Without this answer, no state of an instance is known, and so no decision.
-    _add_instances(fleet, answers.received_at(INSTANCES) or 0.0, out)
+    _add_instances(fleet, answers.received_at(f.INSTANCES) or 0.0, out)
     if fleet.markets is None:
         # It is unknown what can be launched.
         return
@@ -185,20 +187,18 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
     and the launches that make this use of them.
     """
     for server in fleet.servers:
-        pay = fleet.idle_pay(server)
-        # A name that is unknown would make other series when it becomes known. A server without
-        # GPUs has no pay to tell.
-        if pay is None or server.name is None or not server.gpus:
+        # A name that is unknown would make other series when it becomes known.
+        if server.name is None:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)
-        out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
-        out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
-    for server in fleet.servers:
-        if server.name is not None and server.idle_models:
-            reason = fleet.left_out.get(server.server_id)
-            if reason not in (None, "use_not_known"):
-                labels = (fleet.hotkey, server.server_id, server.name)
-                out.add(SERVER_LEFT_OUT, 1, *labels, reason)
+        pay = fleet.idle_pay(server)
+        # A server without GPUs has no pay to tell.
+        if pay is not None and server.gpus:
+            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+            out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
+        reason = fleet.left_out.get(server.server_id)
+        if server.idle_models and reason not in (None, "use_not_known"):
+            out.add(SERVER_LEFT_OUT, 1, *labels, reason)
     for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:

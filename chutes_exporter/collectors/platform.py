@@ -145,6 +145,10 @@ def _state(image: Image) -> str | None:
     return _STATE_OF_TEXT.get(text, "other")
 
 
+def _count_states(states: list[str]) -> dict[str, int]:
+    return {state: states.count(state) for state in _STATES}
+
+
 def _is_in_state(image: Image) -> dict[str, bool]:
     """Return whether an image is in each state, nothing if that is unknown."""
     present = _state(image)
@@ -156,10 +160,9 @@ IMAGE_COUNT = Table[Image](
     key="image_id",
     chutes_images=Total(
         "Images by state: pending, building, built, error (any error), other (any other text).",
-        len,
-        by=_state,
+        _count_states,
+        of=_state,
         label="state",
-        among=_STATES,
     ),
 )
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import UNSET
@@ -30,7 +30,7 @@ from chutes_exporter.feeds.definitions import (
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import ActiveInstance, RawScore, Scores
@@ -51,13 +51,10 @@ def _of_miners(scores: Scores) -> list[Score]:
 
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
-    ascending = sorted(values.values())
-    rank_by_key = {}
-    for key, value in values.items():
-        not_higher = bisect.bisect_right(ascending, value)
-        higher = len(ascending) - not_higher
-        rank_by_key[key] = higher + 1
-    return rank_by_key
+    first_places: dict[float, int] = {}
+    for place, value in enumerate(sorted(values.values(), reverse=True), 1):
+        first_places.setdefault(value, place)
+    return {key: first_places[value] for key, value in values.items()}
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:
@@ -295,53 +292,43 @@ STATS_PER_CHUTE_COLLECTOR = Collector(
 )
 
 
-def _newest(
-    field: Callable[[HistoryPoint], float | None],
-) -> Callable[[list[HistoryPoint]], float | None]:
-    """Return a function that gets a field of the newest point in a history."""
-
-    def get_field(points: list[HistoryPoint]) -> float | None:
-        if not points:
-            return None
-        newest_point = max(points, key=lambda point: point.time)
-        return field(newest_point)
-
-    return get_field
+def _newest(points: list[HistoryPoint]) -> list[HistoryPoint]:
+    """Return the newest point in a history, none if it is empty."""
+    return sorted(points, key=lambda point: point.time)[-1:]
 
 
-def _average(counts: list[float]) -> dict[str, float]:
-    """Return the average of 7 days, by window."""
-    gpus = total(counts)
-    if gpus is None or not counts:
-        return {}
-    return {"7d": gpus / len(counts)}
-
-
-POINT = Table[HistoryPoint](
+NEWEST_POINT = Table[HistoryPoint](
     UNIQUE_CHUTE_HISTORY,
-    key="time",
-    chutes_miner_unique_chute_gpus=Total(
+    records=_newest,
+    chutes_miner_unique_chute_gpus=Row(
         "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute "
         "counts once, with the "
         "GPUs that it needs now. Public instances count from the age of one hour, so the numbers "
         "of the newest hours "
         "still rise.",
-        _newest(lambda point: point.count),
+        "count",
+        complete=True,
     ),
-    chutes_miner_active_gpus=Total(
+    chutes_miner_active_gpus=Row(
         "GPUs of all the miner's instances that were active at the newest full hour. Public "
         "instances count from the "
         "age of one hour.",
-        _newest(lambda point: point.total_count),
+        "total_count",
+        complete=True,
     ),
-    chutes_miner_history_timestamp_seconds=Total(
+    chutes_miner_history_timestamp_seconds=Row(
         "The newest full hour of the miner's history. It stops when the miner has had no "
         "activity for 7 days.",
-        _newest(lambda point: point.time),
+        "time",
+        complete=True,
     ),
+)
+WEEK = Table[HistoryPoint](
+    UNIQUE_CHUTE_HISTORY,
+    key="time",
     chutes_miner_average_active_gpus=Total(
         "Average of the GPUs that were active at each full hour of the past 7 days.",
-        _average,
+        lambda counts: {"7d": fmean(counts)} if counts else {},
         of="total_count",
         label="window",
     ),
@@ -350,5 +337,5 @@ POINT = Table[HistoryPoint](
 UNIQUE_CHUTE_HISTORY_COLLECTOR = Collector(
     "unique_chute_history",
     "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
-    (POINT,),
+    (NEWEST_POINT, WEEK),
 )

@@ -27,7 +27,6 @@ SEAT = Table[MetagraphNode](
     chutes_miner_blacklist_info=Info(
         "Why the miner is blacklisted. Only for blacklisted miners.",
         {"reason": "blacklist_reason"},
-        only="blacklist_reason",
     ),
     chutes_miner_consensus_ratio=Row(
         "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has "

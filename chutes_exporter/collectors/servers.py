@@ -58,7 +58,6 @@ GPU = Table[Node](
         "Why the GPU's last verification failed. Only for GPUs with an error. The next "
         "success clears it.",
         {"error": "verification_error"},
-        only="verification_error",
     ),
     chutes_gpu_created_timestamp_seconds=Row("When the GPU was added.", "created_at"),
     chutes_gpu_memory_bytes=Row("The GPU's memory.", "memory"),
@@ -112,7 +111,6 @@ POLICY = Table[MaintenancePolicy](
     chutes_maintenance_window_info=Info(
         "The version to which TEE servers are upgraded in the newest window.",
         {"target_version": "active_window.target_measurement_version"},
-        only="active_window.target_measurement_version",
     ),
 )
 

@@ -72,30 +72,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Info(Row):
-    """A metric with texts of each record, by label.
-
-    With ``only``, a record without this value has no sample.
-    """
+    """A metric with texts of each record, by label. A record without any of them has no sample."""
 
     value: Mapping[str, Value]
-    _: KW_ONLY
-    only: Value = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Its labels after the key."""
         return tuple(self.value)
 
-    @cached_property
-    def _has_texts(self) -> Callable[[Any], Any]:
-        """A function that says whether a record has a sample."""
-        return _getter(self.only or (lambda _: True))
-
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        if not self._has_texts(record):
+        texts = tuple(self._get(record).values())
+        if all(text in (None, "") for text in texts):
             return []
-        return [(tuple(self._get(record).values()), 1)]
+        return [(texts, 1)]
 
 
 @dataclass(frozen=True)
@@ -109,11 +100,10 @@ class Total:
             label values to values.
         of: The values in the list, of which all must be known. Without it, the list has the
             records.
-        by: The group of a record, or a list of its groups, which must be known.
+        by: The group of a record, or a list of its groups, which must be known. With the label
+            ``hotkey``, watched miners have a value even without a record.
         label: The name of the label, if it is not the field. With ``hotkey``, only watched miners
             have values, or all exported ones if the table declares the field with the miner.
-        among: Groups that have a value even without a record. With the label ``hotkey``, these are
-            the watched miners instead.
     """
 
     text: str
@@ -122,7 +112,6 @@ class Total:
     of: Value = lambda record: record
     by: Value = ""
     label: str = ""
-    among: Sequence[str] = ()
     stability: Stability = "stable"
 
     complete = True
@@ -136,8 +125,7 @@ class Total:
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
         if self.by:
-            groups = watched if self.label == "hotkey" else self.among
-            return self._of_groups(records, groups)
+            return self._of_groups(records, watched if self.label == "hotkey" else ())
         value = self._value(records)
         if not self.label:
             return [((), value)]
@@ -280,15 +268,17 @@ class Table(Part, Generic[R]):
         missing = {
             metric: row.missing for metric, row in self.rows.items() if row.missing is not None
         }
-        if not missing:
+        # A record that may be missing can be that of any miner.
+        if not missing or not answers.complete([self.feed.name]):
             return
         # Each key once, in the order of the records.
-        listed_keys = dict.fromkeys(self._key_of(record) for record in records)
+        listed_keys = dict.fromkeys(map(self._key_of, records))
         for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
-            wanted_keys = [(miner, *other_fields) for miner in watched]
-            for key in answers.unlisted(self.feed, wanted_keys, listed_keys):
-                for metric, value in missing.items():
-                    out.add(metric, value, *key)
+            for miner in watched:
+                key = (miner, *other_fields)
+                if key not in listed_keys:
+                    for metric, value in missing.items():
+                        out.add(metric, value, *key)
 
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples

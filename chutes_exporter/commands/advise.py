@@ -57,9 +57,8 @@ _REFUSALS: Final[dict[LaunchRefusal, str]] = {
 }
 """Why chutes that run on a model cannot be launched."""
 _IDLE_REASONS: Final = {
-    "failed_here": "only chutes that failed here fit",
     "not_known": "whether more can be launched is not known",
-    "no_room": "no chute that can be launched fits",
+    "no_room": "no chute fits that can be launched and does not fail here",
     "upgrade_slot": "the server holds an upgrade slot",
     "upgrade_due": "the server's upgrade is due within 12 hours",
     "starts_hang": "an instance has been starting for over an hour",
@@ -160,40 +159,42 @@ class _Advice:
     def _plan(self, plans: Iterable[ServerPlan]) -> list[Row]:
         """Return a row for each launch, the servers with the most units first, then their sum."""
         plans = sorted(plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True)
-        rows: list[Row] = []
-        for plan in plans:
-            rows += (self._launch(plan, launch) for launch in plan.launches)
+        rows = [self._launch(plan, launch) for plan in plans for launch in plan.launches]
         if rows:
             # None if something more may be possible where nothing is planned.
             first_day_units = total(plan.first_day_units for plan in plans)
-            later = sum(plan.later_units_per_second for plan in plans)
+            later = None
+            if first_day_units is not None:
+                later = sum(plan.later_units_per_second for plan in plans)
             everything = {
                 "server": "all",
                 "instances": sum(row["instances"] for row in rows),
                 "gpus": sum(row["gpus"] for row in rows),
             }
-            rows.append(
-                everything | self._pay(first_day_units, None if first_day_units is None else later)
-            )
+            rows.append(everything | self._pay(first_day_units, later))
         return rows
 
     def _launch(self, plan: ServerPlan, launch: Launch) -> Row:
         offer, instances = launch.offer, launch.instances
-        row = {
+        return {
             "server": self._server_name(plan.server_id),
             "chute": offer.chute,
             "instances": instances,
             "gpus": instances * offer.size,
             "gpu": plan.model,
-        }
-        pay = self._pay(instances * offer.first_day_units, instances * offer.later_units_per_second)
-        more = {
+            **self._pay(
+                instances * offer.first_day_units, instances * offer.later_units_per_second
+            ),
             "chute_id": offer.chute_id,
             "private": offer.private,
             "urgency_boost": offer.urgency_boost,
             "server_id": plan.server_id,
         }
-        return row | pay | more
+
+    def _pay_of(self, offer: Offer, instances: float) -> Row:
+        return self._pay(
+            instances * offer.first_day_units, instances * offer.later_units_per_second
+        )
 
     def _pay(self, first_day_units: float | None, later_units_per_second: float | None) -> Row:
         """Return the cells of what something earns in its first day, and in a day later."""
@@ -207,35 +208,25 @@ class _Advice:
 
     def _stay_idle(self, plans: Sequence[ServerPlan]) -> list[Row]:
         """Return the idle GPUs that the plan does not use, and why."""
-        rows = []
-        # These are for the same servers and models, but may have chutes that failed.
-        used_with_failing = {(one.server_id, one.model): one.used for one in self.fleet.plans}
+        unused: list[tuple[str, str, int, str]] = []
         for plan in plans:
-            if plan.used == plan.free:
-                continue
             reason = "not_known" if plan.may_be_more else "no_room"
-            if used_with_failing[plan.server_id, plan.model] > plan.used:
-                reason = "failed_here"
-            rows.append(self._unused(plan.server_id, plan.model, plan.free - plan.used, reason))
+            unused.append((plan.server_id, plan.model, plan.free - plan.used, reason))
         planned_servers = {plan.server_id for plan in plans}
-        other_gpus = Counter(
+        others = Counter(
             (gpu.server_id or "", gpu.model or "")
             for gpu in self.fleet.gpus
             if gpu.state == "idle" and gpu.server_id not in planned_servers
         )
-        for (server_id, model), count in other_gpus.items():
+        for (server_id, model), count in others.items():
             reason = self.fleet.left_out.get(server_id, "server_not_known")
-            rows.append(self._unused(server_id, model, count, reason))
+            unused.append((server_id, model, count, reason))
+        rows = []
+        for server_id, model, count, reason in unused:
+            if count:
+                row = {"server": self._server_name(server_id), "gpus": count, "gpu": model}
+                rows.append(row | {"reason": reason, "meaning": _IDLE_REASONS[reason]})
         return rows
-
-    def _unused(self, server_id: str, model: str, gpus: int, reason: str) -> Row:
-        return {
-            "server": self._server_name(server_id),
-            "gpus": gpus,
-            "gpu": model,
-            "reason": reason,
-            "meaning": _IDLE_REASONS[reason],
-        }
 
     def _server_name(self, server_id: str) -> str | None:
         server = self.fleet.servers_by_id.get(server_id)
@@ -262,9 +253,7 @@ class _Advice:
         return rows
 
     def _chute(self, offer: Offer) -> Row:
-        pay_of_gpu = self._pay(
-            offer.first_day_units / offer.size, offer.later_units_per_second / offer.size
-        )
+        pay_of_gpu = self._pay_of(offer, 1 / offer.size)
         return {
             "gpu": offer.model,
             "chute": offer.chute,
@@ -282,9 +271,6 @@ class _Advice:
             "room_now": offer.room_now,
             "starting_instances": offer.starting,
             "unclear_24h": self.failures.unclear.get(offer.chute_id, 0),
-            "utilization_ratio": offer.load,
-            "rate_limited_ratio": offer.rate_limited,
-            "tee": offer.tee,
         }
 
     def _refused(self) -> list[Row]:
@@ -306,7 +292,11 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -
             say("The idle GPUs are not known.")
         elif not miner["idle"]:
             say("No GPU is idle.", fg="green")
-        else:
+        elif miner["plan"] is None:
+            say("What the idle GPUs can run is not known.")
+        elif not miner["plan"]:
+            say("No chute can run on the idle GPUs now.")
+        if miner["idle"]:
             _show_tables(miner)
         click.echo()
     # The price of compute units in dollars comes from the chain.
@@ -316,10 +306,6 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -
 
 def _show_tables(miner: Mapping[str, Any]) -> None:
     """Print the tables of a miner with idle GPUs: the plan first."""
-    if miner["plan"] is None:
-        say("What the idle GPUs can run is not known.")
-    elif not miner["plan"]:
-        say("No chute can run on the idle GPUs now.")
     chutes = miner["chutes"] or ()
     if any(row["failed_24h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
 import re
 from contextlib import asynccontextmanager
@@ -31,11 +30,12 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]
 
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
-_PAIRS = ("ttl", "max_age", "gpu_costs", "server_costs")
+_PAIRS = ("ttl", "gpu_costs", "server_costs")
 """Parameters that are pairs of a name and a number."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
 """Variables of the test suite, and those that Kubernetes sets for a Service with the name
@@ -82,24 +82,16 @@ def with_variables(text: str) -> str:
     A user who set the variable does not know the flag. Outside a command, the text stays as it is.
     """
     context = click.get_current_context(silent=True)
-    parameters = [] if context is None else context.command.params
-    variables_by_flag = {}
-    for parameter in parameters:
-        if _is_from_environment(parameter):
-            variables_by_flag[parameter.opts[0]] = " or ".join(parameter.envvar or ())
-
-    def named(match: re.Match[str]) -> str:
-        flag = match[0]
-        variables = variables_by_flag.get(flag)
-        return f"{flag} ({variables})" if variables else flag
-
-    # A flag ends with a letter, so that the full stop of a sentence is no part of it.
-    return re.sub(r"--[a-z][\w.-]*\w", named, text)
-
-
-def _is_from_environment(parameter: click.Parameter) -> bool:
-    source = click.get_current_context().get_parameter_source(parameter.name or "")
-    return source is ParameterSource.ENVIRONMENT
+    if context is None:
+        return text
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is ParameterSource.ENVIRONMENT:
+            variables = " or ".join(parameter.envvar or ())
+            # The flag may be the beginning of a longer one. A full stop is that of a sentence.
+            flag = re.escape(parameter.opts[0]) + r"(?![\w.-]*\w)"
+            text = re.sub(flag, rf"\g<0> ({variables})", text)
+    return text
 
 
 def option(flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
@@ -185,7 +177,7 @@ cost_options = options(
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
-        type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
+        type=Parsed("MODEL=USD_PER_HOUR", lambda text: config.parse_cost(text.lower())),
         help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It "
         "is used to compute the cost of the fleet and of idle GPUs.",
     ),
@@ -193,15 +185,14 @@ cost_options = options(
         "--server.cost",
         "server_costs",
         multiple=True,
-        type=Parsed("NAME=USD_PER_GPU_HOUR", config.parse_server_cost),
+        type=Parsed("NAME=USD_PER_GPU_HOUR", config.parse_cost),
         help="Price that you pay for one GPU of a server, by the server's name, in US dollars per "
         "hour (repeatable). It comes before --gpu.cost.",
     ),
 )
 
 
-_FEED_NAMES = [feed.name for feed in FEEDS]
-_lifetime = Parsed("FEED=SECONDS", partial(config.parse_lifetime, feeds=_FEED_NAMES))
+_MAX_AGES = {feed.name: feed.max_age for feed in FEEDS}
 
 
 def _collector_option(collector: Collector) -> Decorator:
@@ -266,16 +257,9 @@ def serving_options(listen: str) -> Decorator:
             "--feed.ttl",
             "ttl",
             multiple=True,
-            type=_lifetime,
-            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. The feeds are "
-            f"{', '.join(_FEED_NAMES)}.",
-        ),
-        option(
-            "--feed.max-age",
-            "max_age",
-            multiple=True,
-            type=_lifetime,
-            help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
+            type=Parsed("FEED=SECONDS", partial(config.parse_ttl, max_age_by_feed=_MAX_AGES)),
+            help="Seconds for which an answer is fresh (repeatable), at most the age at which it "
+            f"is dropped. The feeds are {', '.join(_MAX_AGES)}.",
         ),
         *map(_collector_option, COLLECTORS),
         cost_options,
@@ -325,36 +309,19 @@ def settings_of(
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
     require_what_collectors_need(settings)
-    _refuse_ttl_above_max_age(settings)
     warnings = [with_variables(warning) for warning in settings.warnings]
     return replace(settings, warnings=tuple(warnings))
-
-
-def _refuse_ttl_above_max_age(settings: Settings) -> None:
-    """Raise ConfigError if an answer would be dropped while it is fresh."""
-    for feed in FEEDS:
-        chosen = feed.with_lifetimes(settings.ttl, settings.max_age)
-        if chosen.ttl > chosen.max_age:
-            pair = f"{feed.name}={chosen.ttl:g}"
-            raise ConfigError(
-                f"--feed.ttl: {pair} is above the age at which an answer is dropped, "
-                f"{chosen.max_age:g} s: add --feed.max-age {pair} or more, or lower --feed.ttl"
-            )
 
 
 def _refuse_empty_variables() -> None:
     """Raise ConfigError if the variable of a parameter in _GUARDS is set but empty.
 
-    Click would ignore it, and the parameter would be missing. A flag on the command line comes
-    before the variable, which does not matter then.
+    Click would ignore it, and the parameter would be missing.
     """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in _GUARDS or source is ParameterSource.COMMANDLINE:
-            continue
+    for parameter in click.get_current_context().command.params:
         for variable in parameter.envvar or ():
-            if not os.environ.get(variable, "set").strip():
+            is_empty = not os.environ.get(variable, "set").strip()
+            if is_empty and parameter.name in _GUARDS:
                 raise ConfigError(f"{variable} is empty: set it or unset it")
 
 
@@ -369,9 +336,7 @@ def _unknown_variables() -> Iterator[str]:
             known_names.update(parameter.envvar or ())
     for name in sorted(os.environ.keys() - known_names):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
-            # Without a cutoff, there is always a nearest name.
-            (nearest,) = difflib.get_close_matches(name, sorted(known_names), n=1, cutoff=0)
-            yield scrub_input(f"{name} is unknown and has no effect: the nearest name is {nearest}")
+            yield scrub_input(f"{name} is unknown and has no effect: see chutes-exporter --help")
 
 
 def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
@@ -382,18 +347,14 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def asks(
-    *, needs_miner: bool
-) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
+def asks(*, needs_miner: bool) -> Callable[[Question], Any]:
     """Make a command of a coroutine function that takes the settings and the flags.
 
     The command prints the result and exits with its status, which is 0 without a result. If it
     needs a miner, it refuses to run without a watched one.
     """
 
-    def decorate(
-        function: Callable[[Settings, Any], Coroutine[Any, Any, Result | None]],
-    ) -> Callable[..., None]:
+    def decorate(function: Question) -> Callable[..., None]:
         @wraps(function)
         def command(**flags: Any) -> None:
             context = click.get_current_context()

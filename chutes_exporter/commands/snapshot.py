@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from chutes_exporter.feeds.definitions import SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
-from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MONEY = {
-    "chutes_alpha_price_usd",
-    "chutes_subnet_emission_alpha_per_day",
-}
-"""The metrics from which a snapshot computes amounts in dollars."""
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
@@ -49,38 +43,28 @@ class Snapshot:
     counted: set[str]
     fleets: Mapping[str, Fleet]
 
-    def of(self, metric: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-        """Return the samples of a metric that have these labels."""
-        return [
-            (labels_of_sample, value)
-            for labels_of_sample, value in self.samples.get(metric, ())
-            if labels.items() <= labels_of_sample.items()
-        ]
-
     def value(self, metric: str, **labels: str) -> float | None:
         """Return the value of the first sample with these labels, None if it is unknown."""
-        return next((value for _, value in self.of(metric, **labels)), None)
+        for labels_of_sample, value in self.samples.get(metric, ()):
+            if labels.items() <= labels_of_sample.items():
+                return value
+        return None
 
     def records(self, feed: Feed[list[T]]) -> list[T]:
         """Return the known records of a feed about the platform."""
         state = self.states.get(feed)
         return [] if state is None or state.snapshot is None else state.snapshot.answer.value
 
-    def usd(self, alpha: float | None) -> float | None:
-        """Return the value of alpha in US dollars, None if it is unknown."""
-        return product(alpha, self.value("chutes_alpha_price_usd"))
-
 
 async def take_snapshot(
     settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] | None = None
 ) -> Snapshot:
-    """Request once what the metrics and amounts in dollars need, and some feeds, by default those
-    of the fleets.
+    """Request once what the metrics need, and some feeds, by default those of the fleets.
 
     What is not known becomes a gap of the snapshot.
     """
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(metrics | _MONEY, feeds, timeout=PATIENCE)
+        collected = await exporter.samples(metrics, feeds, timeout=PATIENCE)
         now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings)
     return Snapshot(

@@ -18,6 +18,7 @@ import structlog
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
@@ -243,8 +244,7 @@ class FeedCache:
         if drop_at <= now:
             raise TimedOutError(
                 f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-                advice="The API or the network is slow. Try again, or raise "
-                f"--feed.max-age {feed.name}=.",
+                advice="The API or the network is slow. Try again.",
             )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
@@ -300,7 +300,8 @@ class FeedCache:
             # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
             # front of it.
             if feed.optional and self.peek(feed) is None:
-                raise MissingEndpointError(f"the API has no {feed.path} (404)") from None
+                text = f"the API has no {feed.path} (404)"
+                raise MissingEndpointError(text, retry_after=HOUR) from None
             raise
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
@@ -359,7 +360,7 @@ def _log_change(feed: Feed[Any], error: BaseException | None) -> None:
         log.info("feed is back")
     elif isinstance(error, MissingEndpointError):
         log.info("feed is off", reason=str(error), advice=error.advice)
-    elif isinstance(error, ApiError | DoubtedError):
+    elif isinstance(error, ApiError):
         log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
     else:
         # Not an error of the API but a bug, which needs its traceback.

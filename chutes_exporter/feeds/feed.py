@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from chutes_exporter.api.endpoint import Endpoint
+from chutes_exporter.api.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ THE_PLATFORM: Final = ""
 """Takes the place of a hotkey where something is about the whole platform."""
 
 
-class MissingEndpointError(Exception):
+class MissingEndpointError(ApiError):
     """The deployment does not have the endpoint of an optional feed.
 
     It may get it with an update.
@@ -28,7 +29,6 @@ class MissingEndpointError(Exception):
 
     reason = "missing"
     advice = "This is no failure. The exporter asks again every hour, and after a reload."
-    retry_after = 3600.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,19 +80,14 @@ class Feed(Endpoint[T]):
             evidence.append(feed.of(hotkey) if is_about_miner else feed)
         return replace(self, hotkey=hotkey, evidence=tuple(evidence))
 
-    def with_lifetimes(self, ttl: Mapping[str, float], max_age: Mapping[str, float]) -> Self:
-        """Return the feed with the times to live and the maximum ages that a user chose.
+    def with_ttl(self, ttl: Mapping[str, float]) -> Self:
+        """Return the feed with the time to live that a user chose.
 
-        Both are in seconds, by the name of a feed. A feed that is missing keeps its own. They also
+        It is in seconds, by the name of a feed. A feed that is missing keeps its own. They also
         apply to the feeds that this one is compared with.
         """
-        evidence = [feed.with_lifetimes(ttl, max_age) for feed in self.evidence]
-        return replace(
-            self,
-            ttl=ttl.get(self.name, self.ttl),
-            max_age=max_age.get(self.name, self.max_age),
-            evidence=tuple(evidence),
-        )
+        evidence = tuple(feed.with_ttl(ttl) for feed in self.evidence)
+        return replace(self, ttl=ttl.get(self.name, self.ttl), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

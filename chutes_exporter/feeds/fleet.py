@@ -1,7 +1,8 @@
-"""What several answers make together: fleets, the demand for chutes, and ended instances."""
+"""What several answers make together: fleets, demand for chutes, ended instances, neighbours."""
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,8 @@ RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
     f.AUDIT_REPORT,
 )
 """The feeds that tell which chutes watched miners need."""
+_NEAR: Final = 4
+"""Places on either side at which a miner is a neighbour."""
 
 
 def fleet_answers(
@@ -61,27 +64,8 @@ def fleet_answers(
     return FleetAnswers(hotkey, demand, **known)
 
 
-class JoinedFleets:
-    """The fleets of the last moment. They stay until one of their answers changes."""
-
-    def __init__(self) -> None:
-        self._fleets: dict[str, tuple[list[Answer[Any] | None], Fleet]] = {}
-
-    def join(self, joined: Joined, hotkey: str) -> Fleet:
-        """Return the fleet of a miner, the same one as long as its answers are the same."""
-        answers = joined.about(hotkey)
-        sources = [answers.get(feed.name) for feed in FEEDS.values()]
-        if hotkey in self._fleets:
-            known_sources, fleet = self._fleets[hotkey]
-            if all(map(_is_same, sources, known_sources)):
-                return fleet
-        fleet = join_fleet(fleet_answers(answers, hotkey, joined.demand))
-        self._fleets[hotkey] = sources, fleet
-        return fleet
-
-
-def _is_same(answer: Answer[Any] | None, other: Answer[Any] | None) -> bool:
-    return answer is other
+JoinedFleets = dict[str, tuple[list["Answer[Any] | None"], "Fleet"]]
+"""The fleet of each miner at the last moment, with the answers of which it was joined."""
 
 
 def join(
@@ -115,7 +99,7 @@ class Joined:
     ) -> None:
         self._answers = answers
         self._watched = watched
-        self._fleets = fleets or JoinedFleets()
+        self._fleets = {} if fleets is None else fleets
 
     def about(self, hotkey: str) -> Mapping[str, Answer[Any]]:
         """Return the answers about a miner and the platform, by the name of their feed."""
@@ -139,8 +123,14 @@ class Joined:
         return None if reports is None else Ledger(reports.value.hours, self._value(f.CHUTES))
 
     def fleet(self, hotkey: str) -> Fleet:
-        """Return the fleet of a miner."""
-        return self._fleets.join(self, hotkey)
+        """Return the fleet of a miner, the same one as long as its answers are the same."""
+        answers = self.about(hotkey)
+        sources = [answers.get(feed.name) for feed in FEEDS.values()]
+        known_sources, fleet = self._fleets.get(hotkey, ([], None))
+        if fleet is None or not all(map(operator.is_, sources, known_sources)):
+            fleet = join_fleet(fleet_answers(answers, hotkey, self.demand))
+            self._fleets[hotkey] = sources, fleet
+        return fleet
 
     def fleet_with_reports(self, hotkey: str) -> Fleet:
         """Return the fleet of a miner, with what the reports tell of it."""
@@ -148,6 +138,33 @@ class Joined:
         if self.ledger is None:
             return fleet
         return with_reports(fleet, self.ledger, find_failures(self.ledger, hotkey, FAILURE_HOURS))
+
+    @cached_property
+    def neighbours(self) -> frozenset[str]:
+        """The miners that are near a watched one, by score or in line for the seat."""
+        neighbours: set[str] = set()
+        for line in (self._by_score(), self._in_line_for_the_seat()):
+            for place, hotkey in enumerate(line):
+                if hotkey in self._watched:
+                    neighbours.update(line[max(0, place - _NEAR) : place + _NEAR + 1])
+        return frozenset(neighbours.difference(self._watched))
+
+    def _by_score(self) -> list[str]:
+        """Return the miners with a known score, the best first, none while one may be missing."""
+        scores = self.about(THE_PLATFORM).get(f.SCORES.name)
+        if scores is None or not scores.complete:
+            return []
+        shares = {hotkey: one for hotkey, one in scores.value.shares.items() if one is not None}
+        return sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey))
+
+    def _in_line_for_the_seat(self) -> list[str]:
+        """Return the miners that can lose their seat, the next one first."""
+        places: dict[str, int] = {}
+        chain = self.about(THE_PLATFORM).get(f.CHAIN.name)
+        for seat in chain.value.seats if chain else ():
+            if seat.registrations_before_loss is not None:
+                places[seat.hotkey] = seat.registrations_before_loss
+        return sorted(places, key=places.__getitem__)
 
     @cached_property
     def relevant_chutes(self) -> set[str]:

@@ -64,8 +64,8 @@ class ReportReader:
         self._kept: dict[float, Answer[HourlyAudit]] = {}
         self._unread: dict[float, str] = {}
         self._listed_at = 0.0
-        # None until the list is read for these miners.
-        self._first_listed: frozenset[float] | None = None
+        # Empty until the list is read for these miners.
+        self._first_listed = frozenset[float]()
         # None until it is made of all reports that are kept.
         self._answer: Answer[Reports] | None = None
 
@@ -116,8 +116,7 @@ class ReportReader:
         """Read the list of reports, and then the newest one if it is new."""
         listed = await list_reports(self._client)
         self._listed_at = listed.received_at
-        if self._first_listed is None:
-            self._first_listed = frozenset(listed.value)
+        self._first_listed = self._first_listed or frozenset(listed.value)
         newest = max(listed.value)
         if newest in self._kept:
             return
@@ -149,7 +148,7 @@ class ReportReader:
             hours=tuple(answer.value for answer in newest_first),
             hotkeys=self._hotkeys,
             unread=len(self._unread),
-            first_listed=self._first_listed or frozenset(),
+            first_listed=self._first_listed,
         )
         # Records that could not be read count for all reports.
         return Answer(

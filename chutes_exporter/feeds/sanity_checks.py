@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import UNSET
 
 from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.errors import ApiError
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
@@ -47,7 +48,7 @@ _MAX_DELETED_CHUTES = 2
 _MIN_LOST_BOUNTIES = 3
 
 
-class DoubtedError(Exception):
+class DoubtedError(ApiError):
     """A doubted answer that does not replace an older good one.
 
     Sooner than ``retry_after``, it would be the same.
@@ -57,9 +58,8 @@ class DoubtedError(Exception):
     advice = "The last good answer stays in use."
 
     def __init__(self, doubt: str, retry_after: float) -> None:
-        super().__init__(f"the answer is doubted: {doubt}")
+        super().__init__(f"the answer is doubted: {doubt}", retry_after=retry_after)
         self.doubt = doubt
-        self.retry_after = retry_after
 
 
 def reason_to_doubt(

@@ -327,7 +327,6 @@ class Offer:
         urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
         bounty_boost: The factor of an open bounty in the first pay, None without one.
         bounty_expires_at: Unix time.
-        load, rate_limited: Its utilization and its share of refused requests in 15 minutes.
     """
 
     model: str
@@ -345,8 +344,6 @@ class Offer:
     hanging: int
     bounty_boost: float | None
     bounty_expires_at: float | None
-    load: float | None
-    rate_limited: float | None
 
     @property
     def first_day_units_per_gpu_second(self) -> float:

@@ -10,7 +10,6 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
-from chutes_exporter.rules.demand import recent_ratio
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -145,7 +144,7 @@ def _offer(
     demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
 ) -> Offer | None:
     """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
-    chute, bounty, utilization = demand.chute, demand.bounty, demand.utilization
+    chute, bounty = demand.chute, demand.bounty
     size = chute.node_selector.gpu_count if chute.node_selector else None
     first = first_multiplier(chute, model, answers.rates)
     later = later_multiplier(chute, model, answers.rates)
@@ -166,10 +165,6 @@ def _offer(
     if not math.isfinite(_MOST_INSTANCES * first_day):
         # A sum of the pay would not be finite.
         return None
-    load = rate_limited = None
-    if utilization is not None:
-        load = recent_ratio(utilization, utilization.utilization_15m)
-        rate_limited = recent_ratio(utilization, utilization.rate_limit_ratio_15m)
     return Offer(
         model=model,
         tee=chute.tee,
@@ -187,8 +182,6 @@ def _offer(
         hanging=hanging.get(chute.chute_id, 0),
         bounty_boost=None if bounty is None else bounty_boost(bounty),
         bounty_expires_at=None if bounty is None else bounty_expires_at(bounty),
-        load=load,
-        rate_limited=rate_limited,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter
 
 from chutes_exporter.collectors.ended_instances import (
     COUNTED_ENDS,
@@ -19,7 +19,8 @@ from chutes_exporter.rules.losses import OUTCOMES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.collectors.base import Samples
+    from prometheus_client import Metric as Family
+
     from chutes_exporter.feeds.reports import Reports
     from chutes_exporter.fleet.ends import End, Ledger
 
@@ -37,8 +38,10 @@ class EndCounters:
     """The counters of the ended instances of watched miners. They outlive reloads."""
 
     def __init__(self) -> None:
-        self._ends = Counter[tuple[str, str, str]]()
-        self._lost = defaultdict[tuple[str, str], float](float)
+        # They are on the page with their collector, and not with the exporter's own metrics.
+        registry = CollectorRegistry()
+        self._ends = COUNTED_ENDS.register(Counter, registry)
+        self._lost = COUNTED_LOST.register(Counter, registry)
         self._counted: dict[str, _Counted] = {}
         # The ends of the hours whose reports were known when a miner was first watched.
         self._watched: Mapping[str, frozenset[float]] = {}
@@ -52,17 +55,20 @@ class EndCounters:
         """
         hours = frozenset(report.end for report in reports.hours) if reports else frozenset()
         # A page may be made in another thread, so that this is replaced, and never changed.
-        self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in hotkeys}
+        self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in sorted(hotkeys)}
 
-    def add_samples(self, reports: Reports, ledger: Ledger, out: Samples) -> None:
-        """Count what is new in the reports, and add all counters of miners that they have."""
+    def families(self, reports: Reports, ledger: Ledger) -> list[Family]:
+        """Count what is new in the reports, and return the counters of miners that they have."""
         watched = self._watched
         for hotkey, hours in watched.items():
             # An answer from before a reload may lack a miner that is new.
-            if reports.hotkeys is None or hotkey in reports.hotkeys:
-                self._old_hours.setdefault(hotkey, hours | reports.first_listed)
+            is_read = reports.hotkeys is None or hotkey in reports.hotkeys
+            if is_read and hotkey not in self._old_hours:
+                self._start(hotkey, hours | reports.first_listed)
         for hotkey in self._old_hours.keys() - watched.keys():
-            self._forget(hotkey)
+            del self._old_hours[hotkey]
+            self._ends.remove_by_labels({"hotkey": hotkey})
+            self._lost.remove_by_labels({"hotkey": hotkey})
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
             if self._is_new(end):
@@ -71,11 +77,15 @@ class EndCounters:
         counted = self._counted.items()
         first = ledger.end - 2 * DAY
         self._counted = {key: one for key, one in counted if one.ended_at > first}
-        for hotkey, reason in product(sorted(self._old_hours), COUNTED_REASONS):
-            out.add(COUNTED_LOST, self._lost[hotkey, reason], hotkey, reason)
+        return [*self._lost.collect(), *self._ends.collect()]
+
+    def _start(self, hotkey: str, old_hours: frozenset[float]) -> None:
+        """Let all counters of a miner begin with 0, so that increase() sees the first end."""
+        self._old_hours[hotkey] = old_hours
+        for reason in COUNTED_REASONS:
+            self._lost.labels(hotkey, reason)
             for outcome in OUTCOMES:
-                ends = self._ends[hotkey, reason, outcome]
-                out.add(COUNTED_ENDS, ends, hotkey, reason, outcome)
+                self._ends.labels(hotkey, reason, outcome)
 
     def _is_new(self, end: End) -> bool:
         """Return whether an end is of a watched miner, and of an hour that counts."""
@@ -91,17 +101,9 @@ class EndCounters:
         if counted is None:
             counted = _Counted(end.ended_at, end.reason or UNKNOWN)
             self._counted[end.instance_id] = counted
-            self._ends[end.hotkey, counted.reason, end.outcome] += 1
+            self._ends.labels(end.hotkey, counted.reason, end.outcome).inc()
         # The day that a loss is about moves on, so that a loss may also become less.
         more = (end.lost_units or 0.0) - counted.units
         if more > 0:
             counted.units += more
-            self._lost[end.hotkey, counted.reason] += more
-
-    def _forget(self, hotkey: str) -> None:
-        """Forget the counters of a miner that is no longer watched."""
-        del self._old_hours[hotkey]
-        for reason in COUNTED_REASONS:
-            self._lost.pop((hotkey, reason), None)
-            for outcome in OUTCOMES:
-                self._ends.pop((hotkey, reason, outcome), None)
+            self._lost.labels(end.hotkey, counted.reason).inc(more)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
@@ -17,7 +17,7 @@ from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
-from chutes_exporter.feeds.fleet import FEEDS, JoinedFleets, join
+from chutes_exporter.feeds.fleet import FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.feeds.fleet import JoinedFleets
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import Format, States
 
@@ -51,13 +52,6 @@ class Collected:
     failed: list[tuple[str, str]]
     states: States
     fleets: Mapping[str, Fleet]
-
-
-class _Variant(NamedTuple):
-    """A variant of the page. Scrapes for the same one share its bytes."""
-
-    form: Format
-    gzipped: bool
 
 
 class Exporter:
@@ -83,7 +77,7 @@ class Exporter:
         self._node = None
         if settings.chain_url is not None:
             self._node = Node(
-                settings.chain_url.secret,
+                settings.chain_url,
                 timeout=settings.api_timeout,
                 counters=counters,
                 # The local clock may be wrong.
@@ -100,8 +94,8 @@ class Exporter:
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
-        # The next page of each variant, until it begins to be made.
-        self._pages: dict[_Variant, asyncio.Task[bytes]] = {}
+        # The next page of each format, compressed or not, until it begins to be made.
+        self._pages: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -126,7 +120,7 @@ class Exporter:
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
-        self._fleets = JoinedFleets()
+        self._fleets: JoinedFleets = {}
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
     async def __aenter__(self) -> Self:
@@ -172,11 +166,9 @@ class Exporter:
             snapshot = self.feeds.peek(AUDIT_REPORT)
             if snapshot is not None and snapshot.answer.value.unread > 0:
                 self.feeds.expire(AUDIT_REPORT)
-                await self.feeds.read_all(self._feed_of_reports(), self.settings.api_timeout)
-
-    def _feed_of_reports(self) -> list[Feed[Any]]:
-        """Return the feed of audit reports with the user's lifetimes, none if the plan lacks it."""
-        return [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+                # The feed of the plan has the user's lifetimes.
+                due = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+                await self.feeds.read_all(due, self.settings.api_timeout)
 
     async def samples(
         self,
@@ -191,20 +183,23 @@ class Exporter:
         It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
         all of the fleets. Without a timeout, it takes the cached answers, and sends no request.
         """
-        plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
+        plan = Plan(
+            entry
+            for entry in self.plan.entries
+            if any(metric.name in metrics for metric in entry.collector.metrics)
+        )
         if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
             feeds = FEEDS.values() if self.settings.keys else (METAGRAPH,)
         names = {feed.name for feed in feeds}
+        if timeout is None:
+            # The chutes that failed are found in the cached reports. A command, which has a
+            # timeout, reads them itself: the pauses between them would take minutes.
+            names.add(AUDIT_REPORT.name)
         # A dictionary keeps the order, and each feed once.
         wanted = dict.fromkeys(plan.feeds)
         wanted |= dict.fromkeys(feed for feed in self.plan.feeds if feed.name in names)
-        if timeout is None:
-            # The chutes that failed are found in the cached reports.
-            wanted |= dict.fromkeys(self._feed_of_reports())
-        else:
-            # A command, which has a timeout, reads the reports itself: the pauses between them
-            # would take minutes.
+        if timeout is not None:
             await self.feeds.read_all(list(wanted), timeout)
         async with self._rendering:
             all_states = self._states(wanted)
@@ -214,8 +209,7 @@ class Exporter:
     def _collect(self, entries: Sequence[Entry], states: States) -> Collected:
         """Run collectors on the answers that are known, and join the fleets of watched miners.
 
-        A collector that fails for one miner is listed with that hotkey. Neighbours of watched
-        miners get no samples here, because none are given to the collectors.
+        A collector that fails for one miner is listed with that hotkey.
         """
         joined = join(states, self.settings.watched, self._fleets)
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
@@ -242,29 +236,22 @@ class Exporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._reading)
-        variant = _Variant(form, gzipped)
-        page = self._pages.get(variant)
+        page = self._pages.get((form, gzipped))
         if page is None:
-            page = asyncio.create_task(self._make(variant))
-            self._pages[variant] = page
+            page = asyncio.create_task(self._make(form, gzipped=gzipped))
+            self._pages[form, gzipped] = page
         # A scraper that disconnects must not cancel the page of others.
         return await asyncio.shield(page)
 
-    async def _make(self, variant: _Variant) -> bytes:
+    async def _make(self, form: Format, *, gzipped: bool) -> bytes:
         """Make a page in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
             # Later scrapes get a later page, because this one has the answers of this moment.
-            del self._pages[variant]
+            del self._pages[form, gzipped]
             states = self._states(self.plan.feeds)
-            return await self._in_thread(partial(self._page, states, variant))
-
-    def _page(self, states: States, variant: _Variant) -> bytes:
-        return self._maker.make(
-            states,
-            join(states, self.settings.watched, self._fleets),
-            variant.form,
-            gzipped=variant.gzipped,
-        )
+            joined = join(states, self.settings.watched, self._fleets)
+            make = partial(self._maker.make, states, joined, form, gzipped=gzipped)
+            return await self._in_thread(make)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -279,7 +266,3 @@ class Exporter:
         for feed in feeds:
             states.setdefault(feed, FeedState(feed))
         return states
-
-
-def _has_one_of(metrics: Collection[str], entry: Entry) -> bool:
-    return any(metric.name in metrics for metric in entry.collector.metrics)

@@ -12,16 +12,14 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from prometheus_client import Metric as Family
 from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from chutes_exporter.collectors import Answers, neighbours
+from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
-from chutes_exporter.collectors.neighbours import Neighbours
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.telemetry import clock_offset, own_metrics
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from chutes_exporter.page.telemetry import Telemetry
 
     States = Mapping[Feed[Any], FeedState]
-
-_log = structlog.get_logger("page")
 
 _QUALITY = re.compile(r"0(\.[0-9]*)?|1(\.0*)?", re.ASCII)
 END_OF_OPENMETRICS = b"# EOF\n"
@@ -72,10 +68,7 @@ def quality(header: str, name: str, version: str = "") -> float:
     highest = 0.0
     for item in header.lower().split(","):
         item_name, *options = [part.strip() for part in item.split(";")]
-        values: dict[str, str] = {}
-        for option in options:
-            key, _, value = option.partition("=")
-            values[key] = value
+        values = dict(option.partition("=")[::2] for option in options)
         item_version = values.get("version", version).strip('"')
         item_quality = values.get("q", "1")
         if item_name != name or item_version != version:
@@ -153,27 +146,17 @@ class Lines:
     """The lines that a collector made.
 
     Attributes:
-        versions: The versions of the answers of which they were made, 0 for a missing one.
-        neighbours: The neighbours of the watched miners at that time.
+        origin: The versions of the answers of which they were made, and the neighbours of the
+            watched miners at that time.
         body: The lines as bytes, None if the page has no room for them.
         series: Their number of series, also without a body.
         succeeded: Whether the collector succeeded, by hotkey.
     """
 
-    versions: tuple[int, ...]
-    neighbours: frozenset[str]
+    origin: object
     body: bytes | None
     series: int
     succeeded: Mapping[str, bool]
-
-    def are_current(self, versions: tuple[int, ...], neighbours: frozenset[str], room: int) -> bool:
-        """Return whether the collector would make the same lines now.
-
-        Lines without a body are made again if they fit into the room, which is a number of series.
-        """
-        if self.versions != versions or self.neighbours != neighbours:
-            return False
-        return self.body is not None or self.series > room
 
 
 class PageMaker:
@@ -189,9 +172,6 @@ class PageMaker:
         self._compressors = {form: Compressor() for form in Format}
         self._kept: dict[tuple[Entry, Format], Lines] = {}
         self._own: dict[Format, tuple[object, bytes]] = {}
-        self._neighbours = Neighbours()
-        # The names of collectors that were left out last time.
-        self._left_out: list[str] = []
 
     def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics."""
@@ -231,7 +211,6 @@ class PageMaker:
         and each collector that still fits stays, so that a collector that is too large does not
         remove the others.
         """
-        self._find_neighbours(states)
         lines_by_entry: dict[Entry, Lines] = {}
         room = self._settings.max_series
         for entry in self._plan.entries:
@@ -243,35 +222,7 @@ class PageMaker:
                 room -= rendered.series
             lines_by_entry[entry] = rendered
             self._kept[entry, form] = rendered
-        self._log_left_out(lines_by_entry)
         return lines_by_entry
-
-    def _log_left_out(self, lines_by_entry: Mapping[Entry, Lines]) -> None:
-        """Log which collectors are left out, when that changes."""
-        left_out = [
-            entry.collector.name for entry, lines in lines_by_entry.items() if lines.body is None
-        ]
-        if left_out == self._left_out:
-            return
-        self._left_out = left_out
-        if not left_out:
-            _log.info("no collector is left out any more")
-            return
-        _log.warning(
-            "collectors left out",
-            collectors=" ".join(left_out),
-            series=sum(lines.series for lines in lines_by_entry.values()),
-            limit=self._settings.max_series,
-            advice="raise --max-series, watch fewer miners, or switch a collector off",
-        )
-
-    def _find_neighbours(self, states: States) -> None:
-        """Find the neighbours anew, if the plan exports any."""
-        watched = self._plan.miners_with_neighbours
-        if watched:
-            # While an answer is missing, the neighbours that it decides stay as they were.
-            answers = _known_answers(neighbours.FEEDS, states)
-            self._neighbours = neighbours.find_neighbours(answers, watched, self._neighbours)
 
     def _lines_of(
         self, entry: Entry, states: States, joined: Joined, form: Format, room: int
@@ -281,22 +232,23 @@ class PageMaker:
 
         ``room`` is the number of series that the page can still take.
         """
-        versions = _versions(entry, states)
-        near = frozenset[str]()
-        if entry.miners.choice == "neighbours":
-            near = self._neighbours.hotkeys
+        origin = _versions(entry, states), _neighbours(entry, joined)
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.are_current(versions, near, room):
+        # Lines without a body are made again if they fit into the room.
+        if (
+            kept is not None
+            and kept.origin == origin
+            and (kept.body is not None or kept.series > room)
+        ):
             return kept
         samples = Samples(room)
-        succeeded = collect(entry, states, joined, samples, near)
+        succeeded = collect(entry, states, joined, samples)
         # The lines are made again for each new answer, which may have ends to count.
         if entry.collector is ENDED_INSTANCES and joined.ledger is not None:
             reports = joined.about(THE_PLATFORM)[AUDIT_REPORT.name].value
-            self._telemetry.ends.add_samples(reports, joined.ledger, samples)
+            samples.add_families(self._telemetry.ends.families(reports, joined.ledger))
         return Lines(
-            versions=versions,
-            neighbours=near,
+            origin=origin,
             body=None if samples.overflowed else lines(samples.collect(), form),
             series=samples.count,
             succeeded=succeeded,
@@ -313,33 +265,23 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     return tuple(versions)
 
 
-def collect(
-    entry: Entry,
-    states: States,
-    joined: Joined,
-    out: Samples,
-    near: frozenset[str] = frozenset(),
-) -> dict[str, bool]:
+def _neighbours(entry: Entry, joined: Joined) -> frozenset[str]:
+    """Return the neighbours of watched miners that a collector exports with them."""
+    return joined.neighbours if entry.miners.choice == "neighbours" else frozenset()
+
+
+def collect(entry: Entry, states: States, joined: Joined, out: Samples) -> dict[str, bool]:
     """Add what a collector makes of all known answers to ``out``, and return by hotkey whether that
     succeeded.
-
-    ``near`` are the neighbours of watched miners that are exported with them.
     """
     succeeded = {}
+    neighbours = _neighbours(entry, joined)
     for hotkey, feeds in entry.feeds.items():
-        miners = replace(entry.miners, hotkey=hotkey, neighbours=near)
-        answers = _known_answers(feeds, states, joined)
-        succeeded[hotkey] = entry.collector.run(answers, miners, out)
+        answers = {}
+        for feed in feeds:
+            state = states.get(feed)
+            if state is not None and state.snapshot is not None:
+                answers[feed.name] = state.snapshot.answer
+        miners = replace(entry.miners, hotkey=hotkey, neighbours=neighbours)
+        succeeded[hotkey] = entry.collector.run(Answers(answers, joined), miners, out)
     return succeeded
-
-
-def _known_answers(
-    feeds: Iterable[Feed[Any]], states: States, joined: Joined | None = None
-) -> Answers:
-    """Return the answers of these feeds, without those that are not known."""
-    answers_by_name = {}
-    for feed in feeds:
-        state = states.get(feed)
-        if state is not None and state.snapshot is not None:
-            answers_by_name[feed.name] = state.snapshot.answer
-    return Answers(answers_by_name, joined)

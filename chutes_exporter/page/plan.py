@@ -52,25 +52,10 @@ class Plan:
 
         Data of neighbours in reports is exported only if all miners are chosen.
         """
-        watched = set[str]()
         for entry in self.entries:
-            if AUDIT_REPORT not in entry.collector.feeds:
-                continue
-            # A collector with the scope "signer" exports only miners with a key, whatever the
-            # choice.
-            if entry.miners.choice == "all" and entry.collector.scope != "signer":
-                return None
-            watched |= entry.miners.watched
-        return frozenset(watched)
-
-    @property
-    def miners_with_neighbours(self) -> frozenset[str]:
-        """The watched miners whose neighbours are exported."""
-        watched = set[str]()
-        for entry in self.entries:
-            if entry.miners.choice == "neighbours":
-                watched |= entry.miners.watched
-        return frozenset(watched)
+            if AUDIT_REPORT in entry.collector.feeds:
+                return None if entry.miners.choice == "all" else entry.miners.watched
+        return frozenset()
 
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
@@ -152,7 +137,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
                 if feed.signed and not settings.keys:
                     continue
                 of_subject = feed.of(_subject(feed, hotkey, miners))
-                wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
+                wanted = of_subject.with_ttl(settings.ttl)
                 feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
             if part.of_fleet:
                 of_fleet = FEEDS.values()

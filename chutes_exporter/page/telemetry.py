@@ -163,8 +163,7 @@ _OF_FEED = _declare(
         "Reason of the feed's last failed request. Only while the feed is down. Examples: "
         "signature_refused, "
         "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
-        {"reason": lambda state: getattr(state.last_error, "reason", "error")},
-        only="last_error",
+        {"reason": lambda state: state.last_error and getattr(state.last_error, "reason", "error")},
     ),
     chutes_feed_last_success_timestamp_seconds=Row(
         "When the newest good answer was requested. The data can be older: the service computes "
@@ -244,7 +243,9 @@ def own_metrics(
         # While the API does not have its endpoint, a feed has no metrics.
         if not state.missing:
             add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
-    _add_build(out, settings)
+    out.add(BUILD_INFO, 1, __version__, platform.python_version())
+    for hotkey in sorted(settings.watched):
+        out.add(WATCHED, 1, hotkey)
     out.add(CLOCK_OFFSET, clock_offset(client))
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
@@ -262,13 +263,6 @@ def clock_offset(client: ChutesClient) -> float | None:
         return None
     # Two clocks are never read at once. More digits would change with each page.
     return round(offset, 1)
-
-
-def _add_build(out: Samples, settings: Settings) -> None:
-    """Add the version of the exporter, and the miners that it watches."""
-    out.add(BUILD_INFO, 1, __version__, platform.python_version())
-    for hotkey in sorted(settings.watched):
-        out.add(WATCHED, 1, hotkey)
 
 
 def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states: States) -> None:

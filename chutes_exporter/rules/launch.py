@@ -61,7 +61,6 @@ class Demand:
         target: The number of active instances that the service wants.
         target_expired: Whether it has no target any more, which matters only for private chutes.
         bounty: Its open bounty.
-        utilization: What the autoscaler says of it, None without a record.
     """
 
     chute: Chute
@@ -70,7 +69,6 @@ class Demand:
     target: float | None
     target_expired: bool | None = False
     bounty: Bounty | None = None
-    utilization: ChuteUtilization | None = None
 
     @property
     def room_now(self) -> float | None:
@@ -169,7 +167,6 @@ def demand_for(
             target=_target_at_launch(utilization),
             target_expired=expired,
             bounty=bounty,
-            utilization=utilization,
         )
     # Without a record, a private chute has no target. For a public one, the service takes the
     # present number of instances, disabled ones included. While it is unknown which rules a chute

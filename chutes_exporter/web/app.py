@@ -15,8 +15,6 @@ from chutes_exporter.page.exposition import negotiate, quality
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -32,8 +30,6 @@ _PORTION_BYTES = 16 * 1024
 """Bytes of a page that are sent at once."""
 _SENDING_BYTES = 64_000_000
 """Bytes of all pages that are being sent. Each scrape may bring another page."""
-_MIN_PAGES = 3
-"""Pages that may always be sent at the same time, however large they are."""
 _LANDING_SECONDS = 1.0
 """Seconds for which all readers get the same landing page."""
 
@@ -58,7 +54,7 @@ def make_app(exporter: Exporter) -> Starlette:
     """Make the application that serves an exporter."""
     landing_pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
     landing_lock = asyncio.Lock()
-    sending = _Sending()
+    sending: dict[asyncio.Timeout, int] = {}
 
     async def metrics(request: Request) -> Response:
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
@@ -98,40 +94,17 @@ def make_app(exporter: Exporter) -> Starlette:
     return app
 
 
-class _Sending:
-    """The pages that are being sent, of which the oldest make room for newer ones.
-
-    Otherwise, clients that read slowly would keep any number of old pages in memory.
-    """
-
-    def __init__(self) -> None:
-        # The bytes of each page by the deadline of its reader. The oldest is first.
-        self._bytes: dict[asyncio.Timeout, int] = {}
-
-    @contextlib.asynccontextmanager
-    async def deadline(self, page: bytes) -> AsyncIterator[None]:
-        """Raise TimeoutError if a page takes too long, or has to make room for newer ones."""
-        async with asyncio.timeout(_SEND_SECONDS) as deadline:
-            self._bytes[deadline] = len(page)
-            while len(self._bytes) > _MIN_PAGES and sum(self._bytes.values()) > _SENDING_BYTES:
-                oldest = next(iter(self._bytes))
-                del self._bytes[oldest]
-                # A reader whose deadline has just passed cannot have another.
-                with contextlib.suppress(RuntimeError):
-                    # A time in the past, so that the deadline passes at once.
-                    oldest.reschedule(0)
-            try:
-                yield
-            finally:
-                self._bytes.pop(deadline, None)
-
-
 class _PageResponse(Response):
     """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares
     the rest.
+
+    ``sending`` has the size of each page that is being sent, by the deadline of its reader. The
+    oldest is first.
     """
 
-    def __init__(self, page: bytes, media_type: str, sending: _Sending, *, gzipped: bool) -> None:
+    def __init__(
+        self, page: bytes, media_type: str, sending: dict[asyncio.Timeout, int], *, gzipped: bool
+    ) -> None:
         headers = {"Vary": "Accept, Accept-Encoding"}
         if gzipped:
             headers["Content-Encoding"] = "gzip"
@@ -142,18 +115,36 @@ class _PageResponse(Response):
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # After the deadline, the answer stays incomplete, so uvicorn closes the connection.
         with contextlib.suppress(TimeoutError):
-            async with self._sending.deadline(self._page):
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": self.status_code,
-                        "headers": self.raw_headers,
-                    }
-                )
-                for start in range(0, len(self._page), _PORTION_BYTES):
-                    portion = self._page[start : start + _PORTION_BYTES]
-                    await send({"type": "http.response.body", "body": portion, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with asyncio.timeout(_SEND_SECONDS) as deadline:
+                self._sending[deadline] = len(self._page)
+                self._make_room()
+                try:
+                    await self._send_all(send)
+                finally:
+                    self._sending.pop(deadline, None)
+
+    def _make_room(self) -> None:
+        """End the oldest pages, so that clients that read slowly do not keep any number of them."""
+        while len(self._sending) > 1 and sum(self._sending.values()) > _SENDING_BYTES:
+            oldest = next(iter(self._sending))
+            del self._sending[oldest]
+            # A reader whose deadline has just passed cannot have another.
+            with contextlib.suppress(RuntimeError):
+                # A time in the past, so that the deadline passes at once.
+                oldest.reschedule(0)
+
+    async def _send_all(self, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        for start in range(0, len(self._page), _PORTION_BYTES):
+            portion = self._page[start : start + _PORTION_BYTES]
+            await send({"type": "http.response.body", "body": portion, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _sentence(text: str, status: int = 200) -> Response:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.chain import subnet
+from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.demo import chain
@@ -76,6 +77,15 @@ class FakeNode:
         ]
         async with served(Starlette(routes=routes)) as url:
             yield f"{url}/rpc"
+
+    @contextlib.asynccontextmanager
+    async def reader(self) -> AsyncIterator[Node]:
+        """Yield what reads it at noon."""
+        async with (
+            self.serve() as url,
+            contextlib.aclosing(Node(url, timeout=PATIENCE, clock=lambda: NOON)) as node,
+        ):
+            yield node
 
     async def page(self, **more: Any) -> Page:
         """Return the page of an exporter at noon that asks nobody but this node."""

@@ -9,7 +9,6 @@ import structlog
 from starlette.responses import Response
 
 from chutes_exporter.api.records import MetagraphNode
-from chutes_exporter.chain.node import Node
 from chutes_exporter.chain.subnet import HOTKEY as HOTKEYS
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import CHAIN, METAGRAPH
@@ -214,7 +213,7 @@ async def test_what_cannot_be_known_is_absent_and_the_rest_stays(
 
 async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     fake = FakeNode()
-    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+    async with fake.reader() as node:
         answer = await node.read()
     ten_seats = []
     for hotkey, seat in [*EXPECTED["seats"].items()][:10]:
@@ -248,7 +247,7 @@ async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
 
 async def test_there_is_a_pause_between_two_requests_to_a_node() -> None:
     fake = FakeNode()
-    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+    async with fake.reader() as node:
         node.pause = 0.05
         started = time.monotonic()
         await node.read()
@@ -262,7 +261,7 @@ async def test_the_pay_stays_known_in_the_block_of_an_epoch() -> None:
         "pending_miners": number(0, 8),
     }
     fake, pay = FakeNode(), []
-    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+    async with fake.reader() as node:
         # Several mechanisms pay by other rules.
         for changes in ({}, at_epoch, {"mechanisms": "0x02"}):
             fake.block = recorded_block(**changes)

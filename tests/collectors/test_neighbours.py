@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.collectors import Answers
-from chutes_exporter.collectors.neighbours import Neighbours, find_neighbours
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import SCORES
+from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode
 from tests.collectors.support import answer
@@ -25,56 +24,24 @@ LINE = [f"miner-{place:02}" for place in range(30)]
 MIDDLE = LINE[15]
 
 
-def scores(line: Iterable[str], **others: float | None) -> Answers:
-    """Return the answer in which miners have scores in this order, the best first, and others have
-    these scores.
-    """
+def neighbours(line: Iterable[str], watched: str = MIDDLE, **options: Any) -> list[str]:
+    """Return the neighbours of a miner, if miners have scores in this order, the best first."""
     shares = {hotkey: 1 / place for place, hotkey in enumerate(line, 1)}
-    body = {"final_scores": {**shares, **others}, "raw_values": {}}
-    return Answers({SCORES.name: answer(SCORES, body)})
-
-
-def by_score(answers: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
-    """Return the neighbours of a miner in rank. ``before`` are those that it had until now."""
-    known = Neighbours(by_score=frozenset(before))
-    return sorted(find_neighbours(answers, {watched}, known).by_score)
-
-
-def moved(places: int) -> list[str]:
-    """Return the line in which the miner in the middle has lost some places."""
-    line = [hotkey for hotkey in LINE if hotkey != MIDDLE]
-    line.insert(15 + places, MIDDLE)
-    return line
+    # A score of 0 has a rank, the last one. A miner without a score has none.
+    body = {"final_scores": {**shares, "zero": 0.0, "none": None}, "raw_values": {}}
+    answers = {"": {SCORES.name: answer(SCORES, body, **options)}}
+    return sorted(Joined(answers, {watched}).neighbours)
 
 
 def test_neighbours_are_the_four_miners_on_either_side_in_rank() -> None:
-    assert by_score(scores(LINE)) == [*LINE[11:15], *LINE[16:20]]
-    assert by_score(scores(LINE), watched=LINE[1]) == [LINE[0], *LINE[2:6]]
-    assert by_score(scores(LINE), watched=LINE[-1]) == LINE[25:29]
-    # A score of 0 has a rank, the last one. A miner without a score has none.
-    assert by_score(scores(LINE, zero=0.0, none=None), watched=LINE[-1]) == [*LINE[25:29], "zero"]
-    assert by_score(scores(LINE), watched="without-score") == []
+    assert neighbours(LINE) == [*LINE[11:15], *LINE[16:20]]
+    assert neighbours(LINE, LINE[1]) == [LINE[0], *LINE[2:6]]
+    assert neighbours(LINE, LINE[-1]) == [*LINE[25:29], "zero"]
+    assert neighbours(LINE, "without-score") == []
 
 
-def test_a_neighbour_stays_until_it_is_more_than_eight_places_away() -> None:
-    before = by_score(scores(LINE))
-    after = moved(4)
-    found = by_score(scores(after), before)
-    # The miner is in place 19 now. All of those before are at most eight places away, and the four
-    # on either side came.
-    assert found == sorted({*before, *after[15:19], *after[20:24]})
-    assert by_score(scores(after), found) == found
-    # In place 20, it is nine places away from the miner in place 11.
-    assert LINE[11] in found
-    assert LINE[11] not in by_score(scores(moved(5)), found)
-
-
-def test_neighbours_stay_while_the_scores_are_not_known_or_not_complete() -> None:
-    before = by_score(scores(LINE))
-    assert by_score(Answers({}), before) == before
-    body = {"final_scores": {MIDDLE: 1.0}, "raw_values": {}}
-    doubted = Answers({SCORES.name: answer(SCORES, body, doubted=True)})
-    assert by_score(doubted, before) == before
+def test_without_complete_scores_nobody_is_a_neighbour_by_score() -> None:
+    assert neighbours(LINE, doubted=True) == []
 
 
 def hotkeys(page: Page, metric: str) -> set[str]:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.chutes import CHUTES_COLLECTOR as COLLECTOR
-from chutes_exporter.collectors.chutes import UTILIZATION_COLLECTOR
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     AUDIT_REPORT,
@@ -17,7 +16,6 @@ from chutes_exporter.feeds.definitions import (
     STATS_PER_CHUTE,
     UTILIZATION,
 )
-from chutes_exporter.feeds.fleet import RELEVANCE_FEEDS
 from tests.api.reports import INSTANCE
 from tests.collectors.support import NOON_TEXT, collected
 
@@ -140,13 +138,3 @@ def test_chutes_are_exported_that_a_watched_miner_runs_ran_in_the_past_day_or_co
 )
 def test_without_an_answer_the_others_still_choose(feed: Any, gone: set[str]) -> None:
     assert exported(feed) == exported() - gone
-
-
-def test_without_a_key_the_public_answers_choose() -> None:
-    signed = {feed for feed in RELEVANCE_FEEDS if feed.signed}
-    assert signed == {CHUTES, ACTIVE_INSTANCES}
-    assert not any(part.needs_key for part in UTILIZATION_COLLECTOR.parts)
-    given = {feed: body for feed, body in ANSWERS.items() if feed not in signed}
-    made = str(collected(UTILIZATION_COLLECTOR, given, chutes="relevant"))
-    chosen = {name for name in NAMES if f"chute_id={name}}}" in made}
-    assert chosen == {"starts", "ran", "ended"}

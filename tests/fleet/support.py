@@ -140,7 +140,5 @@ def make_offer(chute_id: str, pay: float, size: int = 1, room: int = 1, **fields
         "hanging": 0,
         "bounty_boost": None,
         "bounty_expires_at": None,
-        "load": None,
-        "rate_limited": None,
     }
     return Offer(**given | fields)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chutes_exporter.config import NodeUrl, Settings, make_settings
+from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.plan import off_reason
 from tests.support import HOTKEY, find_collector, watching
 
@@ -22,7 +22,7 @@ MINE = watching("http://x")
         ("scores", EVERYBODY, None),
         ("scores", replace(EVERYBODY, collectors={"scores": False}), "by_flag"),
         ("chain", EVERYBODY, "without_chain"),
-        ("chain", replace(EVERYBODY, chain_url=NodeUrl("http://127.0.0.1:9944")), None),
+        ("chain", replace(EVERYBODY, chain_url="http://127.0.0.1:9944"), None),
         ("stats_per_chute", EVERYBODY, "without_hotkey"),
         ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),

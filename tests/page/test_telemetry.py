@@ -7,7 +7,6 @@ from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
 from tests.support import (
     AT_22,
-    KEY,
     Clock,
     names,
     page_of,
@@ -44,22 +43,3 @@ async def test_a_collector_is_not_successful_with_an_old_answer(
         page = await page_of(exporter)
     assert "chutes_chute_instances" in names(page)
     assert successes(page)["metrics"] == 0
-
-
-async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
-    replay: Replay, clock: Clock
-) -> None:
-    replay.faults["scores"] = Fault(status=503, once=True)
-    # The API does not know this key.
-    stranger = type(KEY).from_seed("22" * 32)
-    settings = patient(replay.url, keys=(stranger, KEY))
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        page = await page_of(exporter)
-        failure = "chutes_feed_failure_info"
-        assert series(failure, feed="scores", reason="unavailable") in page
-        refused = {"hotkey": stranger.address, "reason": "not_registered"}
-        assert series(failure, feed="servers", **refused) in page
-        # The scores are requested again, and succeed.
-        clock.now += 60
-        page = await page_of(exporter)
-    assert series(failure, feed="scores", reason="unavailable") not in page

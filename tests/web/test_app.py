@@ -94,20 +94,6 @@ async def test_it_is_healthy_at_once_and_ready_after_the_first_request_failed(
         scrape.cancel()
 
 
-@pytest.mark.parametrize("size", [0, 10, 65_536, 65_537, 300_000])
-async def test_a_page_of_any_size_is_sent_to_its_end(
-    replay: Replay, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    page = bytes(number % 251 for number in range(size))
-
-    async def metrics(*_: object, **__: object) -> bytes:
-        return page
-
-    monkeypatch.setattr(Exporter, "metrics", metrics)
-    async with served_exporter(watching(replay.url)) as (url, _):
-        assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == page
-
-
 async def test_a_client_that_does_not_read_its_page_in_time_loses_its_connection(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,9 +121,8 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
         made.append(1)
         return bytes(20_000_000)
 
-    # There is room for two of the three pages. By default, three of any size may always be sent.
+    # There is room for two of the three pages.
     monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
-    monkeypatch.setattr(app, "_MIN_PAGES", 1)
     monkeypatch.setattr(Exporter, "metrics", metrics)
     async with served_exporter(watching(replay.url)) as (url, _):
         address = httpx.URL(url)

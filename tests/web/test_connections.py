@@ -4,24 +4,19 @@ import asyncio
 import contextlib
 import errno
 import gc
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from starlette.responses import PlainTextResponse
 
-from chutes_exporter.config import Address
 from chutes_exporter.web import connections, server
-from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.support import PATIENCE, get, patient_client, served, until
+from tests.support import PATIENCE, get, served, until
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
 
     import pytest
 
-    from tests.support import Pki
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HELLO = PlainTextResponse("hello")
@@ -54,13 +49,6 @@ async def is_open(stream: Stream) -> bool:
         stream[1].write(REQUEST)
         return await answer(stream) != b""
     return False
-
-
-async def ended(stream: Stream) -> bool:
-    """Wait until the server closes a connection, and return whether it said nothing before."""
-    with contextlib.suppress(ConnectionResetError):
-        return await asyncio.wait_for(stream[0].read(), PATIENCE) == b""
-    return True
 
 
 def close(*streams: Stream) -> None:
@@ -103,32 +91,6 @@ async def test_clients_that_reset_their_connections_are_forgotten() -> None:
             close(stream)
         # The newest may stay until the next one.
         await until(lambda: connections_in_memory() <= 1)
-
-
-@contextlib.asynccontextmanager
-async def encrypted(pki: Pki) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
-    """Serve ``HELLO`` with TLS; yields its address, and a client that trusts the certificate."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pki.folder / "server.crt", pki.folder / "server.key")
-    opened = open_socket(Address("127.0.0.1", 0))
-    async with serving(HELLO, [opened], context=lambda: context):
-        url = f"https://{bound_address(opened)}"
-        async with patient_client(verify=pki.client()) as client:
-            yield url, client
-
-
-async def test_a_handshake_that_does_not_end_makes_room_for_another(
-    pki: Pki, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
-    async with encrypted(pki) as (url, client):
-        # The beginning of a handshake's first message.
-        halves = [await connect(url, b"\x16\x03\x01\x02\x00\x01") for _ in range(6)]
-        assert (await client.get(url)).text == "hello"
-        assert await ended(halves[0])
-        close(*halves)
-    # The server has forgotten every connection, also those whose handshake it cut.
-    await until(lambda: connections_in_memory() == 0)
 
 
 async def test_without_a_free_descriptor_the_server_goes_on_later(
