@@ -76,12 +76,6 @@ class Answers:
         value: T = self._answers[feed.name].value
         return value
 
-    def get(self, feed: Feed[T], default: T) -> T:
-        """Return the value of an answer, or the default if it is not known."""
-        if feed not in self:
-            return default
-        return self[feed]
-
     def __contains__(self, feed: Feed[Any]) -> bool:
         return feed.name in self._answers
 

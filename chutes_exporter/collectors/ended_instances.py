@@ -144,10 +144,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         return
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
-    for end in ledger.ends(FAILURE_HOURS):
-        is_planned_start = end.outcome == "never_active" and end.is_failure is False
-        if is_planned_start and end.hotkey in miners.watched:
-            out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
+    _add_planned_starts(ledger.ends(FAILURE_HOURS), miners, out)
     for name, hours in _WINDOWS.items():
         is_complete = not ledger.missing_hours(hours)
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
@@ -158,6 +155,14 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
                 _add_total(window, out)
                 _add_reasons(window, out)
                 _add_chutes(window, out)
+
+
+def _add_planned_starts(ends: Iterable[End], miners: Miners, out: Samples) -> None:
+    """Add the starts of watched miners that ended by a plan."""
+    for end in ends:
+        is_planned = end.outcome == "never_active" and end.is_failure is False
+        if is_planned and end.hotkey in miners.watched:
+            out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
 
 
 def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:

@@ -199,14 +199,19 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         reason = fleet.left_out.get(server.server_id)
         if server.idle_models and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
-    for use in fleet.plans:
-        server_name = fleet.servers_by_id[use.server_id].name
-        if server_name is not None:
-            _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
+    _add_plans(fleet, out)
     pay_of_all = fleet.idle_pay_of_all
     if pay_of_all is not None:
         out.add(FLEET_IDLE_UNITS, pay_of_all.first_day, fleet.hotkey)
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
+
+
+def _add_plans(fleet: Fleet, out: Samples) -> None:
+    """Add the launches that make the best use of the idle GPUs of each server."""
+    for use in fleet.plans:
+        server_name = fleet.servers_by_id[use.server_id].name
+        if server_name is not None:
+            _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
 
 
 def _add_launches(use: ServerPlan, labels_of_use: tuple[str, ...], out: Samples) -> None:

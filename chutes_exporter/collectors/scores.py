@@ -31,7 +31,6 @@ from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import ActiveInstance, RawScore, Scores
 
@@ -148,28 +147,21 @@ HEADING = _HEADING_PART.metric(
 
 @_HEADING_PART.collects
 def _collect_heading(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add each exported miner's part of what all miners earn. It has no value if nobody earns."""
-    rates = earned_rates(answers, miners.watched) or {}
-    rate_of_all = total(rates.values())
-    for hotkey, rate in sorted(rates.items()):
-        if rate_of_all and miners.exports(hotkey):
-            out.add(HEADING, rate / rate_of_all, hotkey)
+    """Add each exported miner's part of what all miners earn. It has no value if nobody earns.
 
-
-def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float] | None:
-    """Return the compute units per second that each miner's active instances earn, by hotkey.
-
-    It has the miners that can have a score: those with a seat that are not on the blacklist, and
-    that have an active instance or are watched. None if the rate of any miner, or the blacklist, is
-    unknown.
+    Miners can have a score with a seat that is not on the blacklist, and with an active instance or
+    if they are watched. Nothing is known if the rate of any miner, or the blacklist, is unknown.
     """
     seats = answers[METAGRAPH]
     rates = _rates(answers[ACTIVE_INSTANCES])
     if rates is None or any(seat.blacklist_reason is UNSET for seat in seats):
-        return None
+        return
     can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
-    hotkeys = can_have_score & (rates.keys() | watched)
-    return {hotkey: rates.get(hotkey, 0.0) for hotkey in hotkeys}
+    hotkeys = sorted(can_have_score & (rates.keys() | miners.watched))
+    rate_of_all = total(rates.get(hotkey, 0.0) for hotkey in hotkeys)
+    for hotkey in hotkeys:
+        if rate_of_all and miners.exports(hotkey):
+            out.add(HEADING, rates.get(hotkey, 0.0) / rate_of_all, hotkey)
 
 
 def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:

@@ -59,16 +59,7 @@ class EndCounters:
 
     def families(self, reports: Reports, ledger: Ledger) -> list[Family]:
         """Count what is new in the reports, and return the counters of miners that they have."""
-        watched = self._watched
-        for hotkey, hours in watched.items():
-            # An answer from before a reload may lack a miner that is new.
-            is_read = reports.hotkeys is None or hotkey in reports.hotkeys
-            if is_read and hotkey not in self._old_hours:
-                self._start(hotkey, hours | reports.first_listed)
-        for hotkey in self._old_hours.keys() - watched.keys():
-            del self._old_hours[hotkey]
-            self._ends.remove_by_labels({"hotkey": hotkey})
-            self._lost.remove_by_labels({"hotkey": hotkey})
+        self._follow(self._watched, reports)
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
             if self._is_new(end):
@@ -78,6 +69,18 @@ class EndCounters:
         first = ledger.end - 2 * DAY
         self._counted = {key: one for key, one in counted if one.ended_at > first}
         return [*self._lost.collect(), *self._ends.collect()]
+
+    def _follow(self, watched: Mapping[str, frozenset[float]], reports: Reports) -> None:
+        """Start the counters of miners that are new, and drop those of miners that are gone."""
+        for hotkey, hours in watched.items():
+            # An answer from before a reload may lack a miner that is new.
+            is_read = reports.hotkeys is None or hotkey in reports.hotkeys
+            if is_read and hotkey not in self._old_hours:
+                self._start(hotkey, hours | reports.first_listed)
+        for hotkey in self._old_hours.keys() - watched.keys():
+            del self._old_hours[hotkey]
+            self._ends.remove_by_labels({"hotkey": hotkey})
+            self._lost.remove_by_labels({"hotkey": hotkey})
 
     def _start(self, hotkey: str, old_hours: frozenset[float]) -> None:
         """Let all counters of a miner begin with 0, so that increase() sees the first end."""

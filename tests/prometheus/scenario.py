@@ -95,8 +95,7 @@ class Scenario:
         self._set_feed("metagraph", "", max_age=3600)
         self._set_feed("scores", "", max_age=1800)
         self._set_feed("instances", HOTKEY, max_age=600)
-        for feed in ("instances", "nodes"):
-            self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
+        self.set("chutes_feed_records", 1, feed="nodes", hotkey=HOTKEY)
         for topic in ("servers", "gpus", "instances", "pay"):
             self.set("chutes_fleet_known", 1, topic=topic)
         for server, gpus in self._servers.items():
@@ -124,8 +123,9 @@ class Scenario:
         self.set("chutes_scored_miners", 60)
 
     def _set_feed(self, feed: str, hotkey: str, *, max_age: int) -> None:
-        """Let a feed always have a new answer."""
+        """Let a feed always have a new and full answer."""
         labels = {"feed": feed, "hotkey": hotkey}
+        self.set("chutes_feed_records", 1, **labels)
         self.set("chutes_feed_up", 1, **labels)
         self.set("chutes_feed_last_success_timestamp_seconds", NOW, **labels)
         self.set("chutes_feed_max_age_seconds", max_age, **labels)
