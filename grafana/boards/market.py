@@ -221,7 +221,7 @@ MARKET.show(
                 ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),
                 ("Wanted", COUNT, _chute("chutes_chute_target_instances")),
                 ("Active", COUNT, _chute("chutes_chute_instances")),
-                ("Starting", COUNT, _chute("chutes_chute_starting_instances")),
+                ("Not active", COUNT, _chute("chutes_chute_inactive_instances")),
                 ("Bounty ends in", TIME, BOUNTY_LEFT),
                 ("Requests, 1 h", AMOUNT, _chute("chutes_chute_window_invocations", window="1h")),
             )

@@ -71,6 +71,12 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, replay: 
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
 
 
+def test_only_requests_about_maintenance_are_signed_with_the_word_tee() -> None:
+    # The replay takes the word from the same table, so that only this finds a wrong one.
+    for_tee = {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"}
+    assert for_tee == {e.MAINTENANCE, e.SERVER_MAINTENANCE}
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
