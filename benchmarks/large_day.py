@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cachetools import LRUCache
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.demo.day import RECORDING, Day
+from chutes_exporter.demo.day import Day
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class LargeDay(Day):
             miners: All that have GPUs, at most 256.
             keys: How many of them have a key. Copies of watched miners have 38 GPUs.
         """
-        super().__init__(RECORDING)
+        super().__init__()
         self._cache: LRUCache[tuple[str, int, str, str], Any] = LRUCache(1000)
         # Copies by the hotkey of a miner, or by the id of a server, and those of miners by hotkey.
         self._copies: defaultdict[str, list[_Copy]] = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -91,14 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Click exits by itself after a completion, and with 1 if the reader of the output has gone.
         # Here, that would mean that action is needed.
         exit_status = _READER_GONE if end.code == 1 else end.code
-    except OSError as error:
-        # The disk is full or broken. Other errors of the system are bugs, and need their traceback.
-        if error.errno not in (errno.ENOSPC, errno.EIO):
-            raise
-        # At the end, Python would try to write the rest of the output again. Send it nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
-        exit_status = 1
     except click.Abort:
         click.echo("Aborted.", err=True)
         exit_status = 1

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE, human_duration
@@ -22,7 +22,6 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import (
         DeadlineKind,
         Fleet,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
         GpuState,
         Instance,
         Server,
-        ServerPlan,
     )
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
@@ -66,6 +64,13 @@ class Subject:
     gpus: tuple[Gpu, ...] | None = ()
     count: int = 1
     when: float | None = None
+
+    @property
+    def ids(self) -> set[str]:
+        """The ids of what it is about: its instance, or else its GPUs."""
+        if self.instance is not None:
+            return {self.instance["instance_id"]}
+        return {gpu.gpu_id for gpu in self.gpus or ()}
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Kind:
     command: str = ""
 
 
-# What the findings are about
+# The miner, its jobs and its chutes
 
 
 def _miner(moment: Moment) -> Subject:
@@ -168,97 +173,58 @@ def _stuck_jobs(moment: Moment) -> list[Subject]:
     return [Subject(count=jobs)] if jobs else []
 
 
-def _starts_in_vain(moment: Moment) -> list[Subject]:
-    instances = moment.fleet.instances
-    return [_of_instance(moment, instance) for instance in instances if instance.is_in_vain]
-
-
 def _failing_chutes(moment: Moment) -> list[Subject]:
-    """Return the chutes that failed again and again, the worst first.
+    """Return the chutes that failed again and again, the worst first, such as ``gemma (4 times,
+    most by probes)``.
 
     A fleet that was read without the audit reports has no failures to look at.
     """
     failures = moment.fleet.failures
     if failures is None:
         return []
-    return [_of_chute(moment.fleet, failures, chute_id) for chute_id in failures.failing]
+    subjects = []
+    for chute_id in failures.failing:
+        reasons = failures.reasons[chute_id]
+        [(main_reason, _)] = reasons.most_common(1)
+        share = "all" if len(reasons) == 1 else "most"
+        times = failures.known[chute_id]
+        name = failures.names[chute_id]
+        subjects.append(Subject(f"{name} ({times} times, {share} by {main_reason})"))
+    return subjects
 
 
-def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
-    """Return a chute that fails, with a server on which an instance of it starts now, if there is
-    one. The audit reports do not tell on which server it failed.
+# Instances
 
-    Its text is such as ``gemma (4 times, most by probes), which starts on tee-1 now``.
-    """
-    reasons = failures.reasons[chute_id]
-    [(main_reason, _)] = reasons.most_common(1)
-    share = "all" if len(reasons) == 1 else "most"
-    times = failures.known[chute_id]
-    text = f"{failures.names[chute_id]} ({times} times, {share} by {main_reason})"
-    for instance in fleet.instances:
-        starts = instance.chute_id == chute_id and instance.state == "starting"
-        server = fleet.servers_by_id.get(instance.server_id or "")
-        if starts and server is not None:
-            return Subject(f"{text}, which starts on {_server_name(server)} now", server)
-    return Subject(text)
+
+def _starts_in_vain(moment: Moment) -> list[Subject]:
+    instances = moment.fleet.instances
+    return [_of_instance(moment, instance) for instance in instances if instance.is_in_vain]
 
 
 def _purges(moment: Moment) -> list[Subject]:
-    starting = _with_deadline(moment, "starting", "purge")
-    return [one for one in starting if _when(one) - moment.now < _PURGE_SOON]
+    soon = moment.now + _PURGE_SOON
+    return [one for one in _with_deadline(moment, "starting", "purge") if (one.when or 0) < soon]
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
     """Return the public instances in their first hour, the one whose hour ends last first."""
     instances = _with_deadline(moment, None, "secured")
-    return [one for one in reversed(instances) if _when(one) > moment.now]
+    return [one for one in reversed(instances) if (one.when or 0) > moment.now]
 
 
 def _with_deadline(
     moment: Moment, state: InstanceState | None, deadline: DeadlineKind
 ) -> list[Subject]:
     """Return the instances in a state, or in any, that have a deadline, the soonest first."""
-    subjects = []
-    for instance in moment.fleet.instances:
-        if state in (None, instance.state) and deadline in instance.deadlines:
-            subject = _of_instance(moment, instance)
-            subjects.append(replace(subject, when=instance.deadlines[deadline]))
-    return sorted(subjects, key=_when)
+    subjects = [
+        _of_instance(moment, instance, instance.deadlines[deadline])
+        for instance in moment.fleet.instances
+        if state in (None, instance.state) and deadline in instance.deadlines
+    ]
+    return sorted(subjects, key=lambda subject: subject.when or 0)
 
 
-def _when(subject: Subject) -> float:
-    return subject.when or 0.0
-
-
-def _dead_servers(moment: Moment) -> list[Subject]:
-    """Return the servers that probably died, with the GPUs that are idle since.
-
-    If instances can have ended on one of several servers, it is unknown which GPUs these are.
-    """
-    subjects = []
-    for outage in moment.fleet.outages:
-        names = " or ".join(_server_name(server) for server in outage.servers)
-        name = f"{names}: {_outage_text(outage)}"
-        if len(outage.servers) > 1:
-            subjects.append(Subject(name, gpus=None))
-        else:
-            [server] = outage.servers
-            subjects.append(replace(_of_server(server), name=name))
-    return subjects
-
-
-def _outage_text(outage: Outage) -> str:
-    """Return how many instances ended when, and what they lost."""
-    times = [f"{datetime.fromtimestamp(end.ended_at, UTC):%H:%M}" for end in outage.ends]
-    lost = sum_of_losses(outage.ends)
-    about = "at least " if lost.unknown else "about " if lost.are_about else ""
-    units = f"lost {about}{lost.known:,.0f} units"
-    if not lost.known:
-        units = "lost an unknown number of units" if lost.unknown else "keep their score"
-    return f"{len(times)} instances from {times[0]} to {times[-1]} UTC, which {units}"
-
-
-def _of_instance(moment: Moment, instance: Instance) -> Subject:
+def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     server = moment.fleet.servers_by_id.get(instance.server_id or "")
     gpus = tuple(gpu for gpu in moment.fleet.gpus if gpu.instance_id == instance.instance_id)
@@ -273,59 +239,81 @@ def _of_instance(moment: Moment, instance: Instance) -> Subject:
     }
     name = instance.chute or instance.instance_id
     # instance.gpus is their number, or None if it is unknown.
-    return Subject(name, server, row, gpus=gpus if len(gpus) == instance.gpus else None)
+    known_gpus = gpus if len(gpus) == instance.gpus else None
+    return Subject(name, server, row, known_gpus, when=when)
 
 
-def _with_step(step: Step, *, in_slot: bool | None = None) -> Callable[[Moment], list[Subject]]:
-    """Return a function that finds the servers with a step, in the order of the plan.
+# Servers
+
+
+def _dead_servers(moment: Moment) -> list[Subject]:
+    """Return the servers that probably died, with the GPUs that are idle since.
+
+    If instances can have ended on one of several servers, it is unknown which GPUs these are.
+    """
+    subjects = []
+    for outage in moment.fleet.outages:
+        names = " or ".join(_server_name(server) for server in outage.servers)
+        subject = Subject(gpus=None)
+        if len(outage.servers) == 1:
+            subject = _of_server(outage.servers[0])
+        subjects.append(replace(subject, name=f"{names}: {_outage_text(outage)}"))
+    return subjects
+
+
+def _outage_text(outage: Outage) -> str:
+    """Return how many instances ended when, and what they lost."""
+    times = [f"{datetime.fromtimestamp(end.ended_at, UTC):%H:%M}" for end in outage.ends]
+    lost = sum_of_losses(outage.ends)
+    about = "at least " if lost.unknown else "about " if lost.are_about else ""
+    units = f"lost {about}{lost.known:,.0f} units"
+    if not lost.known:
+        units = "lost an unknown number of units" if lost.unknown else "keep their score"
+    return f"{len(times)} instances from {times[0]} to {times[-1]} UTC, which {units}"
+
+
+def _at_step(step: Step, moment: Moment, *, in_slot: bool | None = None) -> list[Subject]:
+    """Return the servers with a step, in the order of the plan.
 
     ``in_slot`` selects those that hold an upgrade slot, or the others.
     """
-
-    def find_servers(moment: Moment) -> list[Subject]:
-        upgrades = [upgrade for upgrade in moment.plan.servers if upgrade.step == step]
-        if in_slot is not None:
-            upgrades = [one for one in upgrades if (one.server.holds_slot is True) == in_slot]
-        return [_of_upgrade(upgrade.server, step) for upgrade in upgrades]
-
-    return find_servers
-
-
-def _of_upgrade(server: Server, step: Step) -> Subject:
-    subject = _of_server(server)
-    if is_down(server):
-        return subject
-    # What runs there earns until a reboot, and idle GPUs that can be used are in another finding.
-    is_unknown = step == "cannot come back" and server.earning_instances is None
-    return replace(subject, gpus=None if is_unknown else ())
+    subjects = []
+    for upgrade in moment.plan.servers:
+        server = upgrade.server
+        if upgrade.step != step or in_slot not in (None, server.holds_slot is True):
+            continue
+        subject = _of_server(server)
+        # What runs there earns until a reboot, and idle GPUs that can be used are in another
+        # finding.
+        if not is_down(server):
+            is_unknown = step == "cannot come back" and server.earning_instances is None
+            subject = replace(subject, gpus=None if is_unknown else ())
+        subjects.append(subject)
+    return subjects
 
 
 def _undecided_maintenance(moment: Moment) -> list[Subject]:
-    in_slot = _with_step("not known", in_slot=True)(moment)
+    in_slot = _at_step("not known", moment, in_slot=True)
     return [subject for subject in in_slot if subject.server and is_down(subject.server)]
 
 
-def _in_open_window(step: Step) -> Callable[[Moment], list[Subject]]:
-    """Return a function that finds the servers to upgrade with a step in the open window."""
-
-    def find_servers(moment: Moment) -> list[Subject]:
-        window = moment.plan.window
-        if window is None or moment.plan.phase != "open":
-            return []
-        return [
-            replace(subject, when=window.ends_at)
-            for subject in _with_step(step, in_slot=False)(moment)
-            if subject.server is not None and subject.server.needs_upgrade
-        ]
-
-    return find_servers
+def _in_open_window(step: Step, moment: Moment) -> list[Subject]:
+    """Return the servers to upgrade with a step in the open window."""
+    window = moment.plan.window
+    if window is None or moment.plan.phase != "open":
+        return []
+    return [
+        replace(subject, when=window.ends_at)
+        for subject in _at_step(step, moment, in_slot=False)
+        if subject.server is not None and subject.server.needs_upgrade
+    ]
 
 
 def _next_upgrades(moment: Moment) -> list[Subject]:
     window = moment.plan.window
     if window is None or moment.plan.phase != "announced":
         return []
-    return [replace(one, when=window.starts_at) for one in _with_step("wait")(moment)]
+    return [replace(one, when=window.starts_at) for one in _at_step("wait", moment)]
 
 
 def _without_tee(moment: Moment) -> list[Subject]:
@@ -354,6 +342,13 @@ def _of_server(server: Server) -> Subject:
     return Subject(name, server, gpus=unused)
 
 
+def _server_name(server: Server) -> str:
+    return server.name or server.server_id
+
+
+# GPUs
+
+
 def _unverified(moment: Moment) -> list[Subject]:
     """Return the unverified GPUs that chutes may run on once they are verified.
 
@@ -374,16 +369,14 @@ def _idle(moment: Moment) -> list[Subject]:
     fleet = moment.fleet
     if fleet.blacklisted:
         return []
-    return [
-        subject
-        for subject in _gpus_by_server(fleet, "idle")
-        if subject.server is None or _may_earn(fleet, subject.server)
-    ]
-
-
-def _may_earn(fleet: Fleet, server: Server) -> bool:
-    pay = fleet.idle_pay(server)
-    return server.holds_slot is False and (pay is None or pay.first_day > 0)
+    subjects = []
+    for subject in _gpus_by_server(fleet, "idle"):
+        server = subject.server
+        pay = None if server is None else fleet.idle_pay(server)
+        can_earn = pay is None or pay.first_day > 0
+        if can_earn and (server is None or server.holds_slot is False):
+            subjects.append(subject)
+    return subjects
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -391,52 +384,36 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
 
     GPUs of an unknown model are left out.
     """
-    by_place: dict[tuple[str, str | None], list[Gpu]] = {}
+    by_place: defaultdict[tuple[str, str], list[Gpu]] = defaultdict(list)
     for gpu in fleet.gpus:
         if gpu.state == state and gpu.model is not None:
-            by_place.setdefault((gpu.model, gpu.server_id), []).append(gpu)
+            by_place[gpu.model, gpu.server_id or ""].append(gpu)
     subjects = []
-    # Sorted as text, because the id of a server may be None.
-    for place in sorted(by_place, key=str):
-        gpus = tuple(by_place[place])
-        model, server_id = place
-        server = fleet.servers_by_id.get(server_id or "")
+    for (model, server_id), gpus in sorted(by_place.items()):
+        server = fleet.servers_by_id.get(server_id)
         name = f"{len(gpus)} {model}"
         if server is not None:
             name += f" on {_server_name(server)}"
-        subjects.append(Subject(name, server, gpus=gpus, count=len(gpus)))
+        subjects.append(Subject(name, server, gpus=tuple(gpus), count=len(gpus)))
     return subjects
 
 
 def _worth(moment: Moment) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
-    plans = _plans_of(moment.gpus, moment.fleet)
+    plan_by_place = {(plan.server_id, plan.model): plan for plan in moment.fleet.plans}
+    # No plan is without a server. The GPUs are all known, and those of a subject of one model.
+    places = {(gpu.server_id, gpu.model) for gpu in moment.gpus or ()}
+    plans = [plan_by_place[place] for place in places if place in plan_by_place]
     first_day_units = total(plan.first_day_units for plan in plans)
     later_units_per_second = total(plan.later_units_per_second for plan in plans)
-    if not plans or first_day_units is None or later_units_per_second is None:
+    are_known = len(plans) == len(places)
+    if not are_known or first_day_units is None or later_units_per_second is None:
         return "What they could earn is not known."
     at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
     return (
         f"In the first day, they could earn {at_least}{first_day_units:,.0f} compute units, and "
         f"{DAY * later_units_per_second:,.0f} a day later."
     )
-
-
-def _plans_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[ServerPlan]:
-    """Return the best uses of idle GPUs, one for each model on a server.
-
-    The list is empty if the GPUs, or the best use of one of them, are unknown.
-    """
-    plan_by_place = {(plan.server_id, plan.model): plan for plan in fleet.plans}
-    # No plan has an empty id. So with a GPU that has no server, the list is empty, too.
-    places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus or ()}
-    if not places <= plan_by_place.keys():
-        return []
-    return [plan_by_place[place] for place in places]
-
-
-def _server_name(server: Server) -> str:
-    return server.name or server.server_id
 
 
 KINDS = {
@@ -496,7 +473,7 @@ KINDS = {
     ),
     "maintenance": Kind(
         "loss",
-        _with_step("boot"),
+        partial(_at_step, "boot"),
         lambda moment: (
             f"TEE servers in maintenance, on which no instance is left: {moment.count}. {_TDX}"
         ),
@@ -515,7 +492,7 @@ KINDS = {
     ),
     "unmeasured_servers": Kind(
         "loss",
-        _with_step("cannot come back"),
+        partial(_at_step, "cannot come back"),
         lambda moment: (
             f"TEE servers that cannot come back from the upgrade: {moment.count}. The "
             "service lists the target version for no host with their GPUs."
@@ -525,7 +502,7 @@ KINDS = {
     ),
     "maintenance_pending": Kind(
         "action",
-        _with_step("do not reboot until", in_slot=True),
+        partial(_at_step, "do not reboot until", in_slot=True),
         lambda moment: (
             f"TEE servers that wait for maintenance: {moment.count}. The last instances "
             "of their chutes may still serve, for up to 3 hours."
@@ -535,14 +512,14 @@ KINDS = {
     ),
     "versions_refused": Kind(
         "action",
-        _with_step("do not reboot until", in_slot=False),
+        partial(_at_step, "do not reboot until", in_slot=False),
         lambda moment: f"TEE servers with a version that the service refuses: {moment.count}.",
         "Do not reboot them before maintenance has ended their instances. Free slots",
         _MAINTENANCE,
     ),
     "upgrades": Kind(
         "action",
-        _in_open_window("request now"),
+        partial(_in_open_window, "request now"),
         lambda moment: (
             "TEE servers that need the upgrade of the maintenance window, and for which "
             f"a slot is free: {moment.count}. The window ends {moment.when}."
@@ -552,7 +529,7 @@ KINDS = {
     ),
     "waiting_upgrades": Kind(
         "action",
-        _in_open_window("wait"),
+        partial(_in_open_window, "wait"),
         lambda moment: (
             "TEE servers that need the upgrade of the maintenance window, and for which "
             f"no slot is free yet: {moment.count}. The window ends {moment.when}."
@@ -562,7 +539,7 @@ KINDS = {
     ),
     "undecided_upgrades": Kind(
         "action",
-        _in_open_window("not known"),
+        partial(_in_open_window, "not known"),
         lambda moment: (
             "TEE servers that need the upgrade of the maintenance window, and of which "
             "it is not known whether they can come back, or whether a slot is free: "
@@ -645,13 +622,12 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         subjects = kind.find(moment)
         if kind.severity != "note":
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
-            subjects = [subject for subject in subjects if not _is_reported(subject, reported_ids)]
+            subjects = [one for one in subjects if not one.ids or one.ids - reported_ids]
             # These two kinds are about all GPUs, and must not hide what else is wrong with a GPU.
             if name not in ("not_registered", "blacklisted"):
-                for subject in subjects:
-                    reported_ids.update(_ids(subject))
+                reported_ids.update(*(one.ids for one in subjects))
         if subjects:
-            findings.append(_finding(name, Moment(fleet, now, subjects), costs))
+            findings.append(_finding(name, replace(moment, subjects=subjects), costs))
     return sorted(findings, key=_urgency)
 
 
@@ -665,41 +641,37 @@ def _urgency(finding: Finding) -> tuple[bool, float, int]:
     return not finding.needs_action, -cost_usd, -sum(finding.gpus.values())
 
 
-def _is_reported(subject: Subject, reported_ids: set[str]) -> bool:
-    ids = _ids(subject)
-    return bool(ids) and reported_ids.issuperset(ids)
-
-
-def _ids(subject: Subject) -> list[str]:
-    """Return the ids of what a subject is about: its instance, or else its GPUs."""
-    if subject.instance is not None:
-        return [subject.instance["instance_id"]]
-    return [gpu.gpu_id for gpu in subject.gpus or ()]
-
-
 def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
     """Return the finding ``name`` of KINDS about some subjects. Its time is that of the first."""
     kind, fleet, subjects = KINDS[name], moment.fleet, moment.subjects
-    servers = {one.server.server_id: one.server.name for one in subjects if one.server}
-    first = subjects[0].server
-    first_name = shlex.quote(first.name) if first and first.name else "SERVER"
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus = moment.gpus if kind.severity == "loss" else []
+    cost_usd = None if lost_gpus is None else cost(lost_gpus, fleet, costs)
+    servers: dict[str, dict[str, str | None]] = {}
+    for subject in subjects:
+        server = subject.server
+        if server is not None:
+            servers[server.server_id] = {"server_id": server.server_id, "name": server.name}
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=moment.count,
         problem=kind.problem(moment),
-        things=[subject.name for subject in subjects if subject.name],
-        servers=[{"server_id": server_id, "name": name} for server_id, name in servers.items()],
-        instances=[subject.instance for subject in subjects if subject.instance],
+        things=[one.name for one in subjects if one.name],
+        servers=list(servers.values()),
+        instances=[one.instance for one in subjects if one.instance],
         needs_action=kind.severity != "note",
         advice=kind.advice,
-        command=kind.command.replace("SERVER", first_name),
+        command=kind.command.replace("SERVER", _shell_name(subjects[0].server)),
         when=subjects[0].when,
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
-        cost_usd_per_hour=None if lost_gpus is None else cost(lost_gpus, fleet, costs),
+        cost_usd_per_hour=cost_usd,
     )
+
+
+def _shell_name(server: Server | None) -> str:
+    """Return the name of a server for a shell, or the word that stands for one."""
+    return shlex.quote(server.name) if server is not None and server.name else "SERVER"
 
 
 def verdict(
@@ -708,7 +680,7 @@ def verdict(
     """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
     idle``.
 
-    The idle GPUs are those of ``fleets``. Without a price of any GPU, the line names no costs.
+    The idle GPUs are those of ``fleets``. Without the price of any of them, it has their number.
     ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
@@ -721,29 +693,20 @@ def verdict(
 
 
 def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
-    """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence.
+    """Return what idle GPUs cost, or else their number, as the end of a sentence.
 
     Those of a miner are left out while it is unknown how many these are.
     """
-    known_costs = []
-    gpus_without_cost = 0
+    costs_of_idle: list[float | None] = []
     for fleet in fleets:
-        if not fleet.known.get("gpus"):
-            continue
-        for gpu in fleet.gpus:
-            usd = fleet.price_of(gpu, costs)
-            if gpu.state == "idle" and usd is not None:
-                known_costs.append(usd)
-            elif gpu.state == "idle":
-                gpus_without_cost += 1
-    text = ""
+        if fleet.known.get("gpus"):
+            idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
+            costs_of_idle += [fleet.price_of(gpu, costs) for gpu in idle]
+    known_costs = [usd for usd in costs_of_idle if usd is not None]
     if known_costs:
-        text += f", {math.fsum(known_costs):,.2f} USD per hour idle"
-    if gpus_without_cost:
-        text += f", idle GPUs: {gpus_without_cost}"
-        # Without any price, every cost is unknown, which needs no words.
-        text += " at an unknown cost" if costs else ""
-    return text
+        at_least = "" if len(known_costs) == len(costs_of_idle) else "at least "
+        return f", {at_least}{math.fsum(known_costs):,.2f} USD per hour idle"
+    return f", idle GPUs: {len(costs_of_idle)}" if costs_of_idle else ""
 
 
 def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:

@@ -27,7 +27,6 @@ class Metric:
         stability: Whether the name, labels and meaning may change before a new major version.
         complete: Names of the feeds whose answers must be complete. The metric is absent while a
             record may be missing.
-        needs: Names of the feeds without which it has no sample.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Metric:
     stability: Stability = "stable"
     histogram: bool = False
     complete: frozenset[str] = frozenset()
-    needs: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Literal["gauge", "counter", "info", "histogram"]:

@@ -1,23 +1,14 @@
-"""What the boards say about an alert: what to do first, which board shows more, and which feeds it
-needs.
-"""
+"""What the boards say about an alert: what to do first, and which board shows more."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import promql_parser
 import yaml
 
-from chutes_exporter.collectors import COLLECTORS
 from grafana.states import State
-
-if TYPE_CHECKING:
-    from promql_parser import Expr
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
 
@@ -102,121 +93,3 @@ def _boards() -> dict[str, str]:
 
 BOARDS: Final = _boards()
 """The uid of the board that each alert links to."""
-
-
-def _feeds_of_metrics() -> dict[str, frozenset[str]]:
-    """Return by metric the feeds without which it has no series."""
-    needed: dict[str, frozenset[str]] = {}
-    for collector in COLLECTORS:
-        for part in collector.parts:
-            for metric in part.metrics:
-                # Several parts may make one metric, and one that has all its feeds is enough. So
-                # the metric needs only the feeds that all these parts need.
-                needed[metric.name] = needed.get(metric.name, metric.needs) & metric.needs
-    return needed
-
-
-_FEEDS: Final = _feeds_of_metrics()
-
-
-@cache
-def _feeds_of_series(name: str) -> frozenset[str]:
-    """Return the feeds without which a metric, or what is recorded under a name, has no series."""
-    recorded = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
-    if not recorded:
-        # A metric that no collector makes is about the exporter itself, and needs no feed.
-        return _FEEDS.get(name, frozenset())
-    # Several rules may record under one name, and one of them is enough.
-    return frozenset.intersection(*recorded)
-
-
-def _feeds_of(expression: str) -> frozenset[str]:
-    return _needed(promql_parser.parse(expression))
-
-
-def _needed(part: Expr) -> frozenset[str]:
-    """Return the feeds without which a part of an expression has no result."""
-    if isinstance(part, promql_parser.VectorSelector):
-        return _needed_by_selector(part)
-    if isinstance(part, promql_parser.BinaryExpr):
-        return _needed_by_operator(part)
-    if isinstance(part, promql_parser.Call):
-        return frozenset[str]().union(*map(_needed, part.args))
-    # A range selector has its selector inside. A subquery, an aggregation, a sign and parentheses
-    # have an expression. A number or a text has neither.
-    inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)
-    return frozenset() if inner is None else _needed(inner)
-
-
-def _needed_by_operator(part: promql_parser.BinaryExpr) -> frozenset[str]:
-    """Return the feeds without which an operation has no result."""
-    left, right = _needed(part.lhs), _needed(part.rhs)
-    match str(part.op):
-        case "or":
-            # One side is enough, so only what both need is needed.
-            return left & right
-        case "unless":
-            # What is subtracted may be absent.
-            return left
-        case _:
-            return left | right
-
-
-def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str]:
-    """Return the feeds without which a selector has no result.
-
-    Metrics about feeds exist for every feed. There, it is the feed that the selector names with
-    `feed="..."`.
-    """
-    # A selector such as `{job="chutes"}` has no name.
-    name = selector.name or ""
-    if not name.startswith("chutes_feed_"):
-        return _feeds_of_series(name)
-    feeds = set()
-    for matcher in selector.matchers.matchers:
-        if matcher.name == "feed" and matcher.op == promql_parser.MatchOp.Equal:
-            feeds.add(matcher.value)
-    return frozenset(feeds)
-
-
-def _feeds_of_alerts() -> dict[str, frozenset[str]]:
-    """Return by alert the feeds without which it cannot fire, with any of its severities."""
-    needed: dict[str, frozenset[str]] = {}
-    for rule in _RULES:
-        if "alert" in rule:
-            name = rule["alert"]
-            feeds = _feeds_of(rule["expr"])
-            # An alert needs only the feeds that the rules of all its severities need.
-            of_other_severities = needed.get(name, feeds)
-            needed[name] = of_other_severities & feeds
-    return needed
-
-
-NEEDED: Final = {name: feeds for name, feeds in _feeds_of_alerts().items() if feeds}
-"""The feeds that each alert needs, of the alerts that need one."""
-
-
-def blinded() -> dict[str, list[str]]:
-    """Return the alerts that each feed blinds while it has no data."""
-    alerts: dict[str, list[str]] = defaultdict(list)
-    for alert, feeds in sorted(NEEDED.items()):
-        for feed in sorted(feeds):
-            alerts[feed].append(alert)
-    return dict(alerts)
-
-
-def blind_alerts(blind: str) -> str:
-    """Return a query for the number of alerts that cannot fire.
-
-    It is long, because each set of feeds that alerts need has a term. The term is the number of
-    these alerts if any of the feeds has no data, so that no alert counts twice.
-
-    Args:
-        blind: The name of the series of feeds without data.
-    """
-    alerts_by_feeds = Counter(tuple(sorted(feeds)) for feeds in NEEDED.values())
-    terms = []
-    for feeds, alerts in sorted(alerts_by_feeds.items()):
-        one_of_them = "|".join(feeds)
-        terms.append(f'({alerts} * group({blind}{{feed=~"{one_of_them}"}}) or vector(0))')
-    return " + on () ".join(terms)

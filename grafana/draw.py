@@ -162,7 +162,7 @@ def _file_at(path: str) -> Path:
     """Return the file to send for a path: a font, an image of Grafana, or what was built for the
     page. It need not exist.
     """
-    modules = RENDER / "node_modules"
+    modules = RENDER.parent / "node_modules"
     name = path.rpartition("/")[2]
     if name in FONTS:
         weight = FONTS[name]

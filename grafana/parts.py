@@ -13,7 +13,7 @@ import string
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from grafana.states import NOTHING, ORANGE, PLAIN, UNWATCHED, State
+from grafana.states import NOTHING, PLAIN, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
-LOAD_RULES: Final = "load the rules"
 RULES: Final = "prometheus:chutes_rules:loaded"
 """Present while the rules are loaded."""
-NO_RULES: Final = f"absent({RULES} @ end()) * NaN"
-"""NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
 NO_DATA: Final = (
     "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
 )
@@ -39,8 +36,6 @@ NO_INSTANCES: Final = "no key (--hotkey-file), or no instances"
 
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""
-WATCHED: Final = f"group by (hotkey) (last_over_time(chutes_miner_watched{{{MINERS}}}[15m]))"
-"""Bridges the time until an alert fires because no exporter watches the miners any more."""
 
 Json = dict[str, Any]
 _DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
@@ -69,8 +64,6 @@ AMOUNT: Final = Unit("short", 1)
 PERCENT: Final = Unit("percentunit", 0)
 SHARE: Final = Unit("percentunit", 2)
 TIME: Final = Unit("s", 1)
-CLOCK: Final = Unit("time:HH:mm", None)
-"""A time of day, in milliseconds since 1970."""
 DOLLARS: Final = Unit("currencyUSD", None)
 CENTS: Final = Unit("currencyUSD", 2)
 BYTES: Final = Unit("bytes", 0)
@@ -107,17 +100,6 @@ def _matcher(label: str, value: str) -> str:
 def of_miners(metric: str, *labels: str, **where: str) -> str:
     """Select a metric of the chosen miners. Labels, besides the hotkey, tell its series apart."""
     return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, MINERS, **where)})"
-
-
-def of_one_exporter(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric of the chosen miners as one exporter has it, the one with the highest sum.
-
-    Of two that see different states of a thing, sums by state would otherwise count it twice. The
-    labels, besides the hotkey, are those for which the exporter is chosen.
-    """
-    by = ", ".join(("hotkey", *labels))
-    one = f"topk by ({by}) (1, sum by (job, instance, {by}) ({metric}))"
-    return f"({select(metric, MINERS, **where)} and on (job, instance, {by}) {one})"
 
 
 def of_platform(metric: str, *labels: str, **where: str) -> str:
@@ -218,19 +200,6 @@ def with_chute_name(expression: str) -> str:
     return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 
-def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
-    """Keep the ten series that are greatest at the end of the time range.
-
-    By itself, `topk` chooses at each point of a graph anew, so that there are more than ten lines.
-
-    Args:
-        expression: Gives the lines.
-        plain: The same series without added labels, whose values order them.
-        label: Tells the series apart.
-    """
-    return f"{expression} and on ({label}) topk(10, {at_end(plain)})"
-
-
 def at_end(expression: str) -> str:
     """Return an expression for the end of the time range."""
     return _SELECTOR.sub(r"\g<0> @ end()", expression)
@@ -239,15 +208,6 @@ def at_end(expression: str) -> str:
 def yesterday(expression: str) -> str:
     """Return an expression for the time a day ago."""
     return _SELECTOR.sub(r"\g<0> offset 1d", expression)
-
-
-def no_miner_row(label: str) -> str:
-    """Return a row for a table that says that no miner is watched, although an exporter runs."""
-    return nothing_row(
-        f"{of_platform('chutes_exporter_build_info')} unless on () {WATCHED}",
-        label,
-        UNWATCHED.text,
-    )
 
 
 @dataclass(frozen=True)
@@ -450,11 +410,8 @@ def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
 def _mappings(
     states: Sequence[State],
     thresholds: Sequence[tuple[float, str]],
-    *,
-    nan_means_no_rules: bool = False,
 ) -> list[Json]:
-    """Make the mappings of states, of a colour that begins at the lowest value, and of NaN, which
-    queries of stats return while the rules are not loaded.
+    """Make the mappings of states, and of a colour that begins at the lowest value.
 
     Each has an index of its own, which orders them in Grafana's editor.
     """
@@ -467,9 +424,6 @@ def _mappings(
         mappings.append({"type": "value", "options": texts})
     if thresholds and thresholds[0][0] == _LOWEST:
         mappings.append(_range_from_lowest(thresholds, index=len(states)))
-    if nan_means_no_rules:
-        result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + 1}
-        mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
     return mappings
 
 
@@ -661,8 +615,7 @@ def _defaults(panel: Panel, visualization: str) -> Json:
         defaults["color"] = {"mode": "palette-classic"}
     else:
         defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
-        is_stat = panel.kind == "stat"
-        defaults["mappings"] = _mappings(panel.states, panel.thresholds, nan_means_no_rules=is_stat)
+        defaults["mappings"] = _mappings(panel.states, panel.thresholds)
     # Counts are whole numbers everywhere. Other units fix their decimals only in a stat, because
     # Grafana chooses those of an axis by its step, so that no two ticks have the same text.
     if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
@@ -771,33 +724,19 @@ class Board:
         self.rows.append((title, [self._complete(panel, panels) for panel in panels]))
 
     def _complete(self, panel: Panel, row: Sequence[Panel]) -> Panel:
-        """Return a panel with the size and the empty text that it does not name."""
+        """Return a panel with the size and the empty text that it does not name.
+
+        That of a stat that reads recorded series also names the rules.
+        """
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
-        usual_empty = self.empty
+        empty = panel.empty or self.empty
         if panel.kind == "stat":
-            usual_empty = self.stat_empty
+            empty = panel.empty or self.stat_empty
             width = width or _width_of_stat(panel, row)
-        return replace(
-            panel,
-            content=self._content(panel),
-            size=(width or usual_width, height or usual_height),
-            empty=panel.empty or usual_empty,
-        )
-
-    def _content(self, panel: Panel) -> list[Query | Column]:
-        """Return the queries and columns of a panel.
-
-        A stat of which a query reads recorded series also gets the query that says that the rules
-        are not loaded.
-        """
-        content = [*panel.content]
-        recorded_queries = [
-            part for part in content if isinstance(part, Query) and _IS_RECORDED.search(part.expr)
-        ]
-        if panel.kind == "stat" and recorded_queries:
-            content.append(Query(NO_RULES, recorded_queries[0].legend))
-        return content
+            if any(_IS_RECORDED.search(query.expr) for query in panel.queries):
+                empty = f"{empty}, or no rules"
+        return replace(panel, size=(width or usual_width, height or usual_height), empty=empty)
 
 
 BOARD_ORDER: Final = {

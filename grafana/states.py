@@ -40,8 +40,6 @@ NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
 KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 """Likewise if no alert about GPUs can fire."""
-UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
-"""Likewise if no alert can fire."""
 VERDICT: Final = (
     State(1000, "act now", RED),
     State(1001, "act today", ORANGE),
@@ -70,8 +68,6 @@ OUTCOMES: Final = (
 """What became of the score of an ended instance: the values of the label `outcome`."""
 SAFE: Final = State(10**10, "cannot be lost now", GREEN)
 """Stands for the registrations before the loss of a seat that no registration can take."""
-NONE_BEYOND: Final = State(10**10, "no neighbour")
-"""Stands for the difference in score between the best or the last miner and its next neighbour."""
 NOT_IN_LINE: Final = State("none", "safe: not in line", GREEN)
 """Stands for the neighbours of a seat that no registration can take."""
 YES: Final = (State(0, "no"), State(1, "yes"))

@@ -32,7 +32,7 @@ from starlette.routing import Route
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Settings, make_settings
-from chutes_exporter.demo.day import Day, open_day
+from chutes_exporter.demo.day import Day
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
@@ -79,7 +79,7 @@ SEEDS = {
 @functools.cache
 def recorded_day() -> Day:
     """Return the recorded day, which all tests of a process share."""
-    return open_day()
+    return Day()
 
 
 Labels = frozenset[tuple[str, str]]

@@ -16,7 +16,7 @@ from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
 from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day
-from tests.truth import Row, differences, unread
+from tests.truth import Row, differences
 from tests.unknown.taken import remembered
 
 if TYPE_CHECKING:
@@ -113,15 +113,6 @@ COMMANDS = (
 )
 """What the commands show."""
 
-NOT_SHOWN = {
-    "at": "the time of the hour",
-    "snapshot": "the number of the snapshot",
-    "*.refused": "of all chutes: the page has those that run on a miner's idle models",
-    "*.audit_report_end": "report_end has it as Unix time",
-    "*.in_slot": "a part of servers.*.maintenance",
-}
-"""The places that nothing shows, each with the reason."""
-
 UNCLEAR = 19 * HOUR
 """At this hour, an instance was deleted in the oldest of the 24 reports. Only the report before
 shows whether the service cut its multiplier."""
@@ -204,4 +195,3 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
         (gap,) = outputs["incidents"]["not_known"]
         assert gap["subject"].startswith("the loss of ")
     assert differences({}, outputs, true, rows) == ""
-    assert unread(true, (*PAGE, *COMMANDS), NOT_SHOWN) == ""

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.findings import KINDS, Finding, find, verdict
+from chutes_exporter.findings import KINDS, find, verdict
 from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
+from chutes_exporter.fleet.outages import Outage
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
+from tests.fleet.test_failures import end
 
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Server
+    from chutes_exporter.rules.losses import Precision
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
 COSTS = Costs(by_model={"h200": 2.5, "pro_6000": 1.1})
@@ -150,30 +153,59 @@ def test_a_quiet_miner_has_no_finding() -> None:
     assert find(with_instance(), NOW, COSTS) == []
 
 
-def of_kind(found: list[Finding]) -> dict[str, list[str]]:
-    """Return the names of the servers in each finding, by its kind."""
-    names = {}
-    for one in found:
-        names[one.kind] = [str(server["name"]) for server in one.servers]
-    return names
-
-
-def servers_in_trouble() -> tuple[Server, ...]:
-    """Return servers to each of which several findings could apply."""
-    return (
+def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_there() -> None:
+    # Several findings could apply to each server.
+    servers = (
         make_server("s1", *make_gpus("idle", 2), holds_slot=True, maintenance="maintenance"),
         make_server("s2", *make_gpus("idle", 2, server="s2"), tee=False, runs_chutes=False),
         make_server("s3", boots=False, needs_upgrade=True),
     )
-
-
-def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_there() -> None:
-    found = find(make_fleet(*servers_in_trouble(), window=OPEN), NOW, COSTS)
-    assert of_kind(found) == {
+    found = find(make_fleet(*servers, window=OPEN), NOW, COSTS)
+    assert {one.kind: [server["name"] for server in one.servers] for one in found} == {
         "maintenance": ["tee s1"],
         "servers_without_tee": ["tee s2"],
         "versions_refused": ["tee s3"],
     }
+
+
+def outage(*losses: tuple[float | None, Precision], servers: tuple[Server, ...]) -> Outage:
+    """Return an outage whose instances ended one minute after each other, with their losses."""
+    ends = []
+    for number, (units, precision) in enumerate(losses):
+        ended_at = NOW - 600 + 60 * number
+        ends.append(end(ended_at=ended_at, lost_units=units, loss_precision=precision))
+    return Outage(servers, tuple(ends))
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ([(1000.0, "exact"), (500.0, "exact")], "lost 1,500 units"),
+        ([(1000.0, "exact"), (500.0, "about")], "lost about 1,500 units"),
+        ([(1000.0, "exact"), (None, "at_least")], "lost at least 1,000 units"),
+        ([(None, "at_least"), (None, "at_least")], "lost an unknown number of units"),
+        ([(0.0, "exact"), (0.0, "exact")], "keep their score"),
+    ],
+)
+def test_a_server_that_died_is_named_with_what_ended_there(
+    losses: list[tuple[float | None, Precision]], words: str
+) -> None:
+    server = make_server("s1", *IDLE)
+    fleet = make_fleet(server, outages=(outage(*losses, servers=(server,)),))
+    (one,) = find(fleet, NOW, COSTS)
+    assert one.kind == "dead_servers"
+    assert one.things == [f"tee s1: 2 instances from 19:07 to 19:08 UTC, which {words}"]
+    assert (one.gpus, one.cost_usd_per_hour) == ({"pro_6000": 2}, 2.2)
+    assert one.command == "chutes-miner tee node-health --name 'tee s1'"
+
+
+def test_if_one_of_two_servers_died_it_is_not_known_which_gpus_earn_nothing() -> None:
+    servers = (make_server("s1", *IDLE), make_server("s2", *make_gpus("idle", 2, server="s2")))
+    both = outage((0.0, "exact"), (0.0, "exact"), servers=servers)
+    found = find(make_fleet(*servers, outages=(both,)), NOW, COSTS)
+    (one,) = (one for one in found if one.kind == "dead_servers")
+    assert one.things[0].startswith("tee s1 or tee s2: 2 instances")
+    assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
 
 
 def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> None:
@@ -224,7 +256,7 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
         (COSTS, "1 thing needs action, 2.20 USD per hour idle."),
         (Costs(by_server={"tee s1": 0.9}), "1 thing needs action, 1.80 USD per hour idle."),
         (Costs(), "1 thing needs action, idle GPUs: 2."),
-        (Costs(by_model={"h200": 1}), "1 thing needs action, idle GPUs: 2 at an unknown cost."),
+        (Costs(by_model={"h200": 1}), "1 thing needs action, idle GPUs: 2."),
     ],
 )
 def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:

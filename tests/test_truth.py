@@ -36,7 +36,7 @@ WITHOUT_TRUTH = {
         chutes_chute_supported_gpu chutes_demand_timestamp_seconds chutes_gpu_verified
         chutes_instance_planned_start_end chutes_launch_urgency_boost_ratio
         chutes_chute_rate_limited_ratio chutes_chute_recent_utilization_ratio
-        chutes_chute_starting_instances chutes_chute_target_instances chutes_image_info
+        chutes_chute_inactive_instances chutes_chute_target_instances chutes_image_info
         chutes_image_state
         chutes_instance_gpus chutes_instance_last_active chutes_job_tries chutes_jobs_available
         chutes_jobs_oldest_created_timestamp_seconds chutes_launch_starting_instances

@@ -14,7 +14,7 @@ from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, Miner, raw_json, report_bodies, report_index, seconds
 from tests.support import HOTKEY, Clock, page_of, patient, read_reports, replay, served, successes
-from tests.truth import Row, differences, unread
+from tests.truth import Row, differences
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -191,48 +191,6 @@ ENDS = (
 )
 """What the page shows of ended instances, and where ``incidents`` has it."""
 
-NOT_SHOWN = {
-    "about": "explains the keys",
-    "test_miner": "the miner of these",
-    "sql_now": "the time to which sums belong",
-    "clock_of": "the times of the caches",
-    "incentive_sum_raw": "the sum by which shares are divided",
-    "seats_with_incentive": "how many of incentive_share are not 0",
-    "stats_per_chute_records": "stats_per_chute_test_miner has the test miner's",
-    "stats_per_chute_all": "stats_per_chute_test_miner has the test miner's",
-    "stats_per_chute_test_miner": "instances, seconds and bounties of a chute are not exported",
-    "jobs": "what is listed includes jobs of others and finished ones",
-    "jobs_by_tries": "a copy of jobs",
-    "instances_with_bounty": "a part of what they earn, which is shown",
-    "instances_of_old_version": "those that a rolling update replaces are shown",
-    "active_instances_per_chute": "the service's own monitoring counted before",
-    "earning_rate_of_disabled": "a sum of disabled_multiplier_per_miner",
-    "disabled_elsewhere": "instances of other miners",
-    "disabled_seen_in_nodes_detailed": "a part of disabled_elsewhere",
-    "disabled_multiplier_per_miner": "only the test miner's own are known",
-    "heading_share": "it counts disabled instances, which the service deletes within 3 hours",
-    "heading_share_visible": "it counts disabled instances",
-    "bounties.*.created_at": "chutes_bounty_expires_timestamp_seconds has their end",
-    "bounties.*.amount": "the service pays no amount",
-    "in_maintenance_window.servers_needing_upgrade_now": "without those in a slot",
-    "versions_that_can_boot": "the highest one counts: the operators may refuse the others",
-    "servers_that_cannot_boot": "refused_versions has those with a release",
-    "servers_that_cannot_boot_with_the_default_least_version": "no answer shows the least version",
-    "launch": "offers and refused are made of it",
-    "launch_summary": "a summary of launch",
-    "launch_servers": "a part of launch_models",
-    "launch_models": "offers and refused are made of it",
-    "launch_others": "the recorded day has launches of two miners",
-    "supply.own": "gpus_by_model_and_state has them",
-    "supply.miners_idle": "only the test miner's own are known",
-    "failed_starts_24h": "ended lists each of them",
-    "ended_between_hour_and_report": "no report has them: the next one will",
-    "score_units_at_newest_report": "no command sums what reports count: /miner/scores has it",
-    "multiplier_changed_after_the_claim": "ended has the losses, which need the changes",
-    "two_records_of_one_start": "ended has the losses, which need both records",
-}
-"""The places that nothing shows, each with the reason."""
-
 LOSSES_WITH_PENALTY = {
     "c4e5cc96-5964-4844-ac90-0e921592754f": 3316.7588529669833,
     "95fed1f0-4a83-4493-b2af-7526cd3a5a47": 63024.935140058165,
@@ -389,4 +347,3 @@ async def test_the_page_and_the_commands_show_the_truth_of_a_world(directory: Pa
     if true["reports"] == 24:
         # A missing report may have more ends, so that the page shows none of the day.
         assert differences(page, {}, outputs["incidents"], ENDS) == ""
-    assert unread(true, ROWS, NOT_SHOWN) == ""

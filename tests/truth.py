@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Labels = frozenset[tuple[str, str]]
 Values = dict[Labels, float]
-Path = tuple[Any, ...]
-"""The keys and numbers from the top of a tree to a leaf."""
 
 WORDS = {
     "past_hour": "1h",
@@ -55,17 +53,15 @@ class Row:
     exceptions: Mapping[str, float] = field(default_factory=dict)
 
 
-def values_at(tree: Any, place: str) -> tuple[Values, set[Path]]:
-    """Return the numbers at a place by their labels, and the leaves of the tree that it reads.
+def values_at(tree: Any, place: str) -> Values | None:
+    """Return the numbers at a place by their labels, None if the tree has no such place.
 
     Numbers with the same labels are added. Zeros are left out, because the truth lacks them.
     """
     sums: dict[Labels, float] = defaultdict(float)
-    read: set[Path] = set()
-    for labels, value, paths in _walk(_as_dicts(tree), place.split("."), {}, ()):
-        read |= paths
+    for labels, value in _walk(_as_dicts(tree), place.split("."), {}):
         sums[frozenset(labels.items())] += value
-    return {labels: value for labels, value in sums.items() if value}, read
+    return {labels: value for labels, value in sums.items() if value} if sums else None
 
 
 def _as_dicts(node: Any) -> Any:
@@ -83,29 +79,25 @@ def _as_dicts(node: Any) -> Any:
 
 
 def _walk(
-    node: Any, steps: list[str], labels: dict[str, str], path: Path
-) -> Iterator[tuple[dict[str, str], float, set[Path]]]:
+    node: Any, steps: list[str], labels: dict[str, str]
+) -> Iterator[tuple[dict[str, str], float]]:
     if not steps:
         # A thing counts as one.
-        yield labels, bool(node) if isinstance(node, (dict, list)) else float(node), {path}
+        yield labels, bool(node) if isinstance(node, (dict, list)) else float(node)
         return
     step, *rest = steps
     if isinstance(node, list):
         names = step[1:-1].split(",") if step.startswith("{") else []
-        for number, record in enumerate(node):
+        for record in node:
             texts = _fields(record, names)
-            if texts is None:
-                continue
-            fields = {(*path, number, *key.split("=")[:1]) for key in names}
-            later = rest if names or step == "*" else steps
-            for found, value, paths in _walk(record, later, labels | texts, (*path, number)):
-                yield found, value, paths | fields
+            if texts is not None:
+                yield from _walk(record, rest if names or step == "*" else steps, labels | texts)
     elif isinstance(node, dict):
         key: str
         for key, child in node.items():
             if step in (key, "*") or step.startswith("{"):
                 word = {step[1:-1]: WORDS.get(key, key)} if step.startswith("{") else {}
-                yield from _walk(child, rest, labels | word, (*path, key))
+                yield from _walk(child, rest, labels | word)
 
 
 def _fields(record: dict[str, Any], names: list[str]) -> dict[str, str] | None:
@@ -161,13 +153,13 @@ def differences(page: Page, outputs: Mapping[str, Any], truth: Any, rows: Iterab
     """
     wrong = set()
     for row in rows:
-        true, read = values_at(truth, row.true)
+        true = values_at(truth, row.true)
+        if true is None:
+            continue
         if row.shown.startswith("chutes_"):
             shown = shown_on(page, row.shown)
         else:
-            shown, _ = values_at(outputs, row.shown)
-        if not read:
-            continue
+            shown = values_at(outputs, row.shown) or {}
         for labels in true.keys() | shown.keys():
             texts = dict(labels)
             rel = next((row.exceptions[t] for t in texts.values() if t in row.exceptions), row.rel)
@@ -175,30 +167,3 @@ def differences(page: Page, outputs: Mapping[str, Any], truth: Any, rows: Iterab
             if found != pytest.approx(want, rel=rel):
                 wrong.add(f"{row.shown} {texts}: {found} instead of {want} ({row.true})")
     return "\n".join(sorted(wrong))
-
-
-def unread(truth: Any, rows: Iterable[Row], reasons: Iterable[str]) -> str:
-    """Return the places of the truth that no row reads and that have no reason."""
-    read: set[Path] = set()
-    for place in (*(row.true for row in rows), *reasons):
-        _, found = values_at(truth, place)
-        read |= found
-    # A place may be that of a whole part.
-    missed = []
-    for leaf in _leaves(_as_dicts(truth), ()):
-        parts = (leaf[:length] for length in range(len(leaf) + 1))
-        if read.isdisjoint(parts):
-            missed.append(".".join(map(str, leaf)))
-    return "\n".join(missed)
-
-
-def _leaves(node: Any, path: Path) -> Iterator[Path]:
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, list):
-        children = enumerate(node)
-    else:
-        yield path
-    for key, child in children:
-        yield from _leaves(child, (*path, key))

@@ -241,14 +241,12 @@ class Part:
         *,
         fields: str = "",
         complete: Iterable[Feed[Any]] = (),
-        needs: Iterable[Feed[Any]] = (),
         stability: Stability = "stable",
     ) -> Metric:
         """Declare a metric of this part.
 
         ``complete`` are feeds whose answers must be complete. While a record of one may be missing,
-        the metric is left out, whatever the function adds. ``needs`` are more feeds of which the
-        metric needs an answer, which only alerts must know. ``fields`` are for its documentation.
+        the metric is left out, whatever the function adds. ``fields`` are for its documentation.
         """
         source = ", ".join(feed.source for feed in self.all_feeds)
         if fields:
@@ -256,7 +254,6 @@ class Part:
         metric = Metric(
             *(name, text, labels, source, stability),
             complete=frozenset(feed.name for feed in complete),
-            needs=frozenset(feed.name for feed in (*self.feeds, *needs)),
         )
         self.metrics.append(metric)
         return metric

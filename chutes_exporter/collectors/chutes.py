@@ -173,7 +173,7 @@ LOAD = Table[ChuteUtilization](
         "the service allows now.",
         target_instances,
     ),
-    chutes_chute_starting_instances=Row(
+    chutes_chute_inactive_instances=Row(
         "Instances of the chute that are not active, on all miners. They are starting, or "
         "their miners disabled them.",
         inactive_instances,

@@ -30,11 +30,6 @@ _OWN = tuple(
         *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
-_PLACED = (f.SERVERS, f.NODES, f.INVENTORY, f.INSTANCES)
-"""The feeds that together say what runs on each GPU of a server."""
-_UPGRADED = (f.SERVERS, f.MAINTENANCE)
-_MEASURED = (f.SERVERS, f.NODES, f.MAINTENANCE, f.TEE_MEASUREMENTS)
-_INSTANCES = (f.INSTANCES,)
 _PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
 _metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
@@ -48,7 +43,6 @@ FLEET_GPUS = _metric(
     "until it is deleted), earning (in an active instance). Absent while the state of a GPU of the "
     "model is unknown.",
     ("hotkey", "gpu", "state"),
-    needs=_PLACED,
 )
 KNOWN = _metric(
     "chutes_fleet_known",
@@ -62,7 +56,6 @@ SERVER_GPUS = _metric(
     "GPUs of the server by model and state, as chutes_fleet_gpus counts them. Absent while the "
     "state of one of them is unknown.",
     (*OF_SERVER, "gpu", "state"),
-    needs=_PLACED,
 )
 SERVER_STATE = _metric(
     "chutes_server_state",
@@ -71,7 +64,6 @@ SERVER_STATE = _metric(
     "idle (a GPU is in no instance), starting, disabled, earning (all GPUs are in active "
     "instances).",
     (*OF_SERVER, "state"),
-    needs=(f.SERVERS, f.NODES),
 )
 IDLE_COST = _metric(
     "chutes_server_idle_cost_usd_per_day",
@@ -84,14 +76,12 @@ SERVER_UNITS = _metric(
     "Compute units that the instances on the server earn per second. Disabled instances earn too. "
     "Absent while the instance of a GPU that earns is unknown.",
     OF_SERVER,
-    needs=_PLACED,
 )
 SERVER_INSTANCES = _metric(
     "chutes_server_earning_instances",
     "Instances on the server that earn now: active and disabled ones. Absent while the instance of "
     "a GPU that earns is unknown.",
     OF_SERVER,
-    needs=_PLACED,
 )
 SERVER_MAINTENANCE = _metric(
     "chutes_server_maintenance_state",
@@ -101,14 +91,12 @@ SERVER_MAINTENANCE = _metric(
     "two, it holds an upgrade slot, of this window or of an earlier one that it did "
     "not finish.",
     (*OF_SERVER, "state"),
-    needs=_UPGRADED,
 )
 SERVER_UPGRADE = _metric(
     "chutes_server_upgrade_needed",
     "Whether the TEE server is older than the target of the newest window (1). The upgrade is "
     "possible only while chutes_maintenance_window_open is 1.",
     OF_SERVER,
-    needs=_UPGRADED,
 )
 SERVER_MEASURED = _metric(
     "chutes_server_upgrade_measured",
@@ -117,7 +105,6 @@ SERVER_MEASURED = _metric(
     "come back from the upgrade. 1 proves nothing, because the class of a host also depends on "
     "other hardware. Absent while it is unknown, and if the version is listed for no host.",
     OF_SERVER,
-    needs=_MEASURED,
 )
 SERVER_ORDER = _metric(
     "chutes_server_upgrade_order",
@@ -126,21 +113,18 @@ SERVER_ORDER = _metric(
     "first, and then the most idle GPUs. Those that cannot come back have none. Absent for all "
     "while it is unknown of one.",
     OF_SERVER,
-    needs=(*_PLACED, f.MAINTENANCE, f.TEE_MEASUREMENTS, f.ACTIVE_INSTANCES),
 )
 TO_UPGRADE = _metric(
     "chutes_fleet_servers_to_upgrade",
     "TEE servers that are older than the target of the newest window and hold no upgrade slot. "
     "Absent while one is unknown.",
     ("hotkey",),
-    needs=_UPGRADED,
 )
 UNMEASURED = _metric(
     "chutes_fleet_unmeasured_servers_to_upgrade",
     "Those of chutes_fleet_servers_to_upgrade that cannot come back from the upgrade. Absent while "
     "that is unknown of one.",
     ("hotkey",),
-    needs=_MEASURED,
 )
 LATE = _metric(
     "chutes_fleet_late_servers_to_upgrade",
@@ -156,7 +140,6 @@ SERVER_BOOTS = _metric(
     "candidate: the server does not come back after a reboot until it is upgraded. Absent for "
     "others, because no answer shows the least version.",
     OF_SERVER,
-    needs=(f.SERVERS, f.TEE_MEASUREMENTS),
 )
 GPU_STATE = _metric(
     "chutes_gpu_state",
@@ -164,28 +147,24 @@ GPU_STATE = _metric(
     "starting, disabled, earning. The uuid is the id in NVIDIA's format, for joins with DCGM's "
     "metrics.",
     ("hotkey", "gpu_id", "uuid", "server_id", "server", "gpu", "device_index", "state"),
-    needs=_PLACED,
 )
 INSTANCE_STATE = _metric(
     "chutes_instance_state",
     "Whether the instance is in this state (1): active, starting (never active so far), disabled "
     "(the miner disabled it after it was active, and it keeps earning until it is deleted).",
     (*OF_INSTANCE, "state"),
-    needs=_INSTANCES,
 )
 INSTANCE_GPUS = _metric(
     "chutes_instance_gpus",
     "GPUs that the instance holds on the server, in any state. Absent while its place is unknown. "
     "An instance without a GPU, because it was deleted, has 0 and no server.",
     (*OF_INSTANCE, "server_id", "server", "gpu"),
-    needs=(f.SERVERS, f.INSTANCES),
 )
 INSTANCE_UNITS = _metric(
     "chutes_instance_compute_units_per_second",
     "Compute units that the instance earns per second (its compute multiplier). A starting "
     "instance gets them for its start, too, if it becomes active in time.",
     OF_INSTANCE,
-    needs=_INSTANCES,
 )
 INSTANCE_LATER_UNITS = _metric(
     "chutes_instance_later_compute_units_per_second",
@@ -203,13 +182,11 @@ DEADLINE = _metric(
     "then on if it is deleted. end_of_billing: the service deletes the private instance unless it "
     "gets requests.",
     (*OF_INSTANCE, "deadline"),
-    needs=_INSTANCES,
 )
 FLEET_INSTANCES = _metric(
     "chutes_fleet_instances",
     "Instances of the miner by state. Absent while one is unknown.",
     ("hotkey", "state"),
-    needs=_INSTANCES,
 )
 
 

@@ -41,7 +41,6 @@ SERVER_IDLE_UNITS = _metric(
     "unknown of a chute whether it can be launched, which chutes_launch_refused_chutes counts. "
     "Absent if nothing more is known, as the pay of unverified GPUs is.",
     OF_SERVER,
-    needs=LAUNCH_FEEDS,
 )
 SERVER_IDLE_LATER_UNITS = _metric(
     "chutes_server_idle_later_compute_units_per_second",
@@ -134,7 +133,6 @@ IN_VAIN = _metric(
     "activation. Unless that changes, it holds its GPUs until it is purged. Absent if that is "
     "unknown.",
     OF_INSTANCE,
-    needs=(f.INSTANCES, f.CHUTES, f.ACTIVE_INSTANCES, f.UTILIZATION, f.BOUNTIES, f.HELD_GPUS),
 )
 DECISION = _metric(
     "chutes_instance_decision",

@@ -59,9 +59,9 @@ _REFUSALS: Final[dict[LaunchRefusal, str]] = {
 _IDLE_REASONS: Final = {
     "not_known": "whether more can be launched is not known",
     "no_room": "no chute fits that can be launched and does not fail here",
-    "upgrade_slot": "the server holds an upgrade slot",
-    "upgrade_due": "the server's upgrade is due within 12 hours",
-    "starts_hang": "an instance has been starting for over an hour",
+    "upgrade_slot": "the server holds an upgrade slot (see status)",
+    "upgrade_due": "the server's upgrade is due within 12 hours (see status)",
+    "starts_hang": "an instance has been starting for over an hour (see status)",
     "may_be_dead": "the server has probably died (see status)",
     "use_not_known": "whether the server can be used is not known",
     "server_not_known": "the server is not known",

@@ -38,10 +38,9 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.api.schema_drift import FieldCheck
-    from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.config import Credentials, Settings
-    from chutes_exporter.feeds.cache import FeedCache, FeedState
-    from chutes_exporter.feeds.feed import Feed, Snapshot
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.exposition import States
 
 Verdict = Literal["ok", "failed", "not known"]
@@ -97,24 +96,26 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed once. Return the results, with those about the settings, the seats, the
     clock and changes of the API.
     """
-    hotkeys_by_feed = _hotkeys_by_feed(settings)
+    hotkeys_by_feed = {feed: _hotkeys(feed, settings) for feed in FEEDS}
+    if settings.chain_url is None:
+        del hotkeys_by_feed[CHAIN]
     requested: list[Feed[Any]] = []
+    missing: list[Line] = []
     for feed, hotkeys in hotkeys_by_feed.items():
         requested += [feed.of(hotkey) for hotkey in hotkeys]
+        if not hotkeys:
+            reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
+            missing.append(Line(feed.name, "", reason, advice, "not known"))
     async with Exporter(settings) as exporter:
-        await _read_all(exporter.feeds, requested)
+        await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
-
     lines = [*_setting_lines(settings, credentials, states)]
     lines += [_feed_line(states[feed]) for feed in requested]
     # The metagraph belongs to no hotkey, and is always requested. A failed request has its line.
     metagraph = states[METAGRAPH].snapshot
     if metagraph is not None:
-        lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
-    for feed, hotkeys in hotkeys_by_feed.items():
-        if not hotkeys:
-            reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
-            lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
+        lines += [_seat_line(hotkey, metagraph.answer) for hotkey in sorted(settings.watched)]
+    lines += missing
     # Without an answer, it is no wonder that the clock is unknown.
     if any(state.snapshot for state in states.values()):
         lines += _clock_line(client.api_clock.offset)
@@ -122,29 +123,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     return _result(settings, lines)
 
 
-async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
-    """Read feeds at the same time, but each one after the feeds that are its evidence.
-
-    The cache compares an answer with the evidence that has already arrived, and so finds answers
-    that contradict each other. A feed that is the evidence of others is read several times here,
-    but the cache requests it only once.
-    """
-
-    async def read(feed: Feed[Any]) -> None:
-        evidence = [other for other in feed.evidence if other in requested]
-        await asyncio.gather(*map(read, evidence))
-        await feeds.read(feed, PATIENCE)
-
-    await asyncio.gather(*map(read, requested))
-
-
-def _line(subject: str, reason: str, *, advice: str, verdict: Verdict) -> Line:
-    """Return a line that is about no hotkey."""
-    return Line(subject, hotkey="", reason=reason, advice=advice, verdict=verdict)
-
-
 def _result(settings: Settings, lines: list[Line]) -> Result:
-    """Return the result of the command. Its gaps are the lines about what is not known."""
     gaps = [line for line in lines if line.verdict == "not known"]
     failed = [line for line in lines if line.verdict == "failed"]
     summary = {
@@ -154,16 +133,6 @@ def _result(settings: Settings, lines: list[Line]) -> Result:
     }
     show = partial(_print_report, settings, lines)
     return Result(summary, show, gaps, needs_action=bool(failed))
-
-
-def _hotkeys_by_feed(settings: Settings) -> dict[Feed[Any], list[str]]:
-    """Return the hotkeys for which to request each feed. Without an address of a node, the chain
-    is left out.
-    """
-    hotkeys_by_feed = {feed: _hotkeys(feed, settings) for feed in FEEDS}
-    if settings.chain_url is None:
-        del hotkeys_by_feed[CHAIN]
-    return hotkeys_by_feed
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -189,23 +158,20 @@ def _setting_lines(settings: Settings, credentials: Credentials, states: States)
         f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
     )
     for error in credentials.errors:
-        reason = with_variables(error)
-        yield _line("credentials", reason, advice=advice, verdict="failed")
+        yield Line("credentials", "", with_variables(error), advice, "failed")
     if settings.web_config is not None:
         try:
             load_web_config(settings.web_config)
         except ConfigError as error:
-            reason = with_variables(str(error))
             advice = "Correct the file, or run check as the user of the service."
-            yield _line("web configuration", reason, advice=advice, verdict="failed")
+            yield Line("web configuration", "", with_variables(str(error)), advice, "failed")
     for warning in settings.warnings:
-        yield _line("settings", warning, advice="", verdict="ok")
+        yield Line("settings", "", warning, "", "ok")
     unknown_names = unknown_server_names(settings, states)
     if unknown_names:
         problem = f"--server.cost has the name of no server: {', '.join(unknown_names)}"
-        reason = scrub_input(with_variables(problem))
         advice = "Compare it with the names that chutes-exporter query servers lists."
-        yield _line("settings", reason, advice=advice, verdict="ok")
+        yield Line("settings", "", scrub_input(with_variables(problem)), advice, "ok")
 
 
 def _feed_line(state: FeedState) -> Line:
@@ -214,8 +180,8 @@ def _feed_line(state: FeedState) -> Line:
     Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
     incomplete, it is ``not known``.
     """
-    feed, gap = state.feed, gap_of(state)
-    line = Line(feed.name, feed.hotkey, reason="", advice="", verdict="ok")
+    gap = gap_of(state)
+    line = Line(state.feed.name, state.feed.hotkey, "", "", "ok")
     if gap is not None:
         # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if
         # the answer is only incomplete.
@@ -226,19 +192,7 @@ def _feed_line(state: FeedState) -> Line:
         return replace(line, status=getattr(state.last_error, "status", None))
     # Each feed was requested only now, so a snapshot is from a response with the status 200.
     answer = state.snapshot.answer
-    if gap is None and feed == CHAIN:
-        line = replace(line, reason=_block_text(answer))
     return replace(line, status=200, records=answer.count, seconds=answer.seconds)
-
-
-def _block_text(answer: Answer[Subnet]) -> str:
-    """Return which block a node of the chain answered about."""
-    state = answer.value.state
-    age = human_duration(answer.received_at - state.time)
-    return (
-        f"block {state.block} of the main network, {age} old, runtime version "
-        f"{answer.value.spec_version}"
-    )
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -249,8 +203,7 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
     """
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
-        advice = "Set the local clock (NTP), and try again."
-        yield _line("clock", reason, advice=advice, verdict="not known")
+        yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
     elif abs(offset) > _NOTABLE_OFFSET:
         side = "ahead of" if offset > 0 else "behind"
         reason = f"the local clock is {human_duration(offset)} {side} the API's"
@@ -260,7 +213,7 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
         )
         # A smaller offset is only a warning.
         is_refused = abs(offset) > NONCE_TOLERANCE
-        yield _line("clock", reason, advice=advice, verdict="failed" if is_refused else "ok")
+        yield Line("clock", "", reason, advice, "failed" if is_refused else "ok")
 
 
 def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line]:
@@ -272,36 +225,29 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
         if field_check.found:
             reason = f"{endpoint}: {', '.join(field_check.found)}"
             verdict: Verdict = "not known" if field_check.missing else "ok"
-            yield _line("changes of the API", reason, advice=_CHANGED, verdict=verdict)
+            yield Line("changes of the API", "", reason, _CHANGED, verdict)
 
 
-def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]]) -> Line:
+def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
-    line = partial(Line, "registration", hotkey)
-    seats = metagraph.answer.value
-    seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
-    # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.answer.complete:
-        advice = "Register it on subnet 64, or watch another hotkey."
-        return line(reason=_no_seat_text(hotkey, seats), advice=advice, verdict="failed")
+    seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
     # None if it is unknown.
     blacklisted = None if seat is None else is_blacklisted(seat)
+    # Only a complete answer shows that a miner has no seat.
+    if seat is None and metagraph.complete:
+        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+        if hotkey in {seat.coldkey for seat in metagraph.value}:
+            reason += " It is the cold key of a miner: use the hotkey."
+        advice = "Register it on subnet 64, or watch another hotkey."
+        return Line("registration", hotkey, reason, advice, "failed")
     if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return line(reason=reason, advice=UPDATE, verdict="not known")
+        return Line("registration", hotkey, reason, UPDATE, "not known")
     if blacklisted:
         reason = f"blacklisted: {seat.blacklist_reason}"
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-        return line(reason=reason, advice=advice, verdict="failed")
-    return line(reason=f"registered as UID {seat.node_id}", advice="", verdict="ok")
-
-
-def _no_seat_text(hotkey: str, seats: list[MetagraphNode]) -> str:
-    """Return that a hotkey has no seat, and what to do if it is the cold key of a miner."""
-    text = f"hotkey not registered: {hotkey} has no seat on the subnet."
-    if hotkey in {seat.coldkey for seat in seats}:
-        text += " It is the cold key of a miner: use the hotkey."
-    return text
+        return Line("registration", hotkey, reason, advice, "failed")
+    return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
@@ -311,8 +257,6 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     """
     say(f"Chutes API at {settings.api_url}")
     failed = [line for line in lines if line.verdict == "failed"]
-    # Most lines that passed have no reason.
-    notes = [line for line in lines if line.verdict == "ok" and line.reason]
     if failed:
         say(f"{len(failed)} failed.", fg="red")
     elif all(line.verdict == "ok" for line in lines):
@@ -321,17 +265,16 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     print_remarks("failed", failed, "red")
     print_table([_row(line) for line in lines])
-    print_remarks("ok", notes, "green")
+    # Most lines that passed have no reason.
+    print_remarks("ok", [line for line in lines if line.verdict == "ok" and line.reason], "green")
 
 
 def _row(line: Line) -> dict[str, Any]:
     """Return the cells of a line. The hotkey is shortened, so that the table fits."""
-    about = line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}"
-    status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
     return {
         "subject": line.subject,
-        "about": about,
-        "status": status,
+        "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
+        "status": line.verdict if line.status is None else f"{line.verdict} {line.status}",
         "records": line.records,
         "seconds": line.seconds,
     }

@@ -4,41 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shlex
 import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, time
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import structlog
 
 from chutes_exporter import log
-from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import Command, Parsed, option, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, Credentials
-from chutes_exporter.demo.day import open_day
-from chutes_exporter.demo.replay import Replay, parse_fault
+from chutes_exporter.demo.day import Day
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR, MINUTE
+from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_log = structlog.get_logger("demo")
-
 
 def _parse_time(text: str) -> float:
     """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
-    match = re.fullmatch(r"(\d\d?):([0-5]\d)", text)
-    seconds = int(match[1]) * HOUR + int(match[2]) * MINUTE if match else -1.0
-    if not 0 <= seconds <= 24 * HOUR:
-        raise ValueError(f"{text!r} is no time of the day: write for example 06:00")
-    return seconds
+    try:
+        clock = time.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time of the day: write for example 06:00") from None
+    return clock.hour * HOUR + clock.minute * MINUTE
+
+
+def _parse_fault(text: str) -> tuple[str, Fault]:
+    """Return an endpoint's name and its fault, such as ``scores=503``, or raise ValueError."""
+    name, _, status = text.partition("=")
+    if name not in [endpoint.name for endpoint in ENDPOINTS]:
+        raise ValueError(f"{text!r} does not start with an endpoint: write for example scores=503")
+    try:
+        return name, Fault(status=HTTPStatus(int(status)).value)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} has no status of HTTP after =: write for example scores=503"
+        ) from None
 
 
 @click.command(cls=Command)
@@ -53,15 +64,7 @@ def _parse_time(text: str) -> float:
     "start",
     type=Parsed("HH:MM", _parse_time),
     default="22:00",
-    help="Time of the recorded day, from 00:00 to 24:00, at which the demo starts.",
-)
-@option(
-    "--speed",
-    type=click.FloatRange(0, 600, min_open=True),
-    default=1.0,
-    metavar="FACTOR",
-    help="How many seconds of the recorded day pass in a second. The clock of Prometheus does not "
-    "follow, so that its rules need the default.",
+    help="Time of the recorded day at which the demo starts.",
 )
 @option(
     "--demo.listen-address",
@@ -72,10 +75,8 @@ def _parse_time(text: str) -> float:
 @option(
     "--demo.fault",
     multiple=True,
-    type=Parsed("ENDPOINT=FAULT", parse_fault),
-    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), "
-    "chutes=cut:1000 (bytes), "
-    "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early.",
+    type=Parsed("ENDPOINT=STATUS", _parse_fault),
+    help="Status with which an endpoint answers instead (repeatable), for example scores=503.",
 )
 @serving_options("127.0.0.1:10064")
 def demo(**flags: Any) -> None:
@@ -93,9 +94,8 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
 
     A temporary directory has the hotkey file of the watched miner.
     """
-    day = open_day()
-    speed = flags["speed"]
-    replay = Replay(day, at=flags["start"], speed=speed, listen=flags["demo_listen_address"])
+    day = Day()
+    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
     replay.faults.update(dict(flags["demo_fault"]))
     key = day.miners[flags["miner"]]
     settings = settings_of(
@@ -104,13 +104,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         api_url=replay.url,
         chain_url=replay.chain_url,
     )
-    # The exporter lives as fast as the recording, so that it asks as often in each hour of the day.
-    service = Service(
-        settings,
-        is_demo=True,
-        clock=replay.clock,
-        monotonic=lambda: steady() * speed,
-    )
+    service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
         await stack.enter_async_context(replay)
@@ -118,8 +112,6 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
         hotkey_file = _write_hotkey_file(directory, key.address, day.seeds[flags["miner"]])
         _print_instructions(service, replay, flags["miner"], hotkey_file)
-        end = asyncio.create_task(_tell_the_end(replay, speed))
-        stack.callback(end.cancel)
         await stop.wait()
 
 
@@ -131,13 +123,6 @@ def _write_hotkey_file(directory: str, address: str, seed: str) -> Path:
     return path
 
 
-async def _tell_the_end(replay: Replay, speed: float) -> None:
-    """Wait for the end of the recording, and say so in the log and on the terminal."""
-    await asyncio.sleep((replay.day.last - replay.moment()) / speed)
-    _log.warning("recording is over", advice="restart the demo")
-    click.echo("The recorded day is over. From now on, the answers of the API stay the same.")
-
-
 def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_file: Path) -> None:
     """Print what to open in a browser, and which commands to run for the watched miner."""
     address = service.addresses[0]
@@ -147,10 +132,12 @@ def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_fil
     # Without the program on the path, the commands run the module with this Python.
     is_on_path = shutil.which("chutes-exporter") is not None
     module = f"{shlex.quote(sys.executable)} -m chutes_exporter"
+    end = datetime.fromtimestamp(replay.clock() - replay.moment() + replay.day.last, UTC)
     program = "chutes-exporter" if is_on_path else module
     click.echo(
         f"The watched miner is {miner!r}. Everything that you see was lived by the service's "
         "public code, not by a real miner.\n"
+        f"The recorded day ends at {end:%H:%M} UTC. From then on, the answers stay the same.\n"
         f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
         f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"
         f"  export CHUTES_EXPORTER_API_URL={replay.url} "

@@ -24,9 +24,10 @@ from chutes_exporter.commands.terminal import (
 )
 from chutes_exporter.duration import DAY_HOURS, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
+from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
-from chutes_exporter.rules.sums import product, total
+from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,19 +146,21 @@ class _Maker:
 
         An unknown loss counts as 0. Of equal losses, the one that ended first comes first.
         """
-        rows = [self._ended(end) for end in ends if end.hotkey == hotkey]
-        rows.sort(key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
-        unclear: tuple[str | None, ...] = ()
-        if any(row["reason"] is None for row in rows):
+        ends = [end for end in ends if end.hotkey == hotkey]
+        ends.sort(key=lambda end: (-(end.lost_units or 0.0), end.ended_at))
+        unclear: tuple[str, ...] = ()
+        if any(end.reason is None for end in ends):
             # Such an end has one of these two reasons.
-            unclear = (None, NO_REASON, REDEPLOYED)
-        by_reason: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            reason = _UNCLEAR if row["reason"] in unclear else row["reason"]
-            by_reason[reason].append(row)
+            unclear = (NO_REASON, REDEPLOYED)
+        by_reason: dict[str, list[End]] = defaultdict(list)
+        for end in ends:
+            if end.reason is None or end.reason in unclear:
+                by_reason[_UNCLEAR].append(end)
+            else:
+                by_reason[end.reason].append(end)
         sums = [self._sum(reason, of_reason) for reason, of_reason in by_reason.items()]
         sums.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-        everything = self._sum("all", rows)
+        everything = self._sum("all", ends)
         ratio = None
         # The units of the day may be unknown or 0.
         if day_units := self.snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
@@ -167,24 +170,24 @@ class _Maker:
             "hours_missing": len(self.hours_missing),
             "lost_ratio_of_day": ratio,
             "sums": [*sums, everything],
-            "ended": rows,
+            "ended": [self._ended(end) for end in ends],
         }
 
-    def _sum(self, reason: str, rows: list[Row]) -> Row:
+    def _sum(self, reason: str, ends: list[End]) -> Row:
         """Return how many ended, what they lost, and whether that is exact.
 
         The report of a missing hour may have more ends.
         """
-        units = total(row["lost_compute_units"] or 0.0 for row in rows)
-        precisions = {row["lost_precision"] for row in rows}
-        precision = "about" if "about" in precisions else "exact"
-        if units is None or "at_least" in precisions or self.hours_missing:
+        lost = sum_of_losses(ends)
+        units: float | None = lost.known
+        precision = "about" if lost.are_about else "exact"
+        if lost.unknown or self.hours_missing:
             # A lower bound of 0 says nothing.
-            units, precision = units or None, "at_least"
+            units, precision = lost.known or None, "at_least"
         instances = never_active = None
         if not self.hours_missing:
-            instances = len(rows)
-            never_active = sum(row["outcome"] == "never_active" for row in rows)
+            instances = len(ends)
+            never_active = sum(end.outcome == "never_active" for end in ends)
         return {
             "reason": reason,
             "instances": instances,

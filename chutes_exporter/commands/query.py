@@ -45,15 +45,7 @@ _CUT = ("name", "server_name", "status", "verification_error", "blacklist_reason
 """Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be
 copied.
 """
-_MINER_COLUMNS = {
-    "scores": "hotkey",
-    "metagraph": "hotkey",
-    "held_gpus": "hotkey",
-    "stats": "miner_hotkey",
-    "active_instances": "miner_hotkey",
-}
-"""The column of the miner in answers about all miners."""
-
+_OF_ALL_MINERS = (e.SCORES, e.METAGRAPH, e.HELD_GPUS, e.STATS, e.ACTIVE_INSTANCES)
 _ENDPOINTS = {item.name: item for item in e.ENDPOINTS if item.method == "GET"}
 # An audit report needs a path of the list, and `incidents` shows it.
 del _ENDPOINTS["audit_report"]
@@ -94,16 +86,31 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
         click.echo(
             f"{answer.rejected} records could not be read and are left out ({reason}).", err=True
         )
-    miner = _MINER_COLUMNS.get(endpoint.name)
-    if miner and hotkeys:
-        rows = [row for row in rows if row[miner] in hotkeys]
-    columns = flags["columns"].replace(",", " ").split()
-    _refuse_unknown_columns(columns, rows)
-    if flags["as_json"]:
-        click.echo(json.dumps(with_columns(rows, columns) if columns else rows, indent=2))
+    if endpoint in _OF_ALL_MINERS and hotkeys:
+        rows = [row for row in rows if row.get("hotkey", row.get("miner_hotkey")) in hotkeys]
+    _print_rows(endpoint.name, rows, flags["columns"], as_json=flags["as_json"])
+
+
+def _print_rows(endpoint: str, rows: list[Cells], columns: str, *, as_json: bool) -> None:
+    """Print the chosen columns of rows, by default all in JSON, and the most useful in a table."""
+    chosen = columns.replace(",", " ").split()
+    existing: Cells = {}
+    for row in rows:
+        existing |= row
+    unknown = [column for column in chosen if column not in existing]
+    # Without rows, no column is known.
+    if rows and unknown:
+        raise click.UsageError(
+            f"there is no column {', '.join(unknown)}: the columns are {', '.join(existing)}"
+        )
+    if not chosen and not as_json:
+        chosen = _COLUMNS.get(endpoint, "").split()
+    if chosen:
+        rows = with_columns(rows, chosen)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
         return
-    shown = columns or _COLUMNS.get(endpoint.name, "").split()
-    left_out = print_table(with_columns(rows, shown) if shown else rows, cut=_CUT, fit=not columns)
+    left_out = print_table(rows, cut=_CUT, fit=not columns)
     click.echo(f"Rows: {len(rows)}", err=True)
     if left_out:
         click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
@@ -117,18 +124,6 @@ def _selected_hotkeys(settings: Settings, flags: Mapping[str, Any]) -> Collectio
         chosen: tuple[str, ...] = flags["hotkeys"]
         return chosen
     return settings.watched
-
-
-def _refuse_unknown_columns(columns: Sequence[str], rows: Sequence[Cells]) -> None:
-    """Raise UsageError for a column that no row has. Without rows, no column is known."""
-    existing: Cells = {}
-    for row in rows:
-        existing |= row
-    unknown = [column for column in columns if column not in existing]
-    if rows and unknown:
-        raise click.UsageError(
-            f"there is no column {', '.join(unknown)}: the columns are {', '.join(existing)}"
-        )
 
 
 def first_key(settings: Settings) -> Hotkey:

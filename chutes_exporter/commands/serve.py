@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import click
 import structlog
 
 from chutes_exporter import __version__, log
-from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import (
     Command,
     miner_options,
@@ -56,8 +54,6 @@ class Service:
         read_settings: Makes new settings from the same flags, and reads the files again. None keeps
             the settings.
         is_demo: Whether the private data is invented and needs no protection.
-        clock: Returns the Unix time in seconds.
-        monotonic: Returns the seconds of a clock that no correction changes.
 
     Attributes:
         settings: Those of the start. A reload changes only those of the exporter.
@@ -71,8 +67,6 @@ class Service:
         read_settings: Callable[[], Settings] | None = None,
         *,
         is_demo: bool = False,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = steady,
     ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
@@ -80,7 +74,7 @@ class Service:
         self._is_demo = is_demo
         self._read_settings = read_settings or (lambda: settings)
         self._stack = AsyncExitStack()
-        self._exporter = Exporter(settings, clock=clock, monotonic=monotonic)
+        self._exporter = Exporter(settings)
         self._web = WebConfig()
         self._problem = ""  # why the last reload failed
         self._guard = Guard(make_app(self._exporter))

@@ -118,7 +118,7 @@ def print_table(
         width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
         limit = width - len(indent)
     columns = _columns_of(rows)
-    if _line_width([column.full_width for column in columns]) > limit:
+    if _line_width(columns) > limit:
         for column in columns:
             # A heading is folded between its words, as its cells need the width anyway.
             words = column.heading.replace("_", " ")
@@ -146,7 +146,9 @@ def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
         values = [row.get(heading) for row in rows]
         # type, because a bool is an instance of int.
         has_numbers = any(type(value) in (int, float) for value in values)
-        columns.append(_Column(heading, [heading], _cells(values), has_numbers))
+        column = _Column(heading, [heading], _cells(values), has_numbers)
+        column.width = column.full_width
+        columns.append(column)
     return columns
 
 
@@ -162,22 +164,20 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
             narrow = max(len(column.heading), limit // _CUT_PART)
             column.width = min(column.width, narrow)
     left_out: list[str] = []
-    spare = limit - _line_width([column.width for column in columns])
-    while spare < 0 and len(columns) > 1:
+    while len(columns) > 1 and _line_width(columns) > limit:
         left_out.insert(0, columns.pop().heading)
-        spare = limit - _line_width([column.width for column in columns])
-    # Then the columns that were cut get the spare width, from the first one on. No other column
-    # lacks any. The spare width is negative if not even a single column fits.
+    # Then the columns that were cut get the spare width, from the first one on. There is none if
+    # not even a single column fits.
+    spare = max(0, limit - _line_width(columns))
     for column in columns:
-        lacking = column.full_width - column.width
-        more = min(lacking, max(0, spare))
+        more = min(column.full_width - column.width, spare)
         column.width += more
         spare -= more
     return left_out
 
 
-def _line_width(widths: Sequence[int]) -> int:
-    return sum(widths) + len(_GAP) * (len(widths) - 1)
+def _line_width(columns: Sequence[_Column]) -> int:
+    return sum(column.width + len(_GAP) for column in columns) - len(_GAP)
 
 
 def print_first_rows(

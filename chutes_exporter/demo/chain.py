@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import lzma
 from dataclasses import dataclass
@@ -63,54 +62,48 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
 
 
 def block_at(now: float, start: float, seats: Sequence[Mapping[str, Any]]) -> Block:
-    """Return the newest block at a time, with the seats of the API's metagraph.
+    """Return the newest block at a time, with all seats of the API's metagraph.
 
     The recorded block is the one of ``start``. All that the metagraph does not say stays as
     recorded, also when the seats were registered. The miners share what the subnet pays them by
     their incentive.
     """
     recorded = recorded_block()
+
+    def old(name: str) -> Any:
+        item = s.ITEMS[name]
+        return item.value(recorded.storage.get(item.key))
+
     blocks_since = int((now - start) // _BLOCK_SECONDS)
-    old = {name: item.value(recorded.storage.get(item.key)) for name, item in _PACE.items()}
-    number = old["block"] + blocks_since
-    pay_per_block = old["pending_miners"] // (old["block"] - old["last_paid_epoch"])
+    number, last_epoch = old("block") + blocks_since, old("last_paid_epoch")
+    pay_per_block = old("pending_miners") // (old("block") - last_epoch)
     # A block begins with the state after the one before it, in which its epoch is not paid yet.
-    epochs = (number - old["last_paid_epoch"] - 1) // _TEMPO
-    last_epoch = old["last_paid_epoch"] + epochs * _TEMPO
-    by_uid = {seat["node_id"]: seat for seat in seats}
-    uids = range(max(by_uid) + 1)
-    incentive = [int(by_uid[uid]["incentive"]) if uid in by_uid else 0 for uid in uids]
+    last_epoch += (number - last_epoch - 1) // _TEMPO * _TEMPO
+    incentive = [0] * old("seats")
+    for seat in seats:
+        incentive[seat["node_id"]] = int(seat["incentive"])
     emission_of_all = _TEMPO * pay_per_block
     values: dict[s.Item, Any] = {
         s.ITEMS["block"]: number,
         s.ITEMS["milliseconds"]: int(1000 * (start + _BLOCK_SECONDS * blocks_since)),
-        s.ITEMS["seats"]: len(uids),
-        s.ITEMS["max_seats"]: len(uids),
         s.ITEMS["incentive"]: incentive,
         s.ITEMS["emission"]: [emission_of_all * part // sum(incentive) for part in incentive],
         s.ITEMS["last_paid_epoch"]: last_epoch,
         s.ITEMS["pending_miners"]: pay_per_block * (number - last_epoch),
     }
-    values |= {s.HOTKEY.of_uid(uid): seat["hotkey"] for uid, seat in by_uid.items()}
-    storage = {item.key: scale_text(item, value) for item, value in values.items()}
-    digest = hashlib.sha256(json.dumps(storage).encode()).hexdigest()
-    return Block(f"0x{digest}", {**recorded.storage, **storage}, recorded.price)
+    values |= {s.HOTKEY.of_uid(seat["node_id"]): seat["hotkey"] for seat in seats}
+    storage = {item.key: _scale_text(item, value) for item, value in values.items()}
+    return Block(f"0x{number:064x}", {**recorded.storage, **storage}, recorded.price)
 
 
-_PACE: Final = {name: s.ITEMS[name] for name in ("block", "last_paid_epoch", "pending_miners")}
-
-
-def scale_text(item: s.Item, value: Any) -> str:
+def _scale_text(item: s.Item, value: Any) -> str:
     """Return a value as a node sends it: hexadecimal digits of its SCALE encoding."""
+    if isinstance(value, str):
+        return f"0x{bytes(decode_ss58(value)).hex()}"
     if not item.is_list:
-        return "0x" + _bytes(item, value).hex()
+        return f"0x{value.to_bytes(item.size, 'little').hex()}"
     # Before a list of 64 to 16383 elements, SCALE has its length in two bytes, with 1 in the lowest
     # two bits.
     length = (len(value) << 2 | 1).to_bytes(2, "little")
-    return "0x" + (length + b"".join(_bytes(item, part) for part in value)).hex()
-
-
-def _bytes(item: s.Item, value: str | int) -> bytes:
-    if isinstance(value, str):
-        return bytes(decode_ss58(value))
-    return value.to_bytes(item.size, "little")
+    parts = [part.to_bytes(item.size, "little") for part in value]
+    return f"0x{(length + b''.join(parts)).hex()}"

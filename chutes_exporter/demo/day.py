@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import tarfile
 from collections import defaultdict
 from pathlib import Path
@@ -11,35 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-RECORDING: Final = Path(__file__).with_name("day.tar.xz")
-"""The recording of this package."""
+_RECORDING: Final = Path(__file__).with_name("day.tar.xz")
 _SNAPSHOT_SECONDS: Final = 60.0
 """More than a snapshot takes."""
-
-
-_UNREADABLE: Final = (
-    *(KeyError, IndexError, TypeError, AttributeError, EOFError),
-    *(msgspec.MsgspecError, lzma.LZMAError, tarfile.TarError),
-)
-"""Errors that a damaged recording causes."""
-
-
-class DayError(ConfigError):
-    """A recording cannot be used. The message names the file and says what is wrong."""
-
-
-class _Manifest(msgspec.Struct):
-    first_snapshot: float
-    last: float
-    step: float
-    miners: dict[str, str]
-    seeds: dict[str, str]
-    endpoints: dict[str, Any]
 
 
 class _Line(msgspec.Struct):
@@ -94,27 +71,28 @@ class Day:
         seeds: Their invented seeds, which have no value.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            files = _unpacked(path)
-            manifest = msgspec.json.decode(files["manifest"], type=_Manifest)
-            self.first, self.last = manifest.first_snapshot, manifest.last
-            self._step = manifest.step
-            self.seeds: Mapping[str, str] = manifest.seeds
-            self.miners: Mapping[str, Hotkey] = {
-                name: Hotkey.from_seed(seed, address=manifest.miners[name])
-                for name, seed in manifest.seeds.items()
-            }
-            chains: defaultdict[tuple[str, str, str], list[_Line]] = defaultdict(list)
-            for name in manifest.endpoints:
-                for line in _DECODER.decode_lines(files[name]):
-                    chains[name, line.hotkey, line.server_id].append(line)
-            self._chains = {key: _Chain(lines) for key, lines in chains.items()}
-        except (*_UNREADABLE, OSError, ValueError) as error:
-            raise DayError(
-                f"{path} is damaged, or of another format: {error!r}. Install the exporter again"
-            ) from None
+    def __init__(self) -> None:
+        """Read the recording."""
+        contents = {}
+        with tarfile.open(_RECORDING, "r:xz") as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None:
+                    contents[Path(member.name).stem] = file.read()
+        manifest = msgspec.json.decode(contents.pop("manifest"))
+        self.first: float = manifest["first_snapshot"]
+        self.last: float = manifest["last"]
+        self._step: float = manifest["step"]
+        self.seeds: Mapping[str, str] = manifest["seeds"]
+        self.miners: Mapping[str, Hotkey] = {
+            name: Hotkey.from_seed(seed, address=manifest["miners"][name])
+            for name, seed in self.seeds.items()
+        }
+        lines: defaultdict[tuple[str, str, str], list[_Line]] = defaultdict(list)
+        for name, content in contents.items():
+            for line in _DECODER.decode_lines(content):
+                lines[name, line.hotkey, line.server_id].append(line)
+        self._chains = {key: _Chain(lines_of_key) for key, lines_of_key in lines.items()}
 
     def answer(self, endpoint: str, moment: float, hotkey: str = "", part: str = "") -> Any | None:
         """Return the JSON of an answer with the recorded times, None if there was none.
@@ -128,42 +106,17 @@ class Day:
             moment: Seconds since the first snapshot. It means the snapshot that began last.
             hotkey: The miner. Answers about the whole platform are the same for all.
             part: The id of a server, or the path of an audit report.
-
-        Raises:
-            DayError: The recording is damaged.
         """
         # A report is told from the one before, whatever its path.
         server_id, path = ("", part) if endpoint == "audit_report" else (part, "")
-        chains = (self._chains.get((endpoint, miner, server_id)) for miner in (hotkey, ""))
-        chain = next(filter(None, chains), None)
+        chain = self._chains.get((endpoint, hotkey, server_id))
+        if chain is None:
+            chain = self._chains.get((endpoint, "", server_id))
         if chain is None:
             return None
         # All answers of a snapshot begin with it, so that they agree with each other.
         began = max(0.0, moment // self._step * self._step)
-        try:
-            return chain.answer(began + _SNAPSHOT_SECONDS, path)
-        except _UNREADABLE as error:
-            raise DayError(f"{self._path} is damaged: {endpoint}: {error!r}") from None
-
-
-def open_day(path: Path | None = None) -> Day:
-    """Open a recording, by default the one of this package.
-
-    Raises:
-        DayError: It is damaged, or of another format.
-    """
-    return Day(path or RECORDING)
-
-
-def _unpacked(path: Path) -> dict[str, bytes]:
-    """Return the contents of the files by their names without folders and endings."""
-    contents = {}
-    with tarfile.open(path, "r:xz") as archive:
-        for member in archive:
-            file = archive.extractfile(member)
-            if file is not None:
-                contents[Path(member.name).stem] = file.read()
-    return contents
+        return chain.answer(began + _SNAPSHOT_SECONDS, path)
 
 
 def _apply(old: Any, delta: Any) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import math
 import re
 import time
-from collections import Counter, deque
-from contextlib import AsyncExitStack
+from collections import deque
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -26,7 +26,7 @@ from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.config import Address
 from chutes_exporter.demo import chain
-from chutes_exporter.demo.day import open_day
+from chutes_exporter.demo.day import Day
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.api.endpoint import Endpoint
-    from chutes_exporter.demo.day import Day
 
 _TIME: Final = re.compile(r'"(\d{4}-\d\d-\d\d)([T ])(\d\d:\d\d:\d\d)((?:\.\d+)?(?:Z|[+-][\d:]+)?)"')
 _UNIX_TIME: Final = re.compile(r'("created_at":)(\d{10}(?:\.\d+)?)(?=[,}])')
 _OLDEST_MOVED: Final = 40 * DAY
 """Some rules of the service begin on a fixed day. Times that are older than this do not move."""
+_RECORDED_AS: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
+"""Answers that are a part of a recorded one, with its name."""
+_MINER_OF_JOB: Final = ("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,6 @@ class Fault:
 
     Attributes:
         cut_after: Close the connection after this many bytes of the body.
-        records: End a stream normally after this many records, like a query that fails halfway.
         once: Whether the fault ends after one request.
     """
 
@@ -62,48 +62,15 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     cut_after: int | None = None
-    records: int | None = None
     once: bool = False
 
 
-GARBAGE: Final = b'<html>\x00\xff{"data": [[[[ NaN "'
-_KINDS: Final[dict[str, Callable[[str], Fault]]] = {
-    "status": lambda value: Fault(status=HTTPStatus(int(value)).value),
-    "latency": lambda value: Fault(latency=float(value)),
-    "cut": lambda value: Fault(cut_after=int(value)),
-    "records": lambda value: Fault(records=int(value)),
-    "empty": lambda _: Fault(body=b""),
-    "garbage": lambda _: Fault(body=GARBAGE),
-}
-"""Kinds of faults by name. Each makes a fault of the value after the name, which may be empty."""
-_ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in (*e.ENDPOINTS, CHAIN))
-
-
-def parse_fault(text: str) -> tuple[str, Fault]:
-    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples.
-
-    Return the name of the endpoint, and its fault.
-    """
-    name, _, kind_and_value = text.partition("=")
-    kind, _, value = kind_and_value.partition(":")
-    # An unknown endpoint has no kinds of faults.
-    kinds = _KINDS if name in _ENDPOINT_NAMES else {}
-    try:
-        return name, kinds[kind](value)
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, "
-            "chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
-        ) from None
-
-
 class ReceivedRequest(NamedTuple):
-    """A request, with the endpoint's name and the status of the response."""
+    """A request, with the endpoint's name."""
 
     endpoint: str
     hotkey: str | None
     signed: bool
-    status: int
     query: dict[str, str]
 
 
@@ -115,7 +82,7 @@ class Replay(AsyncExitStack):
 
     Attributes:
         day: The recording.
-        clock: The service's clock: Unix time in seconds, ``speed`` times as fast as the given one.
+        clock: The service's clock, which returns the Unix time in seconds.
         url: Its base address.
         chain_url: The address of its node of the chain.
         faults: Faults by endpoint name. Change them at any time.
@@ -123,8 +90,7 @@ class Replay(AsyncExitStack):
             return the answer, and may change the one that they get. ``stats_per_chute`` is a name
             of its own. An edit of ``chutes`` also changes ``chute``, and one of ``held_gpus``
             ``miner_gpus``.
-        requests: The newest requests, oldest first.
-        in_flight: Number of unanswered requests to each endpoint.
+        requests: The newest requests, oldest first, also those that wait for their answer.
     """
 
     def __init__(
@@ -132,7 +98,6 @@ class Replay(AsyncExitStack):
         day: Day | None = None,
         *,
         at: float = 22 * HOUR,
-        speed: float = 1.0,
         clock: Callable[[], float] = time.time,
         listen: Address | None = None,
     ) -> None:
@@ -141,94 +106,78 @@ class Replay(AsyncExitStack):
         Args:
             day: The recording, by default the one of this package.
             at: The moment of the day that is now, in seconds since its first snapshot.
-            speed: How many seconds of the day pass in a second.
             clock: Returns the Unix time in seconds.
             listen: The address.
 
         Raises:
-            DayError: The recording cannot be used.
             ConfigError: The address cannot be used.
         """
         super().__init__()
-        self.day = day or open_day()
-        started = clock()
-        self._shift = round(started - at - self.day.first)
-        start = self.day.first + self._shift + at
-        self.clock: Callable[[], float] = lambda: start + speed * (clock() - started)
+        self.day = day or Day()
+        self.clock = clock
+        # Rounded down, so that the moment is never before a snapshot that begins at ``at``.
+        self._shift = math.floor(clock() - at - self.day.first)
         self.faults: dict[str, Fault] = {}
         self.edits: dict[str, Callable[[Any], Any]] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
-        self.in_flight: Counter[str] = Counter()
-        # Jobs by id, as they are since their release.
-        self._released: dict[str, dict[str, Any]] = {}
-        # What was sent last to a miner at an address, with the recorded answer that it is made of.
-        self._sent: LRUCache[tuple[str, str], tuple[Any, bytes]] = LRUCache(256)
-        # The blocks that the node still knows, by hash, and the number of the newest one.
-        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
-        # The newest one by the time of the last call: to read the chain takes several calls.
-        self._heads: dict[float, chain.Block] = {}
+        self._released_jobs: set[str] = set()
+        # The blocks that the node still knows, by the time of a call. To read the chain takes
+        # several calls.
+        self._blocks: LRUCache[float, chain.Block] = LRUCache(16)
+        self._stops = asyncio.Event()
         # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--demo.listen-address")
         # Without a host, the socket listens on all addresses, and the URL names one of them.
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        self.app = Starlette(routes=self._routes())
-
-    async def __aenter__(self) -> Self:
-        # Responses have the date of the service's clock. The short grace period ends requests
-        # delayed by a fault.
-        await self.enter_async_context(serving(self.app, [self._socket], grace=1))
-        return self
-
-    def moment(self) -> float:
-        """Return the seconds since the first snapshot. They stand still at the end of the day."""
-        return min(self.clock() - self.day.first - self._shift, self.day.last)
-
-    def _routes(self) -> list[Route]:
         routes = []
         for endpoint in (*e.ENDPOINTS, CHAIN):
             # MINER_GPUS and PLATFORM_GPUS have the path of HELD_GPUS. `_answer` tells the three
             # apart by their query.
             if endpoint not in (e.MINER_GPUS, e.PLATFORM_GPUS):
                 # The node of the chain has no path of its own.
-                path = endpoint.path or "/chain"
-                answer = partial(self._answer, endpoint)
+                path, answer = endpoint.path or "/chain", partial(self._answer, endpoint)
                 routes.append(Route(path, answer, methods=[endpoint.method]))
-        return routes
+        self.app = Starlette(routes=routes)
+
+    async def __aenter__(self) -> Self:
+        # Responses have the date of the service's clock.
+        await self.enter_async_context(serving(self.app, [self._socket]))
+        # At the end, a request that a fault delays does not delay the stop.
+        self.callback(self._stops.set)
+        return self
+
+    def moment(self) -> float:
+        """Return the seconds since the first snapshot. They stand still at the end of the day."""
+        return min(self.clock() - self.day.first - self._shift, self.day.last)
 
     async def _answer(self, endpoint: Endpoint[Any], request: Request) -> Response:
-        """Answer and note a request to an endpoint, and apply its fault."""
-        query, headers = request.query_params, request.headers
-        if endpoint is e.HELD_GPUS:
-            endpoint = _endpoint_of_gpus(query)
-        self.in_flight[endpoint.name] += 1
-        fault = self.faults.get(endpoint.name, Fault())
+        """Note and answer a request to an endpoint, and apply its fault."""
+        query, headers = dict(request.query_params), request.headers
+        if endpoint is e.HELD_GPUS and "hotkey" in query:
+            endpoint = e.MINER_GPUS
+        elif endpoint is e.HELD_GPUS and "detailed" not in query:
+            endpoint = e.PLATFORM_GPUS
+        name, hotkey = endpoint.name, headers.get("x-chutes-hotkey")
+        is_signed = "x-chutes-signature" in headers
+        self.requests.append(ReceivedRequest(name, hotkey, is_signed, query))
+        fault = self.faults.get(name, Fault())
         if fault.once:
-            del self.faults[endpoint.name]
+            del self.faults[name]
+        if fault.latency:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stops.wait(), fault.latency)
         try:
-            await asyncio.sleep(fault.latency)
             response = await self._respond(request, endpoint, fault)
-        except asyncio.CancelledError:
-            # The server stops or the client disconnected, so nobody reads this answer.
-            return Response(status_code=503)
         except HTTPException as error:
             response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
-        finally:
-            self.in_flight[endpoint.name] -= 1
-        received = ReceivedRequest(
-            endpoint=endpoint.name,
-            hotkey=headers.get("x-chutes-hotkey"),
-            signed="x-chutes-signature" in headers,
-            status=response.status_code,
-            query=dict(query),
-        )
-        self.requests.append(received)
         response.headers.update(fault.headers)
         response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
-        if fault.cut_after is None:
-            return response
-        return _CutResponse(response, fault.cut_after)
+        if fault.cut_after is not None:
+            # The headers keep the length of the whole body, so the server closes the connection.
+            response.body = response.body[: fault.cut_after]
+        return response
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the recording, or of the fault.
@@ -244,47 +193,35 @@ class Replay(AsyncExitStack):
         hotkey = self._authenticate(request, endpoint) if endpoint.signed else ""
         if endpoint is e.RELEASE_JOB:
             return self._release_job(request.path_params["job_id"], hotkey)
-        body = self._body(request, endpoint, hotkey)
+        answer = self._recorded(endpoint, {**request.path_params, **request.query_params}, hotkey)
+        body = self._moved(msgspec.json.encode(answer))
         if isinstance(endpoint.shape, StreamShape):
-            wants_end = request.query_params.get("explicit_null") == "true"
-            body = _stream(body, fault.records, wants_end=wants_end)
+            records = msgspec.json.decode(body, type=list[msgspec.Raw])
+            body = b"".join(b"data: %s\n\n" % bytes(record) for record in records)
+            if not records and "explicit_null" in request.query_params:
+                body = b"data: NO_ITEMS\n\n"
         return Response(body, media_type="application/json")
 
-    def _body(self, request: Request, endpoint: Endpoint[Any], hotkey: str) -> bytes:
-        """Return the JSON of an answer with its times moved, or raise HTTPException."""
-        query, ids = request.query_params, request.path_params
-        name = endpoint.name
-        if endpoint is e.STATS and query.get("per_chute") == "true":
-            name = "stats_per_chute"
-        recorded_name = _MADE_OF.get(name, name)
-        miner = hotkey or ids.get("hotkey", "")
-        part = ids.get("server_id") or query.get("path", "")
-        recorded = self.day.answer(recorded_name, self.moment(), miner, part)
-        if recorded is None:
-            raise HTTPException(404, "Not Found")
-        asked = (hotkey, str(request.url))
-        made_of, body = self._sent.get(asked, (None, b""))
-        if made_of is recorded and not self.edits:
-            return body
-        answer = self._edited(recorded_name, self._completed(recorded_name, recorded))
-        if name in _PARTS:
-            answer = _PARTS[name](answer, {**ids, **query})
-        if name != recorded_name:
-            answer = self._edited(name, answer)
-        body = self._moved(msgspec.json.encode(answer))
-        if not self.edits:
-            self._sent[asked] = (recorded, body)
-        return body
+    def _recorded(self, endpoint: Endpoint[Any], asked: Mapping[str, str], hotkey: str) -> Any:
+        """Return the recorded answer to a request with these values in its path and its query.
 
-    def _completed(self, name: str, recorded: Any) -> Any:
-        """Return a recorded answer with what the recording leaves out, and with released jobs."""
-        if name in _STATS:
-            # The service sends these records under two names.
-            windows = recorded.items()
-            return {name: one | {"compute_units": one["instance_stats"]} for name, one in windows}
-        if name == "jobs":
-            return [self._released.get(job["job_id"], job) for job in recorded]
-        return recorded
+        An HTTPException means that there is none.
+        """
+        name = endpoint.name
+        if endpoint is e.STATS and asked.get("per_chute") == "true":
+            name = "stats_per_chute"
+        recorded_name = _RECORDED_AS.get(name, name)
+        part = asked.get("server_id") or asked.get("path", "")
+        miner = hotkey or asked.get("hotkey", "")
+        answer = self.day.answer(recorded_name, self.moment(), miner, part)
+        if answer is None:
+            raise HTTPException(404, "Not Found")
+        if endpoint is e.JOBS:
+            answer = self._jobs()
+        elif endpoint is e.STATS:
+            answer = _with_compute_units(answer)
+        answer = _part_of(self._edited(recorded_name, answer), endpoint, asked)
+        return answer if name == recorded_name else self._edited(name, answer)
 
     def _edited(self, name: str, answer: Any) -> Any:
         if name not in self.edits:
@@ -294,8 +231,6 @@ class Replay(AsyncExitStack):
 
     def _moved(self, body: bytes) -> bytes:
         """Return the JSON of an answer with its times moved."""
-        if not self._shift:
-            return body
         shift = timedelta(seconds=self._shift)
         oldest = self.day.first - _OLDEST_MOVED
 
@@ -306,30 +241,35 @@ class Replay(AsyncExitStack):
             moment += shift
             return f'"{moment:%Y-%m-%d}{found[2]}{moment:%H:%M:%S}{found[4]}"'
 
-        text = _TIME.sub(move_time, body.decode())
-        return _UNIX_TIME.sub(
-            lambda found: f"{found[1]}{float(found[2]) + self._shift:.6f}", text
-        ).encode()
+        def move_unix_time(found: re.Match[str]) -> str:
+            return f"{found[1]}{float(found[2]) + self._shift:.6f}"
+
+        return _UNIX_TIME.sub(move_unix_time, _TIME.sub(move_time, body.decode())).encode()
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        """Return all jobs. One that was released waits for a miner."""
+        jobs = self.day.answer("jobs", self.moment()) or []
+        nobody = dict.fromkeys(_MINER_OF_JOB)
+        return [job | nobody if job["job_id"] in self._released_jobs else job for job in jobs]
 
     def _release_job(self, job_id: str, hotkey: str) -> Response:
-        """Release an unfinished job of the signing miner: from now on, it waits for a miner."""
-        for job in self._completed("jobs", self.day.answer("jobs", self.moment()) or []):
+        """Release an unfinished job of the signing miner."""
+        for job in self._jobs():
             is_theirs = job["miner_hotkey"] == hotkey and job["finished_at"] is None
             if job["job_id"] == job_id and is_theirs:
-                self._released[job_id] = job | dict.fromkeys(_MINER_OF_JOB)
-                self._sent.clear()
+                self._released_jobs.add(job_id)
                 return JSONResponse(None)
         raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
 
     def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
         """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
         now = self.clock()
-        if now not in self._heads:
+        if now not in self._blocks:
             seats = self.day.answer("metagraph", self.moment()) or ()
-            block = chain.block_at(now, self.day.first + self._shift, seats)
-            self._heads = {now: block}
-            self._blocks[block.hash] = block
-        return self._edited(CHAIN.name, chain.respond(call, self._heads[now], self._blocks))
+            self._blocks[now] = chain.block_at(now, self.day.first + self._shift, seats)
+        known = {block.hash: block for block in self._blocks.values()}
+        reply = chain.respond(call, self._blocks[now], known)
+        return self._edited(CHAIN.name, reply)
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any]) -> str:
         """Return the hotkey that signed, or raise HTTPException.
@@ -352,47 +292,30 @@ class Replay(AsyncExitStack):
         return hotkey
 
 
-_MADE_OF: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
-"""Answers that are made of a recorded one, with its name."""
-_STATS: Final = ("stats", "stats_per_chute")
-_MINER_OF_JOB: Final = ("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id")
+def _with_compute_units(windows: Any) -> Any:
+    """Return stats with the records that the service sends under two names, of which the recording
+    has one.
+    """
+    return {
+        window: stats | {"compute_units": stats["instance_stats"]}
+        for window, stats in windows.items()
+    }
 
 
-def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
-    """Return the endpoint that a query means, of the three with the path of HELD_GPUS."""
-    if "hotkey" in query:
-        return e.MINER_GPUS
-    return e.HELD_GPUS if "detailed" in query else e.PLATFORM_GPUS
+def _part_of(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
+    """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
+    if endpoint is e.STATS and "miner_hotkey" in asked:
+        return _stats_of_miner(answer, asked["miner_hotkey"])
+    if endpoint is e.MINER_GPUS:
+        miner = asked["hotkey"]
+        return {miner: answer[miner]} if miner in answer else {}
+    if endpoint is e.CHUTE:
+        return _chute(answer, asked["chute_id"], asked["version"])
+    return answer
 
 
-def _stream(body: bytes, most_records: int | None, *, wants_end: bool) -> bytes:
-    """Return a list as events of a stream, of which a fault may leave out the last ones."""
-    records = msgspec.json.decode(body, type=list[msgspec.Raw])
-    events = [b"data: %s\n\n" % bytes(record) for record in records[:most_records]]
-    # A stream that a query has ended early does not say that it is complete.
-    if not events and wants_end and most_records is None:
-        return b"data: NO_ITEMS\n\n"
-    return b"".join(events)
-
-
-def _chute(chutes: Any, asked: Mapping[str, str]) -> Any:
-    for chute in chutes:
-        if (chute["chute_id"], chute["version"]) == (asked["chute_id"], asked["version"]):
-            return chute
-    raise HTTPException(404, "Not Found")
-
-
-def _gpus_of_miner(gpus_by_hotkey: Any, asked: Mapping[str, str]) -> Any:
-    miner = asked["hotkey"]
-    return {miner: gpus_by_hotkey[miner]} if miner in gpus_by_hotkey else {}
-
-
-def _stats_of_miner(windows: Any, asked: Mapping[str, str]) -> Any:
-    """Return the stats of a miner, or those of all miners if the request names none."""
-    miner = asked.get("miner_hotkey")
-    if miner is None:
-        return windows
-    found: dict[str, dict[str, list[Any]]] = {}
+def _stats_of_miner(windows: Any, miner: str) -> Any:
+    found: dict[str, dict[str, Any]] = {}
     for window, stats in windows.items():
         found[window] = {}
         for kind, records in stats.items():
@@ -400,28 +323,8 @@ def _stats_of_miner(windows: Any, asked: Mapping[str, str]) -> Any:
     return found
 
 
-_PARTS: Final[dict[str, Callable[[Any, Mapping[str, str]], Any]]] = {
-    "chute": _chute,
-    "miner_gpus": _gpus_of_miner,
-    "stats_per_chute": _stats_of_miner,
-}
-"""Functions that take the part of an answer that a request asks for, by its path and query. An
-HTTPException means that there is none.
-"""
-
-
-class _CutResponse(Response):
-    """Sends the start of a body, with the headers of the whole one.
-
-    Its last part never follows, so the server closes the connection.
-    """
-
-    def __init__(self, whole: Response, size: int) -> None:
-        super().__init__(whole.body[:size], whole.status_code, whole.headers)
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Send it."""
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+def _chute(chutes: Any, chute_id: str, version: str) -> Any:
+    for chute in chutes:
+        if (chute["chute_id"], chute["version"]) == (chute_id, version):
+            return chute
+    raise HTTPException(404, "Not Found")

@@ -86,26 +86,28 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
         for record in server.gpus or ():
             records[record.uuid].append(record)
             server_ids[record.uuid] = server.server_id
+    all_are_known = lists_are_known and holders_are_known
+    # A GPU is on no server only if no list of its server can be missing.
+    no_server = "" if lists_are_known else None
     gpus = []
     for gpu_id in {**records, **holders}:
         holder = holders.get(gpu_id, no_holder)
-        models = [record.gpu_identifier for record in records[gpu_id] if record.gpu_identifier]
-        state = None
-        if lists_are_known and holders_are_known:
-            state = _gpu_state(records[gpu_id], holder)
         gpu = Gpu(
             gpu_id=gpu_id,
-            # It is on no server only if no list of its server can be missing.
-            server_id=server_ids.get(gpu_id) or ("" if lists_are_known else None),
-            model=models[0] if models else None,
+            server_id=server_ids.get(gpu_id) or no_server,
+            model=_model(records[gpu_id]),
             index=indexes.get(gpu_id),
-            state=state,
+            state=_gpu_state(records[gpu_id], holder) if all_are_known else None,
             chute_id=holder.chute_id,
             chute=holder.chute,
             instance_id=holder.instance_id,
         )
         gpus.append(gpu)
     return tuple(gpus)
+
+
+def _model(records: Iterable[r.Node | r.ServerGpu]) -> str | None:
+    return next((record.gpu_identifier for record in records if record.gpu_identifier), None)
 
 
 def _gpu_state(records: Iterable[r.Node | r.ServerGpu], holder: Holder) -> GpuState | None:
@@ -246,36 +248,47 @@ def _server(
     is_complete: bool,
 ) -> Server:
     """Return a server. ``hardware`` is where chutes run, None while that is unknown."""
-    # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
-    # either about the next boot, nor is anything known of a boot without TEE.
-    version = None if record.version is UNSET else record.version or ""
-    boots = None
-    if record.is_tee and version and answers.measurements.complete:
-        boots = version_accepted(version, {one.version for one in answers.measurements.value})
     models = [gpu.model for gpu in gpus if gpu.model is not None]
-    models_are_known = is_complete and len(models) == len(gpus)
-    runs_chutes = None
-    if models_are_known and hardware is not None and record.is_tee is not None:
-        runs_chutes = any((record.is_tee, model) in hardware for model in models)
+    are_all_models = is_complete and len(models) == len(gpus)
     step = _step(record, answers)
     status = None if step is None else maintenance_status(step)
     holds_slot = _holds_slot(record, status)
     return Server(
         server_id=record.server_id,
         name=record.name or None,
-        version=version,
+        # None is a server that has never booted an image.
+        version=None if record.version is UNSET else record.version or "",
         tee=record.is_tee,
         # If the policy does not know of the slot, the step is unknown.
         maintenance=None if holds_slot and status == "none" else status,
         holds_slot=holds_slot,
-        boots=boots,
+        boots=_boots(record, answers),
         needs_upgrade=None if step is None else step.needs_upgrade,
-        measured=_measured(models, answers) if models_are_known else None,
-        runs_chutes=runs_chutes,
+        measured=_measured(models, answers) if are_all_models else None,
+        runs_chutes=_runs_chutes(record, models, hardware) if are_all_models else None,
         gpus=gpus,
         instances=instances,
         is_complete=is_complete,
     )
+
+
+def _boots(record: r.Server, answers: FleetAnswers) -> bool | None:
+    """Return whether the service accepts the version of a server at the next boot. None is unknown,
+    also of a server that has never booted an image, or without TEE.
+    """
+    if not record.is_tee or not record.version or not answers.measurements.complete:
+        return None
+    return version_accepted(record.version, {one.version for one in answers.measurements.value})
+
+
+def _runs_chutes(
+    record: r.Server, models: Iterable[str], hardware: Collection[tuple[bool, str]] | None
+) -> bool | None:
+    """Return whether a chute runs on one of the models of a server, with TEE or without like it."""
+    tee = record.is_tee
+    if tee is None or hardware is None:
+        return None
+    return any((tee, model) in hardware for model in models)
 
 
 def _hardware_of_chutes(answers: FleetAnswers) -> set[tuple[bool, str]] | None:

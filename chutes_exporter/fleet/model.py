@@ -504,6 +504,10 @@ class Fleet:
         reason = self.left_out.get(server.server_id)
         if server.runs_chutes is False or reason not in (None, "use_not_known"):
             return NO_PAY
+        return self._planned_pay(server, idle_models)
+
+    def _planned_pay(self, server: Server, idle_models: frozenset[str]) -> IdlePay | None:
+        """Return what the plans for a server earn, None while they lack one of these models."""
         plans = [plan for plan in self.plans if plan.server_id == server.server_id]
         first_day = total(plan.first_day_units for plan in plans)
         # A model has no plan while it is unknown what can be launched, or whether the server has
@@ -519,16 +523,19 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. The result is also None if
         no server with GPUs has a known pay.
         """
-        pays = {one.server_id: self.idle_pay(one) for one in self.servers if one.gpus}
-        known = {server_id: pay for server_id, pay in pays.items() if pay is not None}
+        pays: dict[str, IdlePay] = {}
+        for server in self.servers:
+            pay = self.idle_pay(server)
+            if server.gpus and pay is not None:
+                pays[server.server_id] = pay
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
-        idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
-        if not known or not self.known.get("gpus") or not idle_ids <= known.keys():
+        idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}
+        if not pays or not self.known.get("gpus") or not idle_ids <= pays.keys():
             return None
         return IdlePay(
-            first_day=sum(pay.first_day for pay in known.values()),
-            later=sum(pay.later for pay in known.values()),
+            first_day=sum(pay.first_day for pay in pays.values()),
+            later=sum(pay.later for pay in pays.values()),
         )
 
     def price_of(self, gpu: Gpu, costs: Costs) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
+from chutes_exporter.fleet.model import Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.launch import (
     LaunchServer,
@@ -260,12 +260,7 @@ def plan_servers(
     """
     if markets is None:
         return ()
-    spaces = []
-    for server in servers:
-        if server.server_id not in left_out:
-            # Of a server that can be used, it is known whether it has TEE.
-            for model, free in sorted(idle_by_model(server).items()):
-                spaces.append(Space(server.server_id, model, bool(server.tee), free))
+    spaces = _spaces(servers, left_out)
     offers: list[Offer] = []
     models_with_unknown = set()
     for market in markets:
@@ -274,16 +269,25 @@ def plan_servers(
         offers += (
             offer for offer in market.offers if not offer.hanging and offer.chute_id not in avoided
         )
-    plans = []
-    for space, counts in best_placement(spaces, offers).items():
-        # The best paid first.
-        launched = sorted(counts, key=_rank)
-        plan = ServerPlan(
+    # The best paid first.
+    placement = sorted(best_placement(spaces, offers), key=lambda placed: _rank(placed[1].offer))
+    return tuple(
+        ServerPlan(
             server_id=space.server_id,
             model=space.model,
             free=space.free,
-            launches=tuple(Launch(offer, counts[offer]) for offer in launched),
+            launches=tuple(launch for taken, launch in placement if taken == space),
             may_be_more=space.model in models_with_unknown,
         )
-        plans.append(plan)
-    return tuple(plans)
+        for space in spaces
+    )
+
+
+def _spaces(servers: Iterable[Server], left_out: Collection[str]) -> list[Space]:
+    """Return the idle GPUs of each server that can be used, of which TEE is known."""
+    spaces = []
+    for server in servers:
+        if server.server_id not in left_out:
+            for model, free in sorted(idle_by_model(server).items()):
+                spaces.append(Space(server.server_id, model, bool(server.tee), free))
+    return spaces

@@ -58,16 +58,12 @@ def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
     for outage in outages:
         for server in outage.servers:
             left_out.setdefault(server.server_id, "may_be_dead")
-    plans = fleet.plans
-    # Without markets, no use is known.
-    if fleet.markets is not None and left_out != fleet.left_out:
-        plans = plan_servers(fleet.servers, fleet.markets, left_out)
     return replace(
         fleet,
         failures=failures,
         outages=outages,
         left_out=left_out,
-        plans=plans,
+        plans=plan_servers(fleet.servers, fleet.markets, left_out),
     )
 
 
@@ -96,14 +92,14 @@ def _usable(server: Server) -> list[Gpu]:
 def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool:
     """Return whether ended instances can have held at least half of a server's GPUs."""
     usable = _usable(server)
+    models = {gpu.model for gpu in usable}
     size = 0
     for end in ends:
         chute = ledger.chutes.get(end.chute_id or "")
         selector = None if chute is None else chute.node_selector
         if selector is None or selector.gpu_count is None:
             return False
-        models = selector.supported_gpus or ()
-        if not any(gpu.model in models for gpu in usable):
+        if models.isdisjoint(selector.supported_gpus or ()):
             return False
         size += int(selector.gpu_count)
     return len(usable) <= 2 * size <= 2 * len(usable)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING
+
+from chutes_exporter.fleet.model import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ class Space:
     free: int
 
 
-Placement = dict[Space, Counter["Offer"]]
-"""Instances of offers by the space that they take."""
+Placement = list[tuple[Space, "Launch"]]
+"""Launches with the space that they take."""
 
 
-def best_placement(spaces: Sequence[Space], offers: Sequence[Offer]) -> Placement:
+def best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placement:
     """Return where to launch what, so that the units of the first day are about the most.
 
     It is the best of three placements, each of which takes the offers in another order: by their
@@ -43,27 +43,18 @@ def best_placement(spaces: Sequence[Space], offers: Sequence[Offer]) -> Placemen
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     """Place the offers one after another, each first where it leaves the fewest GPUs idle."""
-    placement: Placement = {space: Counter() for space in spaces}
-    free = {space: space.free for space in placement}
+    placement: Placement = []
+    free = {space: space.free for space in spaces}
     left = {offer.chute_id: offer.room_after_starting for offer in offers}
     for offer in offers:
-        fitting = [
-            (gpus, space)
-            for space, gpus in free.items()
-            if gpus >= offer.size and (space.model, space.tee) == (offer.model, offer.tee)
-        ]
-        for gpus, space in sorted(fitting, key=itemgetter(0)):
-            count = min(left[offer.chute_id], gpus // offer.size)
-            if not count:
-                break
-            placement[space][offer] = count
-            free[space] -= count * offer.size
-            left[offer.chute_id] -= count
+        for space in sorted(free, key=free.__getitem__):
+            count = min(left[offer.chute_id], free[space] // offer.size)
+            if count and (space.model, space.tee) == (offer.model, offer.tee):
+                placement.append((space, Launch(offer, count)))
+                free[space] -= count * offer.size
+                left[offer.chute_id] -= count
     return placement
 
 
 def _first_day_units(placement: Placement) -> float:
-    units = 0.0
-    for launched in placement.values():
-        units += sum(offer.first_day_units * count for offer, count in launched.items())
-    return units
+    return sum(launch.instances * launch.offer.first_day_units for _, launch in placement)

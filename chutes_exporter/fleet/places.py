@@ -10,7 +10,7 @@ from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chutes_exporter.api.records import Instance, InventoryItem
     from chutes_exporter.fleet.answers import FleetAnswers
@@ -84,6 +84,10 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     )
 
 
+_GpuPlace = tuple["str | None", "str | None"]
+"""The id of the server of a GPU, and its model."""
+
+
 # Not frozen, because it takes less time to make a thousand.
 @dataclass(slots=True)
 class Place:
@@ -94,39 +98,41 @@ class Place:
     gpus: int | None = None
 
 
-def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
+def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
     """Return where each instance is, by its id.
 
     The list of held GPUs names the instance of each. Without it, the inventory tells the place,
     unless the instance may hold more GPUs than are known to be its.
     """
-    listed: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+    listed: dict[str, list[_GpuPlace]] = defaultdict(list)
     if answers.miner_gpus.complete:
         for held in answers.miner_gpus.value:
             listed[held.instance_id].append((held.server_id, held.gpu))
-    known: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
-    # The chutes of GPUs of which it is unknown which instance holds them, if any.
-    uncertain_chutes: set[str | None] = set()
+    known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
     for gpu in gpus:
-        if gpu.instance_id is None:
-            uncertain_chutes.add(gpu.chute_id)
-        elif gpu.instance_id:
-            known[gpu.instance_id].append((gpu.server_id, gpu.model))
+        known[gpu.instance_id].append((gpu.server_id, gpu.model))
+    # The chutes of GPUs of which it is unknown which instance holds them, if any.
+    uncertain_chutes = {gpu.chute_id for gpu in gpus if gpu.instance_id is None}
     all_are_known = are_complete(answers.inventory, answers.instances)
     places = {}
     for instance in answers.instances.value:
-        place = _common_place(listed[instance.instance_id])
-        of_unknown_chute = instance.chute_id is None and uncertain_chutes
-        may_hold_more = of_unknown_chute or uncertain_chutes & {instance.chute_id, None}
-        if place.gpus is None and all_are_known and not may_hold_more:
-            # Its GPUs were deleted if no GPU is its.
-            found = known[instance.instance_id]
-            place = _common_place(found) if found else Place("", "", 0)
-        places[instance.instance_id] = place
+        instance_id = instance.instance_id
+        place = _common_place(listed[instance_id])
+        if not listed[instance_id] and all_are_known and _is_sure(instance, uncertain_chutes):
+            # Its GPUs were deleted if it has none.
+            place = _common_place(known[instance_id]) if known[instance_id] else Place("", "", 0)
+        places[instance_id] = place
     return places
 
 
-def _common_place(gpus: Sequence[tuple[str | None, str | None]]) -> Place:
+def _is_sure(instance: Instance, uncertain_chutes: set[str | None]) -> bool:
+    """Return whether an instance holds no other GPUs than those that are known to be its."""
+    if instance.chute_id is None:
+        return not uncertain_chutes
+    return uncertain_chutes.isdisjoint((instance.chute_id, None))
+
+
+def _common_place(gpus: Sequence[_GpuPlace]) -> Place:
     """Return the place of an instance with GPUs on these servers and of these models.
 
     It is unknown unless all GPUs are on one known server and of one known model.

@@ -101,12 +101,10 @@ def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
     """
     for instance in instances:
         state = instance_state(instance)
-        may_be_purged = state != "active"
-        if may_be_purged and purged_at(instance) is None:
+        if state != "active" and purged_at(instance) is None:
             yield "the answer does not say when the service deletes an instance that is not active"
-        may_have_been_active = state != "starting"
         may_be_public = is_public(instance) is not False
-        if may_have_been_active and may_be_public and secured_at(instance) is None:
+        if state != "starting" and may_be_public and secured_at(instance) is None:
             yield "the answer does not say until when an instance loses its score if it is deleted"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.rules.demand import inactive_instances, target_instances
+from chutes_exporter.rules.demand import target_instances
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def demand_for(
         return Demand(
             chute,
             active=utilization.active_instance_count,
-            starting=_starting_by_both(starting, utilization),
+            starting=starting,
             target=_target_at_launch(utilization),
             target_expired=expired,
             bounty=bounty,
@@ -173,22 +173,6 @@ def demand_for(
     # follows, its target does not matter, because its room is unknown.
     target = 0 if follows_private_rules(chute) else len(active_ids) + len(not_active)
     return Demand(chute, len(active_ids), starting, target, target_expired=True, bounty=bounty)
-
-
-def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> float | None:
-    """Return how many instances start, by the GPUs that they hold and by the autoscaler.
-
-    Both numbers may be too high, so the lower one counts. The GPUs may be from an older answer, and
-    the autoscaler counts disabled instances, too.
-    """
-    by_autoscaler = inactive_instances(utilization)
-    if by_autoscaler is None:
-        return by_gpus
-    if by_gpus is not None:
-        return min(by_gpus, by_autoscaler)
-    # Each instance that the autoscaler counts may be disabled. Only if it counts none, certainly
-    # none starts.
-    return by_autoscaler if by_autoscaler == 0 else None
 
 
 def _target_at_launch(utilization: ChuteUtilization) -> float | None:

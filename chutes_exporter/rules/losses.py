@@ -23,7 +23,7 @@ from chutes_exporter.rules.launch import activation_is_checked
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import Chute
 
@@ -235,19 +235,18 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         # It never had a score.
         return Loss(0.0, "exact", is_last_of_chute=False)
     paid = _paid_time(instance, now)
-    lost: list[float | None] = []
+    lost_units: float | None = 0.0
     is_complete = True
     if outcome_of(instance) == "lost":
-        records = [record for record in history.records if paid.seconds_of(record) > 0]
-        lost = [product(paid.seconds_of(record), _multiplier(record)) for record in records]
-        is_complete = None not in lost and _start_of_gap(instance, history, now) is None
+        lost_units, is_complete = _paid_units(history.records, paid)
+        is_complete = is_complete and _start_of_gap(instance, history, now) is None
     cut = Cut(0.0, "exact")
     if _deleted_by_miner(instance):
         cut = _cut(instance, history)
-    # `lost` is by the multiplier after the cut. What the cut took is lost as well.
+    # `lost_units` are by the multiplier after the cut. What the cut took is lost as well.
     cut_seconds = paid.seconds_of(history.records[-1]) if cut.multiplier else 0.0
     cut_units = product(cut.multiplier or 0.0, cut_seconds)
-    units = total([*(one or 0.0 for one in lost), cut_units])
+    units = total([lost_units, cut_units])
     precision = cut.precision if is_complete else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
     if units is None or (not units and precision == "at_least"):
@@ -348,6 +347,13 @@ def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
     start = max(instance.created_at, now - DAY)
     # A time that ended before the past day becomes an empty one.
     return _PaidTime(start, max(start, end))
+
+
+def _paid_units(records: Iterable[ComputeRecord], paid: _PaidTime) -> tuple[float | None, bool]:
+    """Return the known compute units of records in the paid time, and whether none is unknown."""
+    applied = [record for record in records if paid.seconds_of(record) > 0]
+    units = [product(paid.seconds_of(record), _multiplier(record)) for record in applied]
+    return total(one or 0.0 for one in units), None not in units
 
 
 def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:

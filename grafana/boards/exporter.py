@@ -1,13 +1,11 @@
-"""Can the boards be trusted? If not, which alerts are blind, why, and what is to be done?"""
+"""Can the boards and the alerts be trusted? If not, why, and what is to be done?"""
 
 from __future__ import annotations
 
 from typing import Final
 
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.feeds.definitions import FEEDS as ALL_FEEDS
 from chutes_exporter.feeds.sanity_checks import DoubtedError
-from grafana.alerts import NEEDED, blind_alerts, blinded
 from grafana.parts import (
     BYTES,
     COUNT,
@@ -18,7 +16,6 @@ from grafana.parts import (
     Board,
     Column,
     Query,
-    Unit,
     board_link,
     counted,
     graph,
@@ -29,7 +26,6 @@ from grafana.parts import (
     stat,
     table,
     timeline,
-    top_ten_at_end,
 )
 from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
 
@@ -53,17 +49,11 @@ FEED_LABELS: Final = ", ".join(EACH_FEED)
 EACH: Final = ("job", "instance")
 _SUCCESS: Final = _chosen("chutes_feed_last_success_timestamp_seconds", **FEEDS)
 SUCCESS: Final = f"max by ({FEED_LABELS}) ({_SUCCESS})"
-MAX_AGE: Final = _of_chosen("chutes_feed_max_age_seconds", *EACH_FEED, **FEEDS)
-FEED_AGE: Final = (
-    f"max by (feed) (time() - {_chosen('chutes_feed_last_success_timestamp_seconds')})"
-)
 FEED_UP: Final = _of_chosen("chutes_feed_up", *EACH_FEED, **FEEDS)
 DOUBTED: Final = f"{_of_chosen('chutes_feed_doubted', *EACH_FEED, 'reason', **FEEDS)} == 1"
 BLIND: Final = "hotkey_feed:chutes_feed:blind"
 OF_BLIND: Final = select(BLIND, **FEEDS)
 """The feeds of which no exporter has a full answer, so that alerts that need them cannot fire."""
-OF_ALERTS: Final = "|".join(sorted(frozenset[str]().union(*NEEDED.values())))
-"""The feeds that alerts need."""
 ANSWERED: Final = _chosen("chutes_feed_up", **FEEDS)
 FAILING: Final = f"(min by (feed, hotkey) ({ANSWERED}) == 0)"
 SEEN: Final = f"and on (job, instance) last_over_time({_chosen('chutes_exporter_build_info')}[7d])"
@@ -75,12 +65,10 @@ KEYLESS: Final = (
 )
 """Watched miners whose key no exporter has."""
 TRUSTED: Final = (
-    f"0 * group({select(BLIND, **FEEDS, feed=f'~{OF_ALERTS}')} "
-    f"or absent({RULES})) "
-    f"or on () group({OF_BLIND}) or on () 3 * group({KEYLESS}) or on () 2 * group({ANSWERED}) "
-    f"or on () 0 * group({SCRAPED})"
+    f"0 * group(absent({RULES}) or on () absent({ANSWERED})) or on () group({OF_BLIND}) "
+    f"or on () 3 * group({KEYLESS}) or on () 2 * group({ANSWERED})"
 )
-"""The number of the verdict. It is long, because it names the feeds that alerts need."""
+"""The number of the verdict."""
 ADVICE: Final = [
     *(State(one.reason, one.advice) for one in ApiError.__subclasses__()),
     State(DoubtedError.reason, DoubtedError.advice),
@@ -91,28 +79,7 @@ BUDGET: Final = (
 )
 REQUESTS: Final = _chosen("chutes_api_requests_total")
 PAGE: Final = _of_chosen("chutes_scrape_series")
-STALE: Final = (
-    f"1 - {_of_chosen('chutes_scrape_collector_success', 'collector', function='min')} > 0"
-)
-TOP_STALE: Final = top_ten_at_end(STALE, STALE, "collector")
-CPU: Final = f"rate({_chosen('process_cpu_seconds_total')}[$__rate_interval])"
-RESPONSES: Final = (
-    f"sum by (le) (rate({_chosen('chutes_api_request_duration_seconds_bucket')}[$__rate_interval]))"
-)
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
-
-
-def _blind_alerts_by_feed() -> list[State]:
-    """Return what the column of blind alerts shows instead of a feed's name: how many alerts cannot
-    fire without the feed, and which, such as "2: GpusGone, GpusIdle".
-    """
-    alerts_by_feed = blinded()
-    texts = []
-    for name in sorted({feed.name for feed in ALL_FEEDS}):
-        alerts = [alert.removeprefix("Chutes") for alert in alerts_by_feed.get(name, ())]
-        text = f"{len(alerts)}: {', '.join(alerts)}" if alerts else "none"
-        texts.append(State(name, text))
-    return texts
 
 
 def _top(metric: str, label: str) -> Query:
@@ -130,7 +97,7 @@ def _top(metric: str, label: str) -> Query:
 EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
-    "Can the boards be trusted? If not, which alerts are blind, why, and what is to be done?",
+    "Can the boards and the alerts be trusted? If not, why, and what is to be done?",
     variables=("cluster", "job", "instance", "hotkey"),
     stat_empty="no exporter",
 )
@@ -138,22 +105,11 @@ EXPORTER: Final = Board(
 EXPORTER.show(
     stat(
         "Trust the boards",
-        "No: an alert is blind, because a feed that it needs has no full answer, no exporter runs, "
-        "or the rules are not loaded. Panels about such a feed say that they do not know.",
+        "No: no exporter runs, or the rules are not loaded. While a feed has no full answer, "
+        "alerts that need it cannot fire, and panels about it say that they do not know.",
         Query(TRUSTED, "verdict"),
         states=TRUST,
         size=(6, 3),
-    ),
-    stat(
-        "Blind alerts",
-        "Alerts that cannot fire now, whatever happens, because a feed that they need has no full "
-        "answer. The table below names them.",
-        Query(
-            f"{blind_alerts(BLIND)} and on () {RULES} and on () group({BLIND} or {ANSWERED})",
-            "cannot fire",
-        ),
-        thresholds=[(1, ORANGE)],
-        size=(4, 3),
     ),
     stat(
         "Feeds without a full answer",
@@ -186,9 +142,9 @@ EXPORTER.show(
     ),
     table(
         "Bad feeds",
-        "Feeds that fail or have no full answer, those without one first, with the alerts that "
-        "are blind because of them. While a feed fails, its last answer stays until the maximum "
-        "age. A click on a feed opens the runbook, and chutes-exporter check explains the reason.",
+        "Feeds that fail or have no full answer, those without one first. While a feed fails, its "
+        "last answer stays until the maximum age. A click on a feed opens the runbook, and "
+        "chutes-exporter check explains the reason.",
         Column(
             "State",
             short(f"0 * {OF_BLIND} or on (feed, hotkey) {FAILING} + 1"),
@@ -222,8 +178,6 @@ EXPORTER.show(
             ', "advice", "$1", "reason", "(.+)"))',
         ),
         Column("Reason", "reason", width=130, missing=" "),
-        Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")'),
-        Column("Blind alerts", "blinds", width=280, states=_blind_alerts_by_feed(), missing="none"),
         Column("What to do", "advice", width=650, states=ADVICE, missing=" "),
         empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Feed"],
@@ -284,6 +238,11 @@ EXPORTER.show(
             thresholds=[(0.8, ORANGE)],
         ),
         Column(
+            "Incomplete collectors",
+            f"sum by (job, instance) ({_chosen('chutes_scrape_collector_success')} == bool 0)",
+            COUNT,
+        ),
+        Column(
             "Configuration",
             _of_chosen("chutes_exporter_config_last_reload_successful", *EACH),
             width=120,
@@ -321,7 +280,6 @@ EXPORTER.show(
         Column("Doubt", "doubt", width=100, missing=" "),
         # The API sends whole seconds, so a new answer can seem to come from the future.
         Column("Age", f"clamp_min(time() - {SUCCESS}, 0)", TIME, 80),
-        Column("Maximum age", MAX_AGE, TIME),
         Column(
             "Share of maximum",
             f"(time() - {SUCCESS}) / on ({FEED_LABELS}) "
@@ -361,81 +319,5 @@ EXPORTER.show(
         _top("chutes_api_requests_total", "code"),
         size=(12, 7),
     ),
-    graph(
-        "Age of answers",
-        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line "
-        "that keeps rising is a feed that fails. The table of all feeds shows each age as a share "
-        "of the maximum age.",
-        Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
-        unit=TIME,
-    ),
-    graph(
-        "Response time, 90th percentile",
-        "Nine of ten requests took at most this time, over all endpoints. If it is near "
-        "--api.timeout, feeds begin to fail.",
-        Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints"),
-        unit=TIME,
-    ),
-    graph(
-        "Bytes per hour by endpoint",
-        "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of "
-        "chutes is the largest.",
-        _top("chutes_api_response_bytes_total", "endpoint"),
-        unit=BYTES,
-        calcs=(),
-    ),
-    graph(
-        "Rejected records per hour",
-        "Records that could not be read and were left out, for the ten endpoints with the "
-        "most. The log has the field.",
-        _top("chutes_api_rejected_records_total", "endpoint"),
-        calcs=(),
-    ),
     title="API",
-)
-
-EXPORTER.show(
-    graph(
-        "Collectors without fresh answers",
-        "Collectors whose samples are older than they should be, or missing.",
-        # 0 is known where there is a page.
-        Query(
-            f'{TOP_STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")',
-            "{{collector}}",
-        ),
-    ),
-    graph(
-        "Series",
-        "Series of all collectors, and their limit (--max-series). Above it, whole collectors "
-        "are left out.",
-        Query(PAGE, "series"),
-        Query(_of_chosen("chutes_scrape_series_limit"), "limit"),
-    ),
-    graph(
-        "Scrape time",
-        "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes "
-        "as long as the slowest endpoint.",
-        Query(
-            f"max by (job) ({_chosen('scrape_duration_seconds')} {SEEN})",
-            "{{job}}",
-        ),
-        unit=TIME,
-    ),
-    graph(
-        "CPU time",
-        "Share of one core that the busiest exporter of a job uses. It grows with series and "
-        "scrapes.",
-        Query(f"max by (job) ({CPU} {SEEN})", "{{job}}"),
-        unit=Unit("percentunit", 1),
-    ),
-    graph(
-        "Memory",
-        "Resident memory of the largest exporter process of each job.",
-        Query(
-            f"max by (job) ({_chosen('process_resident_memory_bytes')} {SEEN})",
-            "{{job}}",
-        ),
-        unit=BYTES,
-    ),
-    title="Exporter",
 )

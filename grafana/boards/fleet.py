@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import FIRST_STEPS
 from grafana.parts import (
@@ -26,20 +26,16 @@ from grafana.parts import (
     board_link,
     copied,
     graph,
-    no_miner_row,
     nothing_row,
     of_known,
     of_miners,
-    of_one_exporter,
     recorded,
     select,
     short,
-    stacked,
     stat,
     table,
     timeline,
     total,
-    whole,
 )
 from grafana.states import (
     GPU,
@@ -54,8 +50,6 @@ from grafana.states import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
@@ -63,11 +57,9 @@ BY_SERVER: Final = "hotkey, server_id, server"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 _IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
-RENT: Final = "chutes_server_idle_cost_usd_per_day"
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
-UNITS: Final = recorded("hotkey_server_id:chutes_server_compute_units_per_second:max", **ON_SERVERS)
 GPU_STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:number", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 THIS_SERVER: Final = board_link(
@@ -123,22 +115,11 @@ DCGM_NEEDED: Final = (
 )
 
 
-_GPUS_BY_STATE: Final = of_one_exporter("chutes_server_gpus", "server_id", **ON_SERVERS)
 _EACH_EARNING: Final = select("chutes_server_gpus", MINERS, state="~earning|disabled", **ON_SERVERS)
 # Each exporter's GPUs are summed by themselves, because two may see different states of one.
 _EARNING_GPUS: Final = (
     f"max by (hotkey, server_id) (sum by (job, instance, hotkey, server_id) ({_EACH_EARNING}))"
 )
-
-
-def idle_pay(when: Literal["", "later_"] = "") -> str:
-    """Return the compute units a day of the best use of all idle GPUs, absent while unknown.
-
-    They are those of the first day, or, with ``later_``, of a day that begins 8 hours after the
-    start, when the pay of an instance has settled.
-    """
-    name = f"chutes_fleet_idle_{when}compute_units_per_second"
-    return f"86400 * {total(of_miners(name), with_gpus=True)}"
 
 
 def idle_in_slot(**servers: str) -> Query:
@@ -155,19 +136,6 @@ def idle_in_slot(**servers: str) -> Query:
     return Query(of_known(expression, "gpus"), "of them in maintenance", color=PLAIN)
 
 
-def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
-    """Return the compute units a day of the best use of the idle GPUs of some servers.
-
-    ``servers`` are the labels that select them, and ``when`` is as for `idle_pay`. The result is
-    absent while the pay of one of these servers is unknown.
-    """
-    pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
-    idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
-    # A server with idle GPUs of unknown pay adds infinity (1 / 0), and then the sum is absent.
-    pay_if_known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
-    return of_known(pay_if_known, "gpus")
-
-
 def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
     """Return the stat of what idle GPUs lose, with its size on the board.
 
@@ -176,21 +144,19 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
     """
     # The exporter has one number for the whole fleet. The numbers of some servers are summed here.
     if servers:
-        first_day, later = _idle_pay_on(servers), _idle_pay_on(servers, "later_")
+        pay = of_miners(_IDLE_UNITS, "server_id", **servers)
+        idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
+        # A server with idle GPUs of unknown pay adds infinity (1 / 0), and then the sum is absent.
+        pay_if_known = f"sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
+        first_day = f"86400 * {of_known(pay_if_known, 'gpus')}"
     else:
-        first_day, later = idle_pay(), idle_pay("later_")
-    # A server of unknown rent adds infinity, so that the sum is absent.
-    rent = of_miners(RENT, "server_id", **servers)
-    unknown_rent = f"{recorded(ALL_GPUS, **servers)} / 0"
-    rent_if_known = f"sum({rent} or on (hotkey, server_id) {unknown_rent}) < Inf"
+        of_fleet = of_miners("chutes_fleet_idle_compute_units_per_second")
+        first_day = f"86400 * {total(of_fleet, with_gpus=True)}"
     return stat(
         "Not earned, next 24 h",
-        "What the idle GPUs that can be used would earn in their first day and on a later one, in "
-        "the best use that chutes-exporter advise shows, and the rent of the idle and "
-        "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
+        "What the idle GPUs that can be used would earn in their first day, in the best use that "
+        "chutes-exporter advise shows. US dollars need --chain.url.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
-        Query(f"{later} * on () {UNIT_USD}", "a day, later"),
-        Query(of_known(rent_if_known, "gpus"), "rent"),
         Query(
             f"{first_day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
@@ -267,15 +233,6 @@ FLEET.show(
         )
         for title, legend, unit, query, more, thresholds, text in (
             (
-                "All",
-                "GPUs",
-                COUNT,
-                of_known(f"sum({recorded(ALL_GPUS, **ON_SERVERS)})", "gpus"),
-                (),
-                (),
-                "GPUs of the chosen servers. If some are missing, look at the machine.",
-            ),
-            (
                 "Earning",
                 "of all GPUs",
                 PERCENT,
@@ -318,7 +275,6 @@ FLEET.show(
         "profit is the pay of a day less the price of all GPUs.",
         Column("State", short(recorded(STATE, **ON_SERVERS)), width=175, states=SERVER),
         Column("", "server_id"),
-        Column("", no_miner_row("server")),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
             "Not all earning for",
@@ -350,7 +306,6 @@ FLEET.show(
             Column(title, _gpus(state), COUNT, thresholds=thresholds)
             for title, state, thresholds in (
                 ("Earning", "~earning|disabled", ()),
-                ("Starting", "starting", ()),
                 ("Idle", "idle", [(1, RED)]),
                 ("Unverified", "unverified", [(1, RED)]),
             )
@@ -362,20 +317,7 @@ FLEET.show(
             thresholds=[(3, RED)],
             missing=" ",
         ),
-        Column(
-            "Units a day",
-            f"86400 * {IDLE_UNITS} > 0 and on () {RULES}",
-            AMOUNT,
-            125,
-            missing=" ",
-        ),
         *MINER_COLUMNS,
-        Column(
-            "Rent",
-            f"{of_miners(RENT, 'server_id', 'server', **ON_SERVERS)} > 0",
-            CENTS,
-            missing=" ",
-        ),
         Column(
             "Profit",
             of_miners(
@@ -384,7 +326,7 @@ FLEET.show(
             CENTS,
             missing=" ",
         ),
-        sort=["State", "-Not earned a day", "-Units a day"],
+        sort=["State", "-Not earned a day"],
         size=(24, 10),
     ),
     timeline(
@@ -484,33 +426,6 @@ FLEET.show(
 
 FLEET.show(
     table(
-        "Compute units by server, 30 days",
-        "What the instances of each server earned per GPU and day on average, the worst first. "
-        "Units of instances that ended too early are included.",
-        Column("", "server_id"),
-        Column("Server", "server", width=150, link=THIS_SERVER),
-        Column(
-            "Units per GPU and day",
-            f"86400 * avg_over_time({UNITS}[30d]) / on (hotkey, server_id) "
-            f"sum by (hotkey, server_id) ({recorded(ALL_GPUS, **ON_SERVERS)})",
-            AMOUNT,
-            200,
-        ),
-        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT),
-        Column(
-            "Days known",
-            f"count_over_time(last_over_time({UNITS}[1h])[30d:1h]) / 24",
-            Unit("none", 1),
-        ),
-        *MINER_COLUMNS,
-        sort=["Units per GPU and day"],
-        size=(24, 9),
-    ),
-    title="Compute units by server",
-)
-
-FLEET.show(
-    table(
         "GPUs",
         "Each GPU with its state, and the error of its last failed verification. A timeout points "
         "at load and network, a failed attestation at driver and firmware.",
@@ -525,34 +440,6 @@ FLEET.show(
         size=(24, 12),
     ),
     title="Every GPU",
-)
-
-FLEET.show(
-    stacked(
-        "GPUs by state",
-        "Each GPU of the chosen servers in exactly one state. A step from earning to idle is "
-        "an instance that ended.",
-        Query(
-            of_known(f"sum by (state) ({_GPUS_BY_STATE})", "gpus"),
-            "{{state}}",
-        ),
-        states=GPU,
-    ),
-    graph(
-        "Servers",
-        "Servers, and those of them that hold an upgrade slot, on which nothing can be launched.",
-        Query(
-            total(
-                whole(
-                    f"count by (hotkey) ({of_miners('chutes_server_info', 'server_id')})", "servers"
-                ),
-                with_gpus=True,
-            ),
-            "servers",
-        ),
-        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot"),
-    ),
-    title="Fleet over time",
 )
 
 FLEET.show(

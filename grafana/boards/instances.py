@@ -7,7 +7,6 @@ from typing import Final
 from grafana.alerts import FIRST
 from grafana.boards.fleet import THIS_SERVER
 from grafana.parts import (
-    CLOCK,
     COUNT,
     DOLLARS,
     FACTOR,
@@ -16,7 +15,6 @@ from grafana.parts import (
     NO_DATA,
     NO_INSTANCES,
     NO_KEY,
-    REPORT_END,
     RULES,
     TIME,
     UNIT_USD,
@@ -27,18 +25,13 @@ from grafana.parts import (
     bars,
     board_link,
     counted,
-    graph,
-    no_miner_row,
     nothing_row,
-    of_all,
     of_known,
     of_miners,
-    of_one_exporter,
     of_platform,
     recorded,
     select,
     short,
-    stacked,
     stat,
     table,
     total,
@@ -62,14 +55,12 @@ from grafana.states import (
 )
 
 STATES: Final = of_miners("chutes_fleet_instances", "state")
-_BY_STATE: Final = of_one_exporter("chutes_fleet_instances")
 ARE_KNOWN: Final = f"sum({STATES}) and on () {RULES}"
 """The number of instances. Without the rules, nothing is known of the single ones."""
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:number", chute_id="~$chute")
 """One series for each instance."""
 PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max", chute_id="~$chute")
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
-ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_id")
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
@@ -92,12 +83,6 @@ _IN_STATE: Final = "hotkey_instance_id_state:chutes_instance_state:max"
 _STARTING: Final = recorded(_IN_STATE, state="starting", chute_id="~$chute")
 LATE: Final = f"({_STARTING} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
 IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
-START: Final = (
-    "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "
-    "chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) "
-    f"{recorded(_IN_STATE, state='active', chute_id='~$chute')} == 1"
-)
-"""How long each active instance took to start, as each exporter says."""
 
 
 def _deadline(kind: str) -> str:
@@ -121,18 +106,13 @@ def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
 ENDED: Final = _ended("window_ended_instances", "reason", "outcome", window="1h")
 CHUTE_ENDED: Final = _ended("chute_window_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
-_LOST: Final = total(_ended("window_total_lost_compute_units"))
+LOST: Final = total(_ended("window_total_lost_compute_units"))
 _UNKNOWN_LOSSES: Final = select("chutes_miner_unknown_losses", MINERS, window="1d")
 _ALL_ARE_KNOWN: Final = f"sum({_UNKNOWN_LOSSES}) == 0"
-LOST_UNITS: Final = f"({_LOST} and on () {_ALL_ARE_KNOWN})"
-LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {_ALL_ARE_KNOWN})"
+LOST_UNITS: Final = f"({LOST} and on () {_ALL_ARE_KNOWN})"
+LEAST_LOST_UNITS: Final = f"({LOST} unless on () {_ALL_ARE_KNOWN})"
 """What is known of the lost units, while a loss or the report of an hour is not known."""
 SCORE_UNITS: Final = of_miners("chutes_miner_score_window_compute_units", window="1d")
-ENDED_IN_A_DAY: Final = (
-    f"sum by (hotkey) ({_ended('window_ended_instances', 'reason', 'outcome')}) and on (hotkey) "
-    + select("chutes_miner_window_ended_instances", MINERS, window="1d", reason="none")
-)
-"""Absent while the reason of an end is unknown, which is then in no series."""
 _FAILED: Final = {"outcome": "~lost|never_active"}
 FAILED_IN_A_DAY: Final = f"sum({_ended('window_ended_instances', 'reason', 'outcome', **_FAILED)})"
 CHUTE_FAILED: Final = _ended("chute_window_ended_instances", "chute_id", **_FAILED)
@@ -204,7 +184,6 @@ INSTANCES.show(
             Unit("percentunit", 1),
             thresholds=[(0.02, RED)],
         ),
-        Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", CLOCK),
         Query(LEAST_LOST_UNITS, "units, at least"),
         Query(KNOWN_HOURS, "hours known of 24", COUNT),
         unit=Unit("short", 0),
@@ -221,34 +200,16 @@ INSTANCES.show(
         states=[NONE_STARTING],
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, PLAIN)],
     ),
-    *(
-        stat(
-            title,
-            text,
-            *(Query(query, legend, thresholds=thresholds) for query, legend, thresholds in queries),
-            trend=True,
-        )
-        for title, queries, text in (
-            (
-                "Starting",
-                (
-                    (_in("starting"), "all", ()),
-                    (
-                        of_known(counted(LATE, f"({ARE_KNOWN})"), "instances"),
-                        "over 1 h",
-                        [(1, ORANGE)],
-                    ),
-                ),
-                "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 "
-                "minutes.",
-            ),
-            (
-                "Not secured",
-                ((of_known(counted(TO_SECURED, f"({ARE_KNOWN})"), "instances"), "instances", ()),),
-                "Active public instances in their first hour. If one ends now, it loses "
-                "everything that it has scored.",
-            ),
-        )
+    stat(
+        "Starting",
+        "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes.",
+        Query(_in("starting"), "all"),
+        Query(
+            of_known(counted(LATE, f"({ARE_KNOWN})"), "instances"),
+            "over 1 h",
+            thresholds=[(1, ORANGE)],
+        ),
+        trend=True,
     ),
     table(
         "Instances that need a decision",
@@ -263,7 +224,6 @@ INSTANCES.show(
             ),
         ),
         Column("", "chute_id"),
-        Column("", no_miner_row("chute")),
         Column("Chute", "chute", width=310, link=THIS_CHUTE, states=NO_DECISION),
         Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}"),
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
@@ -281,13 +241,6 @@ INSTANCES.show(
             f"{PURGE} and on (hotkey, instance_id) {DECISION}",
             TIME,
             100,
-            missing=" ",
-        ),
-        Column(
-            "Age",
-            f"time() - {CREATED} and on (hotkey, instance_id) {DECISION}",
-            TIME,
-            85,
             missing=" ",
         ),
         *MINER_COLUMNS,
@@ -321,12 +274,6 @@ INSTANCES.show(
             missing=" ",
         ),
         Column(
-            "Units",
-            f"{CHUTE_LOST} > 0",
-            Unit("short", 0),
-            missing=" ",
-        ),
-        Column(
             "USD",
             f"{CHUTE_LOST} * on () group_left () {UNIT_USD} > 0",
             DOLLARS,
@@ -334,7 +281,7 @@ INSTANCES.show(
             missing=" ",
         ),
         empty=NO_DATA,
-        sort=["-Units", "-Failed starts"],
+        sort=["-USD", "-Failed starts"],
         size=(12, 7),
     ),
     table(
@@ -363,16 +310,11 @@ INSTANCES.show(
     ),
     bars(
         "Ended per hour by reason",
-        "Instances that ended by reason, and starts that failed. The bar at 12:00 counts those "
+        "Instances that ended by reason. The bar at 12:00 counts those "
         "from 11:00 to 12:00. Many at once point at one server or one chute.",
         Query(
             f"{_ended_in_hour('reason')} > 0",
             "{{reason}}",
-            step="1h",
-        ),
-        Query(
-            _ended_in_hour("outcome", outcome="never_active"),
-            "failed starts",
             step="1h",
         ),
         empty=NO_DATA,
@@ -415,45 +357,4 @@ INSTANCES.show(
         size=(24, 12),
     ),
     title="All instances",
-)
-
-INSTANCES.show(
-    stacked(
-        "Instances by state",
-        "Each instance in exactly one state. If the number of starting instances grows, a "
-        "chute does not start.",
-        Query(of_known(f"sum by (state) ({_BY_STATE})", "instances"), "{{state}}"),
-        states=INSTANCE,
-    ),
-    graph(
-        "Age of instances",
-        "Age of the oldest, the median and the newest instance. A median that stays low means "
-        "that instances do not last.",
-        *(
-            Query(of_all(f"{function}time() - {CREATED})", STATES), name, step="15m")
-            for function, name in (
-                ("max(", "oldest"),
-                ("quantile(0.5, ", "median"),
-                ("min(", "newest"),
-            )
-        ),
-        unit=TIME,
-    ),
-    graph(
-        "Time to become active",
-        "Time that the present instances took to become active. If it grows, look at image pulls, "
-        "disks and the network.",
-        Query(of_known(f"avg({START})", "instances"), "mean", step="1h"),
-        Query(of_known(f"max({START})", "instances"), "longest", step="1h"),
-        unit=TIME,
-    ),
-    graph(
-        "Compute units per second",
-        "Sum of what the chosen miners' active instances earn, and what disabled ones still earn, "
-        "which the service deletes within 3 hours.",
-        Query(total(of_miners("chutes_miner_active_compute_multiplier")), "active"),
-        Query(total(of_miners("chutes_miner_disabled_compute_units_per_second")), "disabled"),
-        unit=Unit("none", 1),
-    ),
-    title="Lifetimes",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
-from grafana.boards.fleet import THIS_SERVER, idle_in_slot, idle_pay
+from grafana.boards.fleet import THIS_SERVER
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -13,16 +13,13 @@ from grafana.parts import (
     FACTOR,
     MINER_COLUMNS,
     MINERS,
-    NO_GPUS,
     NO_KEY,
     PERCENT,
     TIME,
     UNIT_USD,
     Board,
     Column,
-    Query,
     board_link,
-    graph,
     nothing_row,
     of_known,
     of_miners,
@@ -30,9 +27,7 @@ from grafana.parts import (
     recorded,
     select,
     short,
-    stat,
     table,
-    top_ten_at_end,
     total,
 )
 from grafana.states import CHUTES, ORANGE, RED
@@ -60,8 +55,6 @@ _ENDED: Final = select(
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
 FAILED_STARTS: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS_BY_CHUTE})"
-PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", MINERS)
-BEST_USE: Final = idle_pay()
 
 
 def _of_move(pay: str) -> str:
@@ -98,32 +91,6 @@ MARKET: Final = Board(
 )
 
 MARKET.show(
-    stat(
-        "Best use of idle GPUs",
-        "What the idle GPUs that can be used would earn in their first day in the launches below, "
-        "and later, for certain: without bounties and urgency boosts.",
-        Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", CENTS),
-        Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", CENTS),
-        Query(BEST_USE, "units, first day"),
-        unit=AMOUNT,
-        empty=NO_GPUS,
-        size=(12, 3),
-    ),
-    stat(
-        "Idle GPUs",
-        "Verified GPUs in no instance. The tables below say what to launch on them, but for those "
-        "in maintenance, on which nothing can be launched.",
-        Query(ALL_IDLE, "idle", thresholds=[(1, RED)]),
-        idle_in_slot(),
-        empty=NO_GPUS,
-    ),
-    stat(
-        "Bounties",
-        "Chutes with an open bounty. It multiplies what the first instance that becomes active "
-        "earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 hours.",
-        Query(of_platform("chutes_open_bounties"), "open"),
-        trend=True,
-    ),
     table(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
@@ -204,21 +171,6 @@ MARKET.show(
         sort=["-Units/s, first day"],
         size=(24, 9),
     ),
-    graph(
-        "Units/s per GPU of the best five chutes",
-        "Compute units per second of a GPU in the first day, of the five chutes that pay most now.",
-        Query(
-            top_ten_at_end(
-                f"max by (chute_id, chute) ({PAYS})",
-                f"max by (chute_id) ({PAYS})",
-                "chute_id",
-            ).replace("topk(10,", "topk(5,"),
-            "{{chute}}",
-        ),
-        unit=FACTOR,
-        empty="Unknown: no launch is known while no GPU is idle.",
-        size=(15, 6),
-    ),
     table(
         "Supply",
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
@@ -269,7 +221,7 @@ MARKET.show(
                 ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),
                 ("Wanted", COUNT, _chute("chutes_chute_target_instances")),
                 ("Active", COUNT, _chute("chutes_chute_instances")),
-                ("Starting", COUNT, _chute("chutes_chute_starting_instances")),
+                ("Not active", COUNT, _chute("chutes_chute_inactive_instances")),
                 ("Bounty ends in", TIME, BOUNTY_LEFT),
                 ("Requests, 1 h", AMOUNT, _chute("chutes_chute_window_invocations", window="1h")),
             )
@@ -278,17 +230,4 @@ MARKET.show(
         size=(24, 12),
     ),
     title="Demand",
-)
-
-MARKET.show(
-    table(
-        "Jobs of the chosen miners",
-        "Waiting jobs for which a miner requested a launch token, and stuck jobs, which are "
-        "unfinished but have no instance. Release stuck jobs with chutes-exporter release-job.",
-        *MINER_COLUMNS,
-        Column("Tried", short(of_miners("chutes_jobs_tried")), COUNT),
-        Column("Stuck", of_miners("chutes_jobs_stuck"), COUNT, thresholds=[(1, ORANGE)]),
-        sort=["-Stuck"],
-    ),
-    title="Jobs",
 )

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import BOARDS, FIRST_STEPS
+from grafana.boards.exporter import OF_BLIND
 from grafana.boards.fleet import idle_gpus
 from grafana.boards.instances import (
-    ACTIVATED,
-    ENDED_IN_A_DAY,
-    KNOWN_HOURS,
-    LEAST_LOST_UNITS,
+    LOST,
     LOST_UNITS,
     NO_REPORT,
 )
-from grafana.boards.instances import STATES as INSTANCES
 from grafana.boards.subnet import before_loss
 from grafana.parts import (
     ALERTS,
@@ -32,23 +29,20 @@ from grafana.parts import (
     Board,
     Column,
     Query,
+    Unit,
     board_link,
     copied,
-    counted,
     graph,
     nothing_row,
     of_all,
     of_known,
     of_miners,
-    of_platform,
     recorded,
     select,
     short,
-    signed,
     stacked,
     stat,
     table,
-    top_ten_at_end,
     total,
     with_chute_name,
     yesterday,
@@ -57,7 +51,6 @@ from grafana.states import (
     GPU,
     KEYLESS,
     NOTHING,
-    ORANGE,
     PLAIN,
     RED,
     REGISTERED,
@@ -75,13 +68,11 @@ RANK: Final = of_miners("chutes_miner_score_rank")
 EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
 NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 """The recording has the 26 %, and docs/advise.md how they were found."""
-INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 GPUS_BY_STATE: Final = of_known(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "gpus")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
 """GPUs that earn, by miner and state. Those of disabled instances earn until these are deleted."""
-PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 
 OF_ALERTS: Final = "alert:chutes_alerts:"
 SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
@@ -91,9 +82,12 @@ KEYS: Final = select("chutes_feed_up", MINERS, feed="instances")
 WITHOUT_KEY: Final = f"({WATCHED} unless on (hotkey) {KEYS})"
 _UNKNOWN: Final = f"{of_miners('chutes_fleet_known', 'topic', topic='~gpus|instances')} == 0"
 KNOWN: Final = (
-    f"max(1005 + 0 * ({_UNKNOWN}) or on (hotkey) 1003 + 0 * {KEYS} or on (hotkey) 1004 * {WATCHED})"
+    f"max(1005 + 0 * {OF_BLIND} or on (hotkey) 1005 + 0 * ({_UNKNOWN}) "
+    f"or on (hotkey) 1003 + 0 * {KEYS} or on (hotkey) 1004 * {WATCHED})"
 )
-"""1005 if something is not known of a fleet, otherwise 1004 if a key is missing, otherwise 1003."""
+"""1005 if a feed has no full answer, or something is not known of a fleet. Otherwise 1004 if a key
+is missing, and 1003 if not.
+"""
 SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {RULES}"
 """The number of the verdict. All is well only where everything is known."""
 LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
@@ -129,54 +123,21 @@ def _next_day() -> Panel:
     )
 
 
-def _since_yesterday() -> list[Panel]:
-    """Return the stats of what changed in a day.
-
-    Each operation names the labels by which series meet, which is a rule of the boards. `on ()`
-    means none, for numbers without labels.
-    """
+def _since_yesterday() -> Panel:
+    """Return the stat of what changed in a day."""
     points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     places = f"min({yesterday(RANK)}) - on () min({RANK})"
     more_earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
-    activated = counted(f"time() - {ACTIVATED} < 86400", f"sum({INSTANCES})")
-    return [
-        _stat_of_day(
-            "Score since yesterday",
-            "Change of the share of all scores within 24 hours, in percentage points.",
-            *signed(points, "points", digits=2),
-        ),
-        _stat_of_day(
-            "Rank since yesterday",
-            "Places that the best of the chosen miners gained or lost within 24 hours.",
-            *signed(places, "places"),
-        ),
-        _stat_of_day(
-            "GPUs since yesterday",
-            "Change of the number of GPUs that earn, compared with 24 hours ago.",
-            *signed(of_known(total(more_earning, with_gpus=True), "gpus"), "earning"),
-            needs_key=True,
-        ),
-        _stat_of_day(
-            "New instances, 24 h",
-            "Instances that became active in the past 24 hours and still exist.",
-            Query(of_known(activated, "instances"), "became active"),
-            needs_key=True,
-        ),
-        _stat_of_day(
-            "Ended instances, 24 h",
-            "Instances that ended in the 24 hours before the newest audit report. The Instances "
-            "board shows why.",
-            Query(total(ENDED_IN_A_DAY), "ended"),
-        ),
-    ]
-
-
-def _stat_of_day(title: str, description: str, *queries: Query, needs_key: bool = False) -> Panel:
-    """Return the stat of what changed in a day. Its text without data names a missing key if it
-    ``needs_key``.
-    """
-    empty = "no day, or no key" if needs_key else "no day is known"
-    return stat(title, description, *queries, unit=COUNT, empty=empty, size=(4, 3))
+    return stat(
+        "Since yesterday",
+        "What changed within 24 hours: the share of all scores in percentage points, the rank of "
+        "the best of the chosen miners, and the number of GPUs that earn. More is better.",
+        Query(points, "points of the score", Unit("none", 2)),
+        Query(places, "ranks"),
+        Query(of_known(total(more_earning, with_gpus=True), "gpus"), "earning GPUs"),
+        empty="no day is known",
+        size=(8, 3),
+    )
 
 
 OVERVIEW: Final = Board(
@@ -192,23 +153,15 @@ OVERVIEW.show(
         "Warnings are for today. All is well if no alert fires, and all that alerts need is "
         "known: watched miners, their keys and the rules.",
         Query(SAID, "now"),
-        *(
-            Query(
-                counted(f"{SEVERITIES} == {severity}", f"({RULES} and on () group({WATCHED}))"),
-                legend,
-                thresholds=[(1, color)],
-            )
-            for severity, legend, color in ((0, "critical", RED), (1, "warnings", ORANGE))
-        ),
         states=VERDICT,
-        empty="no miner is watched",
+        empty="no miner is watched, or no rules",
         size=(4, 9),
     ),
     table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest and the most expensive "
         "first. A click on an alert opens its runbook, and one on a place the board that shows "
-        "more. Dollars and compute units are what is known to go on being lost in a day.",
+        "more. Dollars are what is known to go on being lost in a day.",
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
@@ -268,7 +221,6 @@ OVERVIEW.show(
             thresholds=[(0.5, RED)],
             missing=" ",
         ),
-        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 118, missing=" "),
         Column(
             "What to do first",
             "first",
@@ -278,21 +230,15 @@ OVERVIEW.show(
         ),
         *MINER_COLUMNS,
         empty="Unknown: no miner is watched, or the rules are not loaded",
-        sort=["Severity", "-USD a day", "-Units a day", "-Firing for"],
+        sort=["Severity", "-USD a day", "-Firing for"],
         size=(20, 9),
     ),
     stat(
         "Earned per day",
-        "Estimate of the earnings of a day. US dollars need --chain.url. Without it, it is the "
-        "share of the emission to all miners. docs/money.md explains the error.",
+        "Estimate of the earnings of a day, from the chain. docs/money.md explains the error.",
         Query(EARNED, "dollars"),
-        Query(
-            f"{total(INCENTIVE)} unless on () {UNIT_USD}",
-            "of emission; dollars: docs/money.md",
-            SHARE,
-        ),
         unit=DOLLARS,
-        empty="no seat is known",
+        empty="no seat, or no --chain.url",
         size=(4, 3),
     ),
     stat(
@@ -311,13 +257,7 @@ OVERVIEW.show(
         "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
         "what ended.",
         Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", thresholds=[(0.5, RED)]),
-        Query(
-            f"{LOST_UNITS} unless on () {UNIT_USD}",
-            "units; dollars: docs/money.md",
-            AMOUNT,
-        ),
-        Query(LEAST_LOST_UNITS, "units, at least", unit=AMOUNT),
-        Query(KNOWN_HOURS, "hours known of 24", COUNT),
+        Query(f"{LOST} unless on () ({LOST_UNITS} * on () {UNIT_USD})", "units, at least", AMOUNT),
         unit=DOLLARS,
         empty=NO_REPORT,
         size=(4, 3),
@@ -325,7 +265,7 @@ OVERVIEW.show(
     idle_gpus((6, 3)),
     before_loss((6, 3), of_miners),
     _next_day(),
-    *_since_yesterday(),
+    _since_yesterday(),
     stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
@@ -356,76 +296,18 @@ OVERVIEW.show(
         Column("Seat", short(of_miners("chutes_miner_registered")), width=90, states=REGISTERED),
         Column("Score share", SCORE, SHARE, 125),
         Column("Heading", HEADING, SHARE),
-        Column("Rank", RANK, COUNT),
+        Column("Earning GPUs", _gpus("~earning|disabled"), COUNT),
         Column(
-            "Registrations before seat loss",
-            of_miners("chutes_miner_registrations_before_loss"),
+            "Idle or unverified",
+            _gpus("~idle|unverified"),
             COUNT,
-        ),
-        Column("Earning", _gpus("~earning|disabled"), COUNT),
-        Column("Starting", _gpus("starting"), COUNT),
-        *(
-            Column(
-                state.capitalize(),
-                _gpus(state),
-                COUNT,
-                95,
-                thresholds=[(1, RED)],
-                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
-            )
-            for state in ("idle", "unverified")
+            thresholds=[(1, RED)],
+            link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
         ),
         sort=["-Score share"],
         size=(24, 4),
     ),
-    graph(
-        "Rank by score and by incentive",
-        "Ranks of the best of the chosen miners; lower is better. The incentive follows the score "
-        "by 1 to 3 hours, because weights are set once an hour and the chain applies them at its "
-        "next epoch.",
-        Query(f"min({RANK})", "by score"),
-        Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
-    ),
-    graph(
-        "Share of compute by window",
-        "Share of all miners' compute units in the past hour, day and week. If the hour is below "
-        "the day, it means that the score is about to fall.",
-        *(
-            Query(
-                f"sum({of_miners('chutes_miner_window_compute_units', window=window)}) / on () "
-                + of_platform("chutes_platform_window_compute_units", window=window),
-                name,
-            )
-            for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
-        ),
-        unit=SHARE,
-    ),
     title="Miners and scores",
-)
-
-OVERVIEW.show(
-    graph(
-        "Estimated earnings and costs",
-        "Estimates in US dollars a day: the present pay by the chain, the cost of all GPUs, and "
-        "the difference. docs/money.md explains their error.",
-        Query(EARNED, "earnings"),
-        Query(
-            f"24 * {total(of_miners('chutes_miner_cost_usd_per_hour'), with_gpus=True)}",
-            "cost of GPUs",
-        ),
-        Query(PROFIT, "after rent"),
-        unit=DOLLARS,
-        empty="Unknown: set --gpu.cost or --server.cost for all GPUs, and --chain.url.",
-    ),
-    graph(
-        "Estimated earnings per earning GPU",
-        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten "
-        "best of the chosen miners.",
-        Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}"),
-        unit=CENTS,
-        empty="Unknown: set --chain.url.",
-    ),
-    title="Money (estimates)",
 )
 
 OVERVIEW.show(
@@ -442,7 +324,6 @@ OVERVIEW.show(
             missing="names need a key",
             link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
         ),
-        Column("Units, 1 h", _by_chute("1h"), AMOUNT),
         Column("Units, 1 day", _by_chute("1d"), AMOUNT),
         empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
         sort=["-Units, 1 day"],

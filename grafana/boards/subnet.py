@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from grafana.parts import (
     AMOUNT,
     CENTS,
     COUNT,
-    DOLLARS,
-    NO_DATA,
     SHARE,
     TIME,
     Board,
@@ -26,12 +23,10 @@ from grafana.parts import (
     short,
     stat,
     table,
-    top_ten_at_end,
 )
 from grafana.states import (
     BLACKLISTED,
     GREY,
-    NONE_BEYOND,
     NOT_IN_LINE,
     ORANGE,
     OVERTAKING,
@@ -61,7 +56,6 @@ IN_LINE: Final = f"abs({PLACES} - scalar({MY_PLACE})) <= 4"
 HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADINGS, **CHOSEN)
 IN_A_DAY: Final = "hotkey:chutes_miner_score_ratio:in24h"
-BOUNDS: Final = "hotkey_bound:chutes_miner_score_ratio:in24h"
 AHEAD: Final = (
     f"(sgn({HEADINGS} - 1.05 * scalar({MY_HEADING})) "
     f"+ on (hotkey) sgn({HEADINGS} - 0.95 * scalar({MY_HEADING})))"
@@ -74,17 +68,9 @@ OVERTAKERS: Final = (
 """How many of the neighbours with a lower rank may overtake the chosen miner. One whose heading is
 unknown adds infinity, so that the number is absent.
 """
-IS_LAST: Final = f"{MY_RANK} == on () {of_platform('chutes_scored_miners')}"
 SEAT_AGE: Final = f"time() - {of_platform('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
 PER_DAY: Final = of_platform("chutes_subnet_window_registrations", window="1d")
 """Registrations in the past day."""
-ALPHA_USD: Final = of_platform("chutes_alpha_price_usd")
-PAY: Final = f"{of_platform('chutes_subnet_emission_alpha_per_day')} * on () {ALPHA_USD}"
-"""What all miners are paid in a day."""
-TO_BETTER: Final = (
-    f"{of_platform('chutes_miner_score_next_better_ratio', **CHOSEN)} - on () {MY_SHARE}"
-)
-TO_WORSE: Final = f"{MY_SHARE} - on () max({SHARES} < scalar({MY_SHARE}))"
 MINER: Final = miner_columns("chutes-subnet", "miner")
 NO_NEIGHBOURS: Final = (
     "Unknown: no data. It needs a miner with a score, and --miners neighbours or all."
@@ -113,16 +99,11 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         "day and at today's pay. With several miners, it is the first seat. The service does not "
         "protect a seat, the chain does: a new one for some days. Below 3 days, put idle GPUs to "
         "work. The Subnet board shows the order of seats.",
-        Query(
-            f"{seconds} < {3 * 86400}",
-            "In danger, see Market: lost within",
-            TIME,
-        ),
-        Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", TIME),
+        Query(seconds, "Lost within", TIME),
         # Without a registration in the past day, there is no pace.
         Query(
             f"{registrations} and on () {PER_DAY} == 0",
-            "Safe now: registrations before the loss",
+            "Registrations before the loss",
             color=PLAIN,
         ),
         # Grafana's times are in milliseconds. Only a seat that is immune has this metric.
@@ -133,59 +114,21 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
             PLAIN,
         ),
         Query(is_never_lost, "Safe"),
-        Query(
-            f"count({select_metric('chutes_miner_registered', **where)} == 0) > 0",
-            "Miners without a seat",
-            color=RED,
-        ),
         states=[SAFE],
         thresholds=[(0, RED), (86400, ORANGE), (3 * 86400, PLAIN)],
-        empty="needs --chain.url",
+        empty="no seat, or no --chain.url",
         size=size,
     )
 
 
-def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str) -> Panel:
-    """Return a stat of what a difference in score is worth in a day.
-
-    Args:
-        title: Its title.
-        description: What the difference is.
-        gap: The query for the difference, as a part of all scores.
-        last_name: The stat's text for a miner that has no neighbour on the side of the difference,
-            which is better or worse: "the best".
-        is_last: A query that returns something if the chosen miner has no neighbour on that side.
-    """
-    return stat(
-        title,
-        f"{description} In US dollars a day, as soon as the pay follows the score. They need "
-        "--chain.url; without it, it is a part of all scores.",
-        Query(f"({gap}) * on () {PAY}", "dollars a day", DOLLARS),
-        Query(
-            f"{gap} unless on () {ALPHA_USD}",
-            "of all scores; dollars: docs/money.md",
-            SHARE,
-        ),
-        Query(f"{NONE_BEYOND.value} + 0 * ({is_last})", "this miner is"),
-        states=[replace(NONE_BEYOND, text=last_name)],
-        empty="not known: no neighbour",
-    )
-
-
 def _in_a_day() -> Panel:
-    """Return the stat of the chosen miner's score share in 24 hours, with its bounds."""
-    about = Query(select(IN_A_DAY, **CHOSEN), "about")
-    least = Query(select(BOUNDS, **CHOSEN, bound="lower"), "at least")
-    most = Query(select(BOUNDS, **CHOSEN, bound="upper"), "at most")
+    """Return the stat of the chosen miner's score share in 24 hours."""
     return stat(
         "Score in 24 h",
         "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
-        "its heading. From 15 days of a watched miner's history on, it has bounds that hold about "
-        "5 times out of 6. A lost seat, a collapse and a lasting change are not predicted.",
+        "its heading. A lost seat, a collapse and a lasting change are not predicted.",
         Query(MY_SHARE, "now"),
-        about,
-        least,
-        most,
+        Query(select(IN_A_DAY, **CHOSEN), "about"),
         unit=SHARE,
         empty="not known: no score or heading",
         size=(4, 3),
@@ -216,36 +159,12 @@ SUBNET.show(
         "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
         "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
         "60 to 77 % of cases.",
-        Query(f"{OVERTAKERS} > 0", "miners. Earn more: see Market", color=ORANGE),
-        Query(f"{OVERTAKERS} == 0", "miners"),
+        Query(OVERTAKERS, "miners"),
+        thresholds=[(1, ORANGE)],
         empty="unknown: no neighbour behind",
         size=(5, 3),
     ),
     _in_a_day(),
-    _gap(
-        "To the next better",
-        "How much more the miner must score to gain a rank, which is what one of its GPUs more "
-        "can decide.",
-        gap=TO_BETTER,
-        last_name="the best",
-        is_last=f"{MY_RANK} == 1",
-    ),
-    _gap(
-        "To the next worse",
-        "How much score the miner can lose before it loses a rank to its next neighbour.",
-        gap=TO_WORSE,
-        last_name="the last",
-        is_last=IS_LAST,
-    ),
-    stat(
-        "Seats, past day",
-        "Seats that were registered in the past day, at least, and what a registration costs now. "
-        "If no seat is free, each takes the seat in the greatest danger. The price rises with each "
-        "registration, and falls in between.",
-        Query(PER_DAY, "taken"),
-        Query(of_platform("chutes_subnet_registration_cost_tao"), "TAO", Unit("none", 2)),
-        empty="needs --chain.url",
-    ),
     table(
         "Neighbours in rank",
         "The chosen miner, four miners before and four after it, and who may overtake whom if all "
@@ -338,13 +257,6 @@ SUBNET.show(
 )
 
 SUBNET.show(
-    graph(
-        "Score share, top 10",
-        "The ten largest exported shares. A line that jumps is a miner that added or lost many "
-        "GPUs.",
-        Query(short(top_ten_at_end(SHARES, SHARES)), "{{miner}}"),
-        unit=SHARE,
-    ),
     table(
         "Leaderboard",
         "All exported miners, the best first. A click on a miner chooses it. Only the operators "
@@ -353,18 +265,7 @@ SUBNET.show(
         *MINER,
         Column("Score share", SHARES, SHARE),
         Column("Incentive", short(_all("chutes_miner_incentive_ratio")), SHARE),
-        *(
-            Column(
-                title,
-                _all("chutes_miner_window_compute_units", window=window),
-                AMOUNT,
-            )
-            for title, window in (
-                ("Units, 1 h", "1h"),
-                ("Units, 1 day", "1d"),
-                ("Units, 7 days", "7d"),
-            )
-        ),
+        Column("Units, 1 day", _all("chutes_miner_window_compute_units", window="1d"), AMOUNT),
         Column("Instances", _all("chutes_miner_active_instances"), COUNT),
         Column("Stake", _all("chutes_miner_stake"), AMOUNT),
         Column("Seat age", SEAT_AGE, TIME),
@@ -378,24 +279,4 @@ SUBNET.show(
         size=(24, 12),
     ),
     title="All exported miners",
-)
-
-SUBNET.show(
-    graph(
-        "Miners",
-        "Miners with a score, with compute units in the past hour, and on the blacklist.",
-        Query(of_platform("chutes_scored_miners"), "with a score"),
-        Query(of_platform("chutes_platform_window_miners", window="1h"), "with compute units"),
-        Query(of_platform("chutes_metagraph_blacklisted_miners"), "blacklisted"),
-        empty=NO_DATA,
-    ),
-    graph(
-        "Compute units per hour of all miners",
-        "Compute units of all counting instances in the past hour. A miner's share falls if the "
-        "total grows and the miner does not.",
-        Query(of_platform("chutes_platform_window_compute_units", window="1h"), "all miners"),
-        unit=AMOUNT,
-        empty=NO_DATA,
-    ),
-    title="Platform over time",
 )

@@ -1,9 +1,8 @@
-// @grafana/data in Node, of the Grafana that the variable GRAFANA names: the folder `oldest` or `newest`. The package is made
-// for browsers.
+// @grafana/data in Node. The package is made for browsers.
 import { createRequire } from 'node:module';
 
 // The package reads this variable. While it is loaded, a window would need a document.
 globalThis.window = undefined;
 Object.defineProperty(globalThis, 'navigator', { value: { language: 'en-US', languages: ['en-US'] }, configurable: true });
-export const grafana = createRequire(new URL(`${process.env.GRAFANA}/`, import.meta.url))('@grafana/data');
+export const grafana = createRequire(import.meta.url)('@grafana/data');
 globalThis.window = globalThis;

@@ -52,7 +52,7 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
     with running("demo", *LISTEN, *ANY_PORT) as service:
         lines = printed(service.process)
         assert "lived by the service's public code, not by a real miner" in lines[0]
-        (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:2]))
+        (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:3]))
         text = ""
 
         def complete_page() -> Page | None:
@@ -62,11 +62,11 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
             return page if set(successes(page).values()) == {1.0} else None
 
         page = wait_for(complete_page)
-        found = re.search(r"Its hotkey file is (\S+)\.", lines[2])
+        found = re.search(r"Its hotkey file is (\S+)\.", lines[3])
         assert found is not None
         path = Path(found[1])
         assert path.stat().st_mode & 0o777 == 0o600
-        export, *commands = (line.strip() for line in lines[3:])
+        export, *commands = (line.strip() for line in lines[4:])
         results = {}
         for command in commands:
             # It begins with chutes-exporter, or with python -m chutes_exporter.
@@ -85,6 +85,13 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
     assert "Traceback" not in "".join(result.stderr for result in results.values())
     assert "things need action" in results["status"].stdout
     assert "balder" in results["query servers"].stdout
+
+
+def test_an_endpoint_fails_as_the_user_wants() -> None:
+    with running("demo", *LISTEN, *ANY_PORT, "--demo.fault", "scores=503") as service:
+        (url,) = re.findall(r"API_URL=(\S+)", "".join(printed(service.process)))
+        assert httpx.get(f"{url}/miner/scores", timeout=PATIENCE).status_code == 503
+        assert httpx.get(f"{url}/fmv", timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize("flag", ["--demo.listen-address", "--web.listen-address"])

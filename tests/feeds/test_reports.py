@@ -169,6 +169,14 @@ async def test_an_older_report_that_fails_is_requested_again_after_the_next_hour
     assert api.asked[4:] == [entry(12, 12)["path"], failing["path"]]
 
 
+async def test_a_record_of_an_older_report_that_cannot_be_read_counts() -> None:
+    older = entry(3, 10)
+    api = Api(OLD, older)
+    api.texts = {older["path"]: body([INSTANCE, {}])}
+    async with reading(api) as (reader, _):
+        assert [(await reader.read()).rejected for _ in range(2)] == [0, 1]
+
+
 async def unread_after(reader: ReportReader) -> int | None:
     """Read the next report. Return how many are left, None after a failure."""
     try:

@@ -11,9 +11,9 @@ import pytest
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.placement import Space, best_placement
+from chutes_exporter.fleet.placement import Space
 from tests.collectors.support import answer
-from tests.fleet.support import WORLDS, make_offer, world_answers
+from tests.fleet.support import WORLDS, world_answers
 from tests.support import recorded_day
 
 if TYPE_CHECKING:
@@ -101,21 +101,12 @@ def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | 
     offers.sort(key=lambda offer: offer.first_day_units / offer.size, reverse=True)
     units = sum(use.first_day_units or 0 for use in fleet.plans)
     assert not can_earn_more(free, offers, units / 0.98)
+    # Nothing exceeds the room of a chute or the GPUs of a server.
+    launched: Counter[str] = Counter()
+    for use in fleet.plans:
+        assert use.used <= use.free
+        for launch in use.launches:
+            launched[launch.offer.chute_id] += launch.instances
+            assert launched[launch.offer.chute_id] <= launch.offer.room_after_starting
     # The search finds what is there.
     assert not units or can_earn_more(free, offers, units * 0.99)
-
-
-def test_nothing_exceeds_the_room_of_a_chute_or_the_gpus_of_a_server() -> None:
-    spaces = [Space(f"s{gpus}", "pro_6000", tee=True, free=gpus) for gpus in (1, 2, 3, 7)]
-    spaces.append(Space("other", "h200", tee=True, free=2))
-    # The chute runs on two models, and has one room for both.
-    both = [make_offer("both", pay, room=4, model=m) for m, pay in (("pro_6000", 3), ("h200", 4))]
-    offers = [*both, make_offer("large", 3, size=4, room=2), make_offer("pair", 3, size=2, room=9)]
-    launched: Counter[str] = Counter()
-    for space, counts in best_placement(spaces, offers).items():
-        assert sum(offer.size * count for offer, count in counts.items()) <= space.free
-        for offer, count in counts.items():
-            assert (offer.model, offer.tee) == (space.model, space.tee)
-            launched[offer.chute_id] += count
-    assert launched["both"] == 4
-    assert launched["large"] <= 2

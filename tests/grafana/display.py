@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,10 +19,6 @@ Seen = list[tuple[str, dict[str, Any], Any]]
 """The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables,
 `series` of lines.
 """
-
-
-GRAFANAS: Final = ("oldest", "newest")
-"""The versions of Grafana whose code the tests run: folders of grafana/display."""
 
 
 def committed(uid: str) -> dict[str, Any]:
@@ -47,7 +42,7 @@ PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(comm
 """Every panel of the committed dashboards, with its board."""
 
 
-def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
+def see(moments: Mapping[str, Answers]) -> dict[str, Seen]:
     """Show every panel of every committed dashboard at some moments."""
     requests = [
         {"panel": panel, "answers": answers.of_panel(panel, uid)}
@@ -57,7 +52,6 @@ def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
     run = subprocess.run(
         ["node", "display.mjs"],
         cwd=ROOT / "grafana" / "display",
-        env={**os.environ, "GRAFANA": grafana},
         input=json.dumps(requests).encode(),
         stdout=subprocess.PIPE,
         check=True,

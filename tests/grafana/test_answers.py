@@ -1,4 +1,6 @@
-"""What the boards show of the recorded day: every query's answer, and numbers that must agree."""
+"""What boards and documented queries show of the recorded day: every answer, and numbers that must
+agree.
+"""
 
 from __future__ import annotations
 
@@ -46,38 +48,27 @@ def test_every_query_has_an_answer_at_some_moment() -> None:
     silent = {
         name
         for name in answers()["sick"].of
-        if not any(found.of[name] for found in answers().values())
+        if not any(found.of.get(name) for found in answers().values())
     }
     assert sorted(silent ^ SILENT) == []
 
 
 SILENT: Final = {
     # The seats of both miners are immune. tests/prometheus/test_verdicts.py lets one be in danger.
-    *(f"{board}: Is the seat safe? {letter}" for board in BOARDS for letter in "ABCDF"),
-    "chutes-overview: Miners E",
+    *(f"{board}: Is the seat safe? {letter}" for board in BOARDS for letter in "ABC"),
     *(f"chutes-subnet: Neighbours in line for the seat {letter}" for letter in "ACDE"),
     # The window is open, and no server will miss it: tests/prometheus/test_boards.py.
     *(f"chutes-fleet: Upgrade window {letter}" for letter in "AF"),
-    # An exporter watches a miner: tests/prometheus/test_boards.py.
-    "chutes-fleet: Servers by state B",
-    "chutes-instances: Instances that need a decision C",
-    # They need other exporters: tests/integration/test_queries.py.
-    *(f"chutes-fleet: {what} A" for what in ("GPU utilization", "GPU temperature", "XID errors")),
     "chutes-exporter: Exporters C",
-    "chutes-exporter: Scrape time A",
-    # They need 15 days.
-    "chutes-subnet: Score in 24 h C",
-    "chutes-subnet: Score in 24 h D",
+    # The miner has a seat, and is not blacklisted. The seat is immune.
+    *(f"docs/queries.md: {name}" for name in ("blacklisted", "deregistered", "doubted")),
+    "docs/queries.md: registrations-before-loss",
     # No GPU has an error, and no answer is doubted.
     "chutes-fleet: GPUs B",
     "chutes-exporter: All feeds C",
     # Dollars are known wherever units are: tests/prometheus/test_verdicts.py.
-    "chutes-fleet: Not earned, next 24 h D",
-    "chutes-overview: Not earned, next 24 h D",
-    "chutes-overview: Lost in 24 h B",
-    # Nothing grew since yesterday, and nobody is the last one.
-    *(f"chutes-overview: {what} since yesterday A" for what in ("Score", "Rank", "GPUs")),
-    "chutes-subnet: To the next worse C",
+    "chutes-fleet: Not earned, next 24 h B",
+    "chutes-overview: Not earned, next 24 h B",
 }
 """What the day cannot show, and what tests it."""
 
@@ -112,85 +103,56 @@ def _sum(values: Mapping[Labels, float], labels: Mapping[str, str]) -> float:
 
 SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "all GPUs": lambda s: (
-        s("fleet: All A"),
         s("overview: GPUs by state A"),
-        s("fleet: GPUs by state A"),
         s.count("fleet: GPUs A"),
         s("market: Supply A"),
         s.exported("chutes_fleet_gpus"),
     ),
     "idle GPUs": lambda s: (
         s("fleet: Idle A"),
-        s("market: Idle GPUs A"),
         s("overview: GPUs by state A", state="idle"),
-        s("fleet: GPUs by state A", state="idle"),
-        s("fleet: Servers by state H"),
-        s("overview: Miners H"),
+        s("fleet: Servers by state F"),
         s("market: Supply B"),
         s.exported("chutes_fleet_gpus", state="idle"),
     ),
-    "idle GPUs in maintenance": lambda s: (s("fleet: Idle B"), s("market: Idle GPUs B")),
     "unverified GPUs": lambda s: (
         s("fleet: Unverified A"),
         s("overview: GPUs by state A", state="unverified"),
-        s("fleet: Servers by state I"),
-        s("overview: Miners I"),
-    ),
-    "GPUs that start": lambda s: (
-        s("overview: GPUs by state A", state="starting"),
         s("fleet: Servers by state G"),
-        s("overview: Miners G"),
+    ),
+    "GPUs that do not earn": lambda s: (
+        s("overview: Miners E"),
+        s("fleet: Idle A") + s("fleet: Unverified A"),
     ),
     "GPUs that earn": lambda s: (
         s("overview: GPUs by state A", state="earning"),
-        s("fleet: Servers by state F"),
-        s("overview: Miners F"),
-        s("fleet: Earning A") * s("fleet: All A"),
+        s("fleet: Servers by state E"),
+        s("overview: Miners D"),
+        s("fleet: Earning A") * s("overview: GPUs by state A"),
         s.exported("chutes_fleet_gpus", state="earning"),
     ),
     "servers": lambda s: (
-        s("fleet: Servers A"),
         s.count("fleet: Servers by state A"),
-        s.count("fleet: Servers by state F"),
+        s.count("fleet: Servers by state E"),
         s.count("fleet: Servers over time A"),
-        s.count("fleet: Compute units by server, 30 days A"),
     ),
     "slots in use": lambda s: (
-        s("fleet: Servers B"),
         s("fleet: Upgrade window C"),
         s.count("fleet: Maintenance A"),
     ),
     "dollars of idle GPUs": lambda s: (
         s("overview: Not earned, next 24 h A"),
         s("fleet: Not earned, next 24 h A"),
-        s("market: Best use of idle GPUs A"),
-    ),
-    "dollars of idle GPUs later": lambda s: (
-        s("overview: Not earned, next 24 h B"),
-        s("fleet: Not earned, next 24 h B"),
-        s("market: Best use of idle GPUs B"),
-    ),
-    "the rent of idle GPUs": lambda s: (
-        s("overview: Not earned, next 24 h C"),
-        s("fleet: Not earned, next 24 h C"),
-        s.exported("chutes_server_idle_cost_usd_per_day"),
-    ),
-    "dollars of a compute unit": lambda s: (
-        s("market: Best use of idle GPUs C") * s.page["chutes_compute_unit_usd", frozenset()],
-        s("market: Best use of idle GPUs A"),
+        s.count("market: Best move D") and s("market: Best move D"),
     ),
     "dollars": lambda s: (
         s("overview: Earned per day A"),
-        s("overview: Estimated earnings and costs A"),
-        s("overview: After rent A") + s("overview: Estimated earnings and costs B"),
-        s("overview: Estimated earnings and costs C")
-        + s("overview: Estimated earnings and costs B"),
         s("subnet: Neighbours in rank G", hotkey=s.hotkey),
     ),
     "lost dollars": lambda s: (s("overview: Lost in 24 h A"), s("instances: Lost in 24 h A")),
     "lost units": lambda s: (
         s("instances: Lost in 24 h B"),
-        s("instances: Lost in 24 h C") * s("subnet: Leaderboard E", hotkey=s.hotkey),
+        s("instances: Lost in 24 h C") * s("subnet: Leaderboard D", hotkey=s.hotkey),
         s.exported("chutes_miner_window_lost_compute_units", window="1d"),
     ),
     "score": lambda s: (
@@ -207,8 +169,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s("subnet: Neighbours in rank F", hotkey=s.hotkey),
     ),
     "rank": lambda s: (
-        s("overview: Rank by score and by incentive A"),
-        s("overview: Miners D"),
+        s("subnet: Neighbours in rank A", hotkey=s.hotkey),
         s("subnet: Leaderboard A", hotkey=s.hotkey),
     ),
     "score in 24 hours": lambda s: (
@@ -218,31 +179,19 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "units of the day": lambda s: (
         s("overview: Earnings by chute A"),
-        s("overview: Earnings by chute C"),
-        s("subnet: Leaderboard E", hotkey=s.hotkey),
-    ),
-    "units of the hour": lambda s: (
         s("overview: Earnings by chute B"),
         s("subnet: Leaderboard D", hotkey=s.hotkey),
-        s("overview: Share of compute by window A")
-        * s("subnet: Compute units per hour of all miners A"),
     ),
-    "the seat": lambda s: (s("overview: Is the seat safe? E"), s("subnet: Is the seat safe? E")),
+    "the seat": lambda s: (s("overview: Is the seat safe? D"), s("subnet: Is the seat safe? D")),
     "instances": lambda s: (
         s.count("instances: All instances A"),
         s.count("instances: All instances B"),
         s.count("instances: All instances F"),
-        s("instances: Instances by state A"),
         s.exported("chutes_fleet_instances"),
     ),
     "starting instances": lambda s: (
         s("instances: Starting A"),
-        s("instances: Instances by state A", state="starting"),
         s.exported("chutes_fleet_instances", state="starting"),
-    ),
-    "instances that are not secured": lambda s: (
-        s("instances: Not secured A"),
-        s.count("instances: All instances E"),
     ),
     "instances with a purge": lambda s: (
         s.count("instances: All instances D"),
@@ -250,17 +199,8 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "GPUs of instances": lambda s: (
         s("instances: All instances B"),
-        s("fleet: All A") - s("fleet: Idle A") - s("fleet: Unverified A"),
+        s("overview: GPUs by state A") - s("fleet: Idle A") - s("fleet: Unverified A"),
     ),
-    "ended instances": lambda s: (
-        s("overview: Ended instances, 24 h A"),
-        s.exported("chutes_miner_window_ended_instances", window="1d"),
-    ),
-    "critical alerts": lambda s: (
-        s("overview: Verdict B"),
-        s.count("overview: What is wrong A", 0),
-    ),
-    "warnings": lambda s: (s("overview: Verdict C"), s.count("overview: What is wrong A", 1)),
 }
 """Numbers that must be the same, by what they say."""
 
@@ -286,8 +226,3 @@ def test_without_its_key_nothing_about_the_fleet_of_a_miner_is_shown() -> None:
         assert [*keyless[name].values()] == [
             pytest.approx(value, rel=1e-3) for value in answers()["healthy"].of[name].values()
         ]
-
-
-def test_the_worse_neighbour_of_one_is_the_better_one_of_the_other() -> None:
-    better = answers()["sick"].one("chutes-subnet: To the next better A")
-    assert answers()["healthy"].one("chutes-subnet: To the next worse A") == better

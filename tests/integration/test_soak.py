@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.demo.replay import GARBAGE, Fault, Replay
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from tests.support import (
     HOTKEY,
@@ -34,7 +34,7 @@ FAULTS = (
     Fault(status=429, headers={"retry-after": "1"}),
     Fault(status=503, body=b"<html>"),
     Fault(body=b""),
-    Fault(body=GARBAGE),
+    Fault(body=b'<html>\x00\xff{"data": [[[[ NaN "'),
     Fault(cut_after=200),
     Fault(latency=0.3),
     Fault(latency=3),

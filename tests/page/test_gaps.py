@@ -6,6 +6,8 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
+from chutes_exporter.feeds.cache import FeedState
+from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.page.exporter import Collected
 from chutes_exporter.page.gaps import find_gaps
@@ -15,17 +17,23 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.maintenance import Measured
 
 
-def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known() -> None:
+def test_what_is_missing_is_a_gap_and_of_one_miner_it_leaves_another_known() -> None:
     first = Hotkey.from_seed("0x" + "01" * 32, source="test")
     second = Hotkey.from_seed("0x" + "02" * 32, source="test")
     fleets = {
         first.address: make_fleet(),
         second.address: make_fleet(known={"servers": True, "gpus": False}),
     }
-    collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
+    # An answer did not come in time, and a collector has a bug.
+    states = {SCORES: FeedState(SCORES)}
+    collected = Collected(samples={}, failed=[("rank", "")], states=states, fleets=fleets)
     gaps, counted = find_gaps(collected, make_settings(keys=(first, second)))
     assert counted == {first.address}
-    assert [(gap.subject, gap.hotkey) for gap in gaps] == [("fleet", second.address)]
+    assert [(gap.subject, gap.hotkey) for gap in gaps] == [
+        ("scores", ""),
+        ("rank", ""),
+        ("fleet", second.address),
+    ]
 
 
 @pytest.mark.parametrize(

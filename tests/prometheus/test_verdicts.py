@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from grafana.alerts import NEEDED
 from grafana.boards.exporter import TRUSTED
 from grafana.boards.overview import SAID
-from grafana.parts import total
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
@@ -21,46 +19,18 @@ if TYPE_CHECKING:
 
 BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
-SAFE, IN_DANGER, NOBODY_COMES, IMMUNE = (
-    "Safe now",
-    "In danger, see Market",
-    "registrations",
-    "Immune until",
-)
 
 
-def verdict(miner: str = HOTKEY) -> str:
-    return filled_in(SAID, [miner])
-
-
-def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
-    # 1003 is "all is well", 1004 is "no key", 1005 is "not all is known" and 1000 is "act now".
-    calm = Scenario(30)
-    calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
-    keyless = Scenario(30).drop(0, "chutes_fleet_known").drop(0, "chutes_feed_up", feed="instances")
-    keyless.check(tmp_path, {}, values={verdict(): (20, {"{}": 1004})})
+def test_the_verdict_says_that_not_all_is_known_also_without_an_exporter(
+    tmp_path: Path,
+) -> None:
+    verdict = filled_in(SAID, [HOTKEY])
+    # 1005 is "not all is known".
     unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic="gpus")
-    unknown.check(tmp_path, {}, values={verdict(): (20, {"{}": 1005})})
-    # Without an exporter, nothing is known, until an alert fires.
-    gone = Scenario(30).fail("one:1", range(10, 31))
-    gone.check(
-        tmp_path,
-        {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
-        # In parentheses, it is the same query, at another minute.
-        values={verdict(): (12, {}), f"({verdict()})": (30, {"{}": 1000})},
-    )
-
-
-def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) -> None:
-    part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
-    dollars = filled_in(total(part), [HOTKEY, "other"])
-    pair = Scenario(30).set("chutes_miner_estimated_usd_per_day", 3)
-    # The other miner is watched with a key. Its pay is known from 0:10 on.
-    pair.set("chutes_fleet_known", 0, topic="servers", hotkey="other")
-    pair.set("chutes_miner_estimated_usd_per_day", 4, 10, hotkey="other")
-    # In parentheses, it is the same query, at another minute.
-    values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
-    pair.check(tmp_path, {}, values=values)
+    unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
+    # Without an exporter, not all is known, until an alert fires.
+    gone = Scenario(12).fail("one:1", range(10, 13))
+    gone.check(tmp_path, {}, values={verdict: (12, {"{}": 1005})})
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
@@ -78,26 +48,21 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
     pair.check(tmp_path, {}, values=values)
 
 
-def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
-    trusted = filled_in(TRUSTED, [HOTKEY])
-    number = asked("chutes-exporter", "Blind alerts", 0)
+def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
+    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(SAID, [HOTKEY])
     miner = Scenario(30)
-    for feed in ("metagraph", "scores", "images"):
-        miner.set("chutes_feed_records", 1, feed=feed, hotkey="")
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
-    # No alert needs the images.
+    miner.set("chutes_feed_records", 1, feed="images", hotkey="")
     miner.drop(10, "chutes_feed_records", feed="images")
-    miner.drop(20, "chutes_feed_records", feed="instances")
-    # The stat of trust says "yes" for 2, "except the feeds below" for 1 and "no" for 0.
-    # In parentheses, they are the same queries, at other minutes.
-    need_instances = sum("instances" in feeds for feeds in NEEDED.values())
+    # The stat of trust says "yes" for 2, and "except the feeds below" for 1. The verdict says "all
+    # is well" for 1003, and "not all is known" for 1005.
+    # In parentheses, they are the same queries, at another minute.
     values = {
         trusted: (5, {"{}": 2.0}),
         f"({trusted})": (15, {"{}": 1.0}),
-        f"(({trusted}))": (25, {"{}": 0.0}),
-        number: (15, {"{}": 0.0}),
-        f"({number})": (25, {"{}": float(need_instances)}),
+        verdict_now: (5, {"{}": 1003.0}),
+        f"({verdict_now})": (15, {"{}": 1005.0}),
     }
     miner.check(tmp_path, {}, values=values)
 
@@ -105,9 +70,9 @@ def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "per_day", "shown"),
     [
-        (10, 20, {IN_DANGER: 43200}),
-        (100, 20, {SAFE: 5 * 86400}),
-        (10, 0, {NOBODY_COMES: 10}),
+        (10, 20, {"Lost within": 43200}),
+        (100, 20, {"Lost within": 5 * 86400}),
+        (10, 0, {"Registrations": 10}),
         (None, 20, {"Safe": 10**10}),
         # Without a seat, nothing is safe.
         (None, None, {}),
@@ -127,7 +92,7 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
         miner.set("chutes_subnet_window_registrations", per_day, window="1d")
     # The queries of the panel, in this order. Of a seat that cannot be lost, the last one returns
     # 10**10, which the panel shows as a text.
-    names = [IN_DANGER, SAFE, NOBODY_COMES, IMMUNE, "Safe"]
+    names = ("Lost within", "Registrations", "Immune until", "Safe")
     values: dict[str, tuple[int, dict[str, float]]] = {}
     for number, name in enumerate(names):
         query = asked("chutes-overview", "Is the seat safe?", number)

@@ -239,22 +239,18 @@ MAY_DIFFER: Final = {
     "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
     "variable miner": "without a score, the rank is a question mark",
     "variable report": "it names the hours that are not known",
-    "chutes-fleet: Compute units by server, 30 days B": "it says how many days are known",
     "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
     "chutes-overview: Lost in 24 h D": "it says how many hours are known",
     "chutes-instances: Lost in 24 h F": "likewise",
     "chutes-instances: All instances A": "it starts, but whether in vain is not known",
-    "chutes-instances: Instances that need a decision E": "it starts for long, or also in vain",
+    "chutes-instances: Instances that need a decision D": "it starts for long, or also in vain",
     "chutes-overview: Verdict A": "it says that not everything is known",
     **{
         f"chutes-{panel}": "without a price, units and shares are shown instead of money"
         for panel in (
-            "overview: Earned per day B",
             "overview: Lost in 24 h B",
-            "overview: Not earned, next 24 h D",
-            "fleet: Not earned, next 24 h D",
-            "subnet: To the next better B",
-            "subnet: To the next worse B",
+            "overview: Not earned, next 24 h B",
+            "fleet: Not earned, next 24 h B",
         )
     },
 }
