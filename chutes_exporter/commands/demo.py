@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,15 @@ from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def _parse_time(text: str) -> float:
+    """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
+    try:
+        clock = time.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time of the day: write for example 06:00") from None
+    return clock.hour * HOUR + clock.minute * MINUTE
 
 
 def _parse_fault(text: str) -> tuple[str, Fault]:
@@ -53,8 +62,7 @@ def _parse_fault(text: str) -> tuple[str, Fault]:
 @option(
     "--from",
     "start",
-    type=click.DateTime(["%H:%M"]),
-    metavar="HH:MM",
+    type=Parsed("HH:MM", _parse_time),
     default="22:00",
     help="Time of the recorded day at which the demo starts.",
 )
@@ -87,9 +95,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     A temporary directory has the hotkey file of the watched miner.
     """
     day = Day()
-    start = flags["start"]
-    at = start.hour * HOUR + start.minute * MINUTE
-    replay = Replay(day, at=at, listen=flags["demo_listen_address"])
+    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
     replay.faults.update(dict(flags["demo_fault"]))
     key = day.miners[flags["miner"]]
     settings = settings_of(
