@@ -75,9 +75,6 @@ EXTRA = {
 """Endpoints outside the miner API, and the files of their answers, which are in the folder
 ``extra``.
 """
-TAKEN_BACK = "Private chute "
-"""Begins a reason for an end that only recorded reports have: the service rolls such an end back.
-"""
 NOT_RECORDED: dict[str, Any] = {
     "server_maintenance": {
         "awaiting_replacement": [{"chute_id": "b", "instance_id": "c"}],

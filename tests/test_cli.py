@@ -171,6 +171,7 @@ REFUSED = {
     f"MINER_SEED=0x12 MINER_SS58={HOTKEY}": "MINER_SEED and MINER_SS58: a seed has 64 hexadecima",
     f"MINER_SEED={TEST_SEED}": f"the address is missing: the key is that of {HOTKEY}",
     f"MINER_SEED=0x12 {NO_API} check --hotkey {HOTKEY}": f"If you remove it, {HOTKEY} is watched",
+    f"CHUTES_EXPORTER_HOTKEY={HOTKEY} HOTKEY=/x": "Error: --hotkey-file (CHUTES_EXPORTER_HOTKEY_FI",
     f"HOTKEY=/nowhere {NO_API} check": "HOTKEY): cannot read the hotkey file /nowhere: No such",
     # The whole subnet is never watched by accident.
     "status": "Error: status needs a miner: add --hotkey or --hotkey-file",

@@ -77,7 +77,7 @@ async def serving(
     sockets: Sequence[socket.socket],
     *,
     context: Callable[[], ssl.SSLContext | None] = lambda: None,
-    grace: int = _GRACE_SECONDS,
+    grace: float = _GRACE_SECONDS,
 ) -> AsyncIterator[None]:
     """Serve an application on listening sockets while the context lasts.
 

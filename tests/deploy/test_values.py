@@ -37,6 +37,17 @@ def test_prometheus_accepts_the_scrape_jobs(tmp_path: Path) -> None:
     assert drop in job["relabel_configs"]
 
 
+def test_what_other_exporters_say_arrives_from_the_workers() -> None:
+    queries = (ROOT / "docs" / "queries.md").read_text() + EXAMPLE.read_text()
+    read = set(re.findall(r"DCGM_FI_DEV_\w+", queries))
+    assert len(read) >= 6
+    selectors = VALUES["federation"]["matchSelectors"]
+    (pattern,) = re.findall(r'__name__=~"(.+)"', "".join(selectors))
+    assert {name for name in read if not re.fullmatch(pattern, name)} == set()
+    # The job of annotated pods, such as those of chutes.
+    assert '{job="kubernetes-pods"}' in selectors
+
+
 def test_prometheus_loads_every_rule_file_that_the_command_passes(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     text += (ROOT / "docs" / "dashboards.md").read_text()

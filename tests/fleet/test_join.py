@@ -241,6 +241,18 @@ def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
     assert {name: found[name] for name in expected} == expected
 
 
+def test_where_a_list_is_doubted_no_absence_is_certain() -> None:
+    found = joined({"miner_gpus": {}, "inventory.3": held(9, ACTIVE)}, ("inventory", "nodes"))
+    unknown = {
+        "i1.gpus": None,
+        "i2.gpus": None,
+        "g4.instance_id": None,
+        "g4.state": None,
+        "g9.server_id": None,
+    }
+    assert {name: found[name] for name in unknown} == unknown
+
+
 SLOT = "servers.servers.0.maintenance_pending"
 STEP = "maintenance.servers.0.maintenance_status"
 

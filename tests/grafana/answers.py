@@ -1,4 +1,5 @@
-"""What every query of every board answers at some moments of the recorded day.
+"""What every query of every board and of docs/queries.md answers at some moments of the recorded
+day.
 
 ``python -m tests.grafana.answers`` writes the answers that tests compare with.
 """
@@ -20,6 +21,7 @@ from chutes_exporter.demo.replay import Fault
 from grafana.parts import ANNOTATION, VARIABLES
 from tests.day import DAY, LAST, day_of_both, evaluate, scraped_day
 from tests.grafana.display import PANELS
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -106,11 +108,19 @@ def _queries() -> dict[str, str]:
 
 QUERIES: Final = _queries()
 """By the board, the panel and the letter, or by the name of the variable."""
+DOCUMENTED: Final = {
+    # promtool refuses a query that reads more samples.
+    f"docs/queries.md: {name}": query.replace('="$hotkey"', '=~"$hotkey"').replace("[1d:", "[1h:")
+    for name, query in re.findall(
+        r"```promql name=(\S+)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL
+    )
+}
+"""The queries of the document, by their names in it. They are asked at the moment ``sick``."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the queries answer at a moment, by their names in `QUERIES`."""
+    """What the queries answer at a moment, by their names."""
 
     moment: Moment
     of: Mapping[str, Answer]
@@ -149,18 +159,23 @@ def as_sent(answers_of_minutes: Mapping[int, Answer], *, is_range: bool) -> dict
     return {"resultType": "matrix" if is_range else "vector", "result": rows}
 
 
+def _queries_at(moment: str) -> dict[str, str]:
+    return QUERIES | DOCUMENTED if moment == "sick" else QUERIES
+
+
 def _asked(names: Iterable[str]) -> dict[str, set[int]]:
     """Return all queries as they are asked at some moments, with the minutes of these."""
     asked: dict[str, set[int]] = {}
-    for moment in (MOMENTS[name] for name in names):
-        for query in QUERIES.values():
+    for name in names:
+        moment = MOMENTS[name]
+        for query in _queries_at(name).values():
             asked.setdefault(filled_in(query, [moment.hotkey]), set()).add(moment.minute)
     return asked
 
 
 def _of(name: str, evaluated: Evaluated) -> Answers:
     moment, found = MOMENTS[name], {}
-    for place, query in QUERIES.items():
+    for place, query in _queries_at(name).items():
         found[place] = evaluated.answers[filled_in(query, [moment.hotkey])][moment.minute]
     return Answers(moment, found)
 
@@ -171,13 +186,42 @@ def _evening(name: str, pages: Pages, **more: Any) -> Answers:
         return _of(name, evaluate(Path(directory), pages, queries=_asked([name]), **more))
 
 
+def _with_workers(page: str) -> str:
+    """Return a page with what other exporters say about each GPU and about the pod of each
+    instance on it. Each number differs, but for some GPUs without load.
+    """
+    lines = [page]
+    uuids = re.findall(r'^chutes_gpu_state\{.*uuid="(\S+?)"', page, re.MULTILINE)
+    for number, uuid in enumerate(sorted(set(uuids))):
+        values = {
+            "GPU_UTIL": max(0, number - 5),
+            "XID_ERRORS": number,
+            "POWER_USAGE": 100 + number,
+            "GPU_TEMP": 30 + number,
+        }
+        for name, value in values.items():
+            lines.append(f'DCGM_FI_DEV_{name}{{UUID="{uuid}"}} {value}\n')
+    configs = re.findall(r'^chutes_instance_info\{.*config_id="(\S+?)"', page, re.MULTILINE)
+    for number, config in enumerate(sorted(set(configs))):
+        # Of the requests to two functions, the later one is the pod's last.
+        for function, time in (("chat", number), ("embed", 0)):
+            labels = f'pod="chute-{number}",node="worker",function="{function}",chutes_version="1"'
+            lines.append(
+                f'invocation_last_timestamp{{chutes_config_id="{config}",{labels}}} {time}\n'
+            )
+    return "".join(lines)
+
+
 @functools.cache
 def whole_day() -> Evaluated:
     """Return what Prometheus makes of both miners, with the texts of all alerts."""
     texts_at = range(0, LAST + 1, 5)
+    pages = day_of_both().copy()
+    for minute in range(LAST - 40, LAST + 1, 10):
+        pages[minute] = _with_workers(pages[minute])
     with tempfile.TemporaryDirectory() as directory:
         asked = _asked(_WHOLE_DAY)
-        return evaluate(Path(directory), day_of_both(), queries=asked, texts_at=texts_at)
+        return evaluate(Path(directory), pages, queries=asked, texts_at=texts_at)
 
 
 @functools.cache
@@ -226,7 +270,7 @@ def rounded(found: Mapping[str, Answers]) -> dict[str, Any]:
     for moment, asked in found.items():
         written[moment] = {}
         for name, rows in asked.of.items():
-            query = QUERIES[name]
+            query = _queries_at(moment)[name]
             if _VARYING.search(query):
                 continue
             has_ties = name.startswith("chutes-exporter") and "topk(10" in query

@@ -36,8 +36,6 @@ HOTKEY: Final = "5Me"
 HOUR: Final = 60
 DAY: Final = 24 * HOUR
 """Minutes."""
-UNKNOWN: Final = "unknown"
-"""A state of a GPU that is not known."""
 DEADLINE: Final = "chutes_instance_deadline_timestamp_seconds"
 NOW: Final = "now"
 """The value of a time that each scrape moves on."""
@@ -84,7 +82,7 @@ class Scenario:
         self._server_of_gpu: dict[str, str] = {}
         self._maintenance: dict[str, Changes] = {}
         self._idle_pay: float | None = None
-        self._with_cost: set[str] = set()
+        self._has_prices = False
         # By exporter, the minutes at which its scrapes fail, and those at which it is a target.
         self._failing: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._is_target = dict.fromkeys(exporters, range(end + 1))
@@ -223,11 +221,6 @@ class Scenario:
         self._set_instance_state(number, "disabled", at)
         return self
 
-    def units(self, number: str, units: float, at: int = 0) -> Self:
-        """Let an instance earn compute units per second."""
-        name = "chutes_instance_compute_units_per_second"
-        return self.set(name, units, at, **self._of_instance(number))
-
     def activate(self, number: str, at: int) -> Self:
         """Let an instance become active."""
         self._set_instance_state(number, "active", at)
@@ -293,8 +286,7 @@ class Scenario:
         """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars and a compute unit 1, and the
         miner earn 20 alpha a day.
         """
-        for server in self._servers:
-            self.cost(server)
+        self._has_prices = True
         gpus = sum(self._servers.values())
         self.set("chutes_miner_cost_usd_per_hour", 1.5 * gpus)
         self.set("chutes_alpha_price_usd", 10).set("chutes_compute_unit_usd", 1)
@@ -302,11 +294,6 @@ class Scenario:
         # 20 alpha at 10 dollars. In 24 hours at 1.5 dollars, each GPU costs 36.
         self.set("chutes_miner_estimated_usd_per_day", 200)
         return self.set("chutes_miner_estimated_profit_usd_per_day", 200 - 36 * gpus)
-
-    def cost(self, server: str) -> Self:
-        """Let each GPU of a server cost 1.5 dollars an hour."""
-        self._with_cost.add(server)
-        return self
 
     def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
         """Let an audit report come at a minute, with instances of the chute that lost their score.
@@ -449,17 +436,16 @@ class Scenario:
     def _server_over_time(self, server: str) -> dict[str, list[str]]:
         """Return the values of the series that follow from the states of a server's GPUs.
 
-        Without GPUs, it has no series, and neither while the state of one is unknown.
+        Without GPUs, it has no series.
         """
         values: dict[str, list[str]] = defaultdict(list)
         for minute in self._minutes:
             counts = self._gpus_by_state(server, minute)
-            is_known = bool(counts) and UNKNOWN not in counts
             for series, value in self._numbers_of_server(server, counts).items():
-                is_shown = is_known and value is not None
+                is_shown = counts and value is not None
                 values[series].append(str(value) if is_shown else "_")
             maintenance = _at(self._maintenance.get(server, {}), minute)
-            present = _server_state(counts, maintenance) if is_known else None
+            present = _server_state(counts, maintenance) if counts else None
             for state in SERVER_STATES:
                 series = f'chutes_server_state{{{_written_labels(server)}state="{state}",'
                 values[series].append(str(int(state == present)) if present else "_")
@@ -476,7 +462,7 @@ class Scenario:
 
         Args:
             server: The server.
-            counts: Its GPUs by state. If one is unknown, the caller shows none of the values.
+            counts: Its GPUs by state.
         """
         labels = _written_labels(server)
         numbers: dict[str, float | None] = {}
@@ -493,7 +479,7 @@ class Scenario:
         else:
             # What GPUs could earn that are not verified is not known.
             numbers[idle_series] = None if counts["unverified"] else 0
-        if server in self._with_cost:
+        if self._has_prices:
             cost_per_day = 24 * 1.5 * (counts["idle"] + counts["unverified"])
             numbers[f"chutes_server_idle_cost_usd_per_day{{{labels}"] = cost_per_day
         return numbers

@@ -161,30 +161,14 @@ def test_an_exporter_that_was_never_reachable_is_a_warning(
     has_other_programs = "app_kubernetes_io_name" in target
     job_of_other_program = target["job"] if has_other_programs else "others"
     other_program = up_of({"job": job_of_other_program}, instance="three:3")
-    notes = {
-        "description": (
-            "More than 40 % of the scrapes of two:2 have failed in the past 15 minutes. It has not "
-            "answered in 7 days: without another exporter, no alert about its miners can fire. "
-            "First: see whether it runs, and read its log, as the runbook shows."
-        ),
-        "summary": f"Chutes exporter two:2: scrapes fail (job {target['job']})",
-        "threshold": "more than 40 % of the scrapes fail in 15 minutes, also of an exporter that "
-        "has never answered",
-        "cost": "alerts are late; another failure makes them silent",
-        "runbook_url": "docs/runbooks/exporter.md#chutesexporterdown",
-        "dashboard": "",
-    }
-    labels = {"severity": "warning", "job": target["job"], "instance": "two:2"}
-    expected = {
-        "alertname": DOWN.partition(" ")[0],
-        "eval_time": "25m",
-        "exp_alerts": [{"exp_labels": labels, "exp_annotations": notes}],
-    }
+    samples = [{"labels": '{instance="two:2",severity="warning"}', "value": 1}]
+    down = 'ALERTS{alertstate="firing",alertname="ChutesExporterDown"}'
+    expr = f"count by (instance, severity) ({down})"
     test = {
         "interval": "1m",
         "input_series": [
             {"series": up, "values": "0+0x30"} for up in (never_reachable, other_program)
         ],
-        "alert_rule_test": [expected],
+        "promql_expr_test": [{"expr": expr, "eval_time": "25m", "exp_samples": samples}],
     }
     run_promtool(tmp_path / "never.yml", tests=[test])

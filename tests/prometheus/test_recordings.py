@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
-PAIR = ("one:1", "two:2")
 
 
 def labels(name: str, /, **more: str) -> str:
@@ -107,41 +106,6 @@ def test_each_state_has_the_number_that_boards_show_also_while_two_exporters_dis
         tests.append({"expr": recorded, "eval_time": f"{minute}m", "exp_samples": samples})
     test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
     run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
-
-
-def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(
-    tmp_path: Path,
-) -> None:
-    name = "hotkey:chutes_miner_score_heading_ratio:max"
-    for key, expected in ((False, {labels(name): 0.1}), (True, {})):
-        miner = Scenario(10)
-        miner.drop(0, "chutes_miner_score_heading_ratio")
-        miner.set("chutes_miner_window_compute_units", 10, window="1h")
-        miner.set("chutes_platform_window_compute_units", 100, window="1h")
-        # An exporter with a key has this collector, also if it makes no heading.
-        if key:
-            miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
-        miner.check(tmp_path, {}, values={name: (5, expected)})
-
-
-@pytest.mark.parametrize(
-    ("pay", "units", "ratio"),
-    [(3.0, 200.0, 3 / 200), (0.0, 200.0, 0.0), (3.0, None, 0.25), (None, 200.0, 0.25)],
-    ids=["pay known", "nothing to launch", "earnings unknown", "pay unknown"],
-)
-def test_idle_gpus_are_a_part_of_the_earnings_or_of_the_gpus_if_their_pay_is_unknown(
-    tmp_path: Path, pay: float | None, units: float | None, ratio: float
-) -> None:
-    # One of 4 GPUs is idle, which is the ratio of 0.25. It could earn `pay` units a second, and the
-    # miner earned `units` a second in the past day.
-    miner = Scenario(10, {"alpha": 4}, exporters=PAIR).state(0, ["alpha-0"], "idle")
-    if pay is not None:
-        miner.pays(pay)
-    if units is not None:
-        miner.set("chutes_miner_window_compute_units", 86400 * units, window="1d")
-    name = "hotkey_server_id:chutes_idle_gpus:ratio"
-    place = {"server_id": "id-alpha", "server": "alpha"}
-    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): ratio})})
 
 
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:

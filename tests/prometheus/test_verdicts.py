@@ -10,7 +10,6 @@ import pytest
 
 from grafana.boards.exporter import TRUSTED
 from grafana.boards.overview import SAID
-from grafana.parts import total
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
@@ -22,38 +21,16 @@ BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
 
 
-def verdict(miner: str = HOTKEY) -> str:
-    return filled_in(SAID, [miner])
-
-
-def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
-    # 1003 is "all is well", 1004 is "no key", 1005 is "not all is known" and 1000 is "act now".
-    calm = Scenario(30)
-    calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
-    keyless = Scenario(30).drop(0, "chutes_fleet_known").drop(0, "chutes_feed_up", feed="instances")
-    keyless.check(tmp_path, {}, values={verdict(): (20, {"{}": 1004})})
+def test_the_verdict_says_that_not_all_is_known_also_without_an_exporter(
+    tmp_path: Path,
+) -> None:
+    verdict = filled_in(SAID, [HOTKEY])
+    # 1005 is "not all is known".
     unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic="gpus")
-    unknown.check(tmp_path, {}, values={verdict(): (20, {"{}": 1005})})
+    unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
     # Without an exporter, not all is known, until an alert fires.
-    gone = Scenario(30).fail("one:1", range(10, 31))
-    gone.check(
-        tmp_path,
-        {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
-        # In parentheses, it is the same query, at another minute.
-        values={verdict(): (12, {"{}": 1005}), f"({verdict()})": (30, {"{}": 1000})},
-    )
-
-
-def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) -> None:
-    part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
-    dollars = filled_in(total(part), [HOTKEY, "other"])
-    pair = Scenario(30).set("chutes_miner_estimated_usd_per_day", 3)
-    # The other miner is watched with a key. Its pay is known from 0:10 on.
-    pair.set("chutes_fleet_known", 0, topic="servers", hotkey="other")
-    pair.set("chutes_miner_estimated_usd_per_day", 4, 10, hotkey="other")
-    # In parentheses, it is the same query, at another minute.
-    values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
-    pair.check(tmp_path, {}, values=values)
+    gone = Scenario(12).fail("one:1", range(10, 13))
+    gone.check(tmp_path, {}, values={verdict: (12, {"{}": 1005})})
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
@@ -72,7 +49,7 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
-    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), verdict()
+    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(SAID, [HOTKEY])
     miner = Scenario(30)
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")

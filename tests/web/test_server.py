@@ -65,6 +65,17 @@ async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
     assert min(seconds[1:]) < 0.035
 
 
+async def test_an_idle_connection_does_not_delay_the_end() -> None:
+    opened = open_socket(Address("127.0.0.1", 0))
+    async with serving(APP, [opened], grace=PATIENCE):
+        reader, writer = await asyncio.open_connection(*opened.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.readuntil(b"hello")
+        started = time.monotonic()
+    assert time.monotonic() - started < PATIENCE / 2
+    writer.transport.abort()
+
+
 async def test_a_client_that_does_not_read_is_cut_at_the_end_without_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
