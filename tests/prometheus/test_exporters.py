@@ -130,7 +130,6 @@ test_alerts_about_exporters = scenarios(
             for metric, field in (
                 ("chutes_api_unknown_fields", {}),
                 ("chutes_api_missing_fields", {}),
-                ("chutes_api_unknown_values", {"field": "status"}),
             )
         },
     }
