@@ -44,7 +44,7 @@ MONEY: Final = ("--gpu.cost=h200=1.9", "--gpu.cost=pro_6000=0.8")
 COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
-    "advise": MONEY,
+    "advise": (),
     "incidents": (),
     "check": (),
 }
