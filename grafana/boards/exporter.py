@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from chutes_exporter.api.errors import ApiError
+from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import DoubtedError
 from grafana.parts import (
     BYTES,
@@ -70,9 +71,10 @@ TRUSTED: Final = (
 )
 """The number of the verdict."""
 ADVICE: Final = [
-    *(State(one.reason, one.advice) for one in ApiError.__subclasses__()),
-    State(DoubtedError.reason, DoubtedError.advice),
-]
+    State(one.reason, one.advice)
+    for one in ApiError.__subclasses__()
+    if one not in (DoubtedError, MissingEndpointError)
+] + [State(one.reason, one.advice) for one in (DoubtedError, MissingEndpointError)]
 """What to do about each reason of a failure."""
 BUDGET: Final = (
     "One key causes up to 439 requests an hour to the API, and 72 to the node of --chain.url."
