@@ -400,12 +400,16 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
 def _worth(moment: Moment) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
     fleet, servers = moment.fleet, moment.servers
-    pays = [fleet.idle_pay(server) for server in servers.values()]
-    first_day = total(None if pay is None else pay.first_day for pay in pays)
-    later = total(None if pay is None else pay.later for pay in pays)
-    have_servers = all(subject.server for subject in moment.subjects)
-    if not have_servers or first_day is None or later is None:
-        return "What they could earn is not known."
+    unknown = "What they could earn is not known."
+    if not all(subject.server for subject in moment.subjects):
+        return unknown
+    first_day = later = 0.0
+    for server in servers.values():
+        pay = fleet.idle_pay(server)
+        if pay is None:
+            return unknown
+        first_day += pay.first_day
+        later += pay.later
     may_be_more = any(plan.may_be_more for plan in fleet.plans if plan.server_id in servers)
     at_least = "at least " if may_be_more else ""
     return (

@@ -57,8 +57,8 @@ SILENT: Final = {
     # The seats of both miners are immune. tests/prometheus/test_verdicts.py lets one be in danger.
     *(f"{board}: Is the seat safe? {letter}" for board in BOARDS for letter in "ABC"),
     *(f"chutes-subnet: Neighbours in line for the seat {letter}" for letter in "ACDE"),
-    # The window is open, and no server will miss it: tests/prometheus/test_boards.py.
-    *(f"chutes-fleet: Upgrade window {letter}" for letter in "AF"),
+    # The window is open.
+    "chutes-fleet: Upgrade window A",
     "chutes-exporter: Exporters C",
     # The miner has a seat, and is not blacklisted. The seat is immune.
     *(f"docs/queries.md: {name}" for name in ("blacklisted", "deregistered", "doubted")),
@@ -135,10 +135,6 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s.count("fleet: Servers by state A"),
         s.count("fleet: Servers by state E"),
         s.count("fleet: Servers over time A"),
-    ),
-    "slots in use": lambda s: (
-        s("fleet: Upgrade window C"),
-        s.count("fleet: Maintenance A"),
     ),
     "dollars of idle GPUs": lambda s: (
         s("overview: Not earned, next 24 h A"),

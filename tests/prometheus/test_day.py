@@ -114,10 +114,11 @@ ALERTS: Final = (
     Raised("16:49", "17:15", LOST, GPT, ("instances of openai", "on hugin, loki.")),
     Raised("16:25", "18:10", FAILS, GEMMA, ("failed 4 times", "suspect the server")),
     Raised("16:49", "18:10", FAILS, GPT, ("failed 3 times", "suspect the server")),
-    # The window opens.
+    # The window opens. The last server that waits begins its maintenance at 23:12.
     Raised(
         *("06:00", "06:25", "ChutesUpgradeWindow warning", ""),
         ("need care in the upgrade window: 3", "hugin: request now."),
+        *("23:12", "23:40"),
     ),
     Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),
     Raised("19:00", "21:15", "ChutesGpusUnverified info", "hel", ("unverified for 2 hours",)),

@@ -44,7 +44,7 @@ MONEY: Final = ("--gpu.cost=h200=1.9", "--gpu.cost=pro_6000=0.8")
 COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
-    "advise": MONEY,
+    "advise": (),
     "incidents": (),
     "check": (),
 }
@@ -73,7 +73,7 @@ server has died, that an instance starts in vain, that a version is refused, tha
 come back, or that nothing runs on one in maintenance.
 """
 FINE: Final = (
-    *("Nothing needs action.", "No maintenance needs action.", "Too late: 0."),
+    *("Nothing needs action.", "No maintenance needs action."),
     *("All checks passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
