@@ -177,7 +177,7 @@ async def outputs_of(case: Case) -> dict[str, str]:
         if chain_url:
             flags.append(f"--chain.url={chain_url}")
         for command, *more in COMMANDS:
-            costs = COSTS if chain_url and command in ("status", "advise") else ()
+            costs = COSTS if chain_url and command == "status" else ()
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Result, "print", print_both)
                 status, output, errors = await run(

@@ -91,8 +91,6 @@ COMMANDS = (
         "{hotkey}.in_slot.{server}.{status}",
     ),
     Row("status.findings.{hotkey,kind=stuck_jobs}.count", "{hotkey}.stuck_jobs.*"),
-    Row("advise.miners.{hotkey}.idle.{gpu}", "{hotkey}.idle_models.{gpu}"),
-    Row("advise.miners.{hotkey}.idle.{gpu}.idle", "{hotkey}.gpus.{gpu}.idle"),
     Row(
         "advise.miners.{hotkey}.chutes.{gpu,chute}",
         "{hotkey}.launchable.{gpu}.{chute}",

@@ -140,7 +140,6 @@ ROWS = (
     Row("chutes_launch_room_instances{gpu,chute_id} exists", "offers.{gpu}.{chute_id}"),
     Row("chutes_launch_refused_chutes{gpu,reason}", "refused.{gpu}.{reason}"),
     Row("advise.miners.*.chutes.{gpu,chute_id}", "offers.{gpu}.{chute_id}"),
-    Row("advise.miners.*.idle.{gpu}.idle", "launch_models.{gpu}.idle"),
     # Ended instances of all miners, in the reports of a day.
     Row("chutes_audit_report_end_timestamp_seconds{}", "report_end"),
     Row("chutes_audit_reports_known{}", "reports"),

@@ -90,7 +90,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
     snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
-    ledger = await read_ledger(snapshot, settings, hours)
+    ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
     maker = _Maker(snapshot, ledger.missing_hours(hours), _chute_names(snapshot, ends))

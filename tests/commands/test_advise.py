@@ -161,5 +161,8 @@ async def test_a_miner_that_may_launch_nothing_is_told_so(
     found = await world.found()
     assert (found["plan"], found["chutes"]) == ([], [])
     reasons = {row["reason"] for row in found["stay_idle"]}
-    assert ("not_known" in reasons, "no_room" in reasons) == (reason is None, reason is not None)
+    assert ("not_known" in reasons, "nothing_fits" in reasons) == (
+        reason is None,
+        reason is not None,
+    )
     assert "report" not in str(found["gaps"])

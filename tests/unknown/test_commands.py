@@ -44,7 +44,7 @@ MONEY: Final = ("--gpu.cost=h200=1.9", "--gpu.cost=pro_6000=0.8")
 COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
-    "advise": MONEY,
+    "advise": (),
     "incidents": (),
     "check": (),
 }
@@ -65,7 +65,7 @@ OTHER_FINDINGS: Final = {
     ("findings", kind)
     for kind in (
         *("idle_gpus", "purges", "upgrades", "waiting_upgrades", "undecided_upgrades"),
-        *("maintenance", "undecided_maintenance", "maintenance_pending"),
+        *("maintenance", "maintenance_pending"),
     )
 }
 """Findings that take over from others, if it is not known what makes those more urgent: that a
