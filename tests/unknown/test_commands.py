@@ -66,7 +66,7 @@ OTHER_FINDINGS: Final = {
     ("findings", kind)
     for kind in (
         *("idle_gpus", "purges", "upgrades", "waiting_upgrades", "undecided_upgrades"),
-        *("maintenance", "undecided_maintenance", "maintenance_pending"),
+        *("maintenance", "maintenance_pending"),
     )
 }
 """Findings that take over from others, if it is not known what makes those more urgent: that a
