@@ -11,7 +11,6 @@ missing field is ``UNSET``. Times are Unix seconds. Fields whose API name is mis
 
 from __future__ import annotations
 
-import re
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, TypeVar
 
@@ -114,13 +113,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             are decoded, because answers are compared by them.
         SOMETIMES: Fields in use that a good answer may lack. Every other one is missing if no
             object has it.
-        VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is
-            always possible.
     """
 
     UNUSED: ClassVar[dict[str, str]] = {}
     SOMETIMES: ClassVar[tuple[str, ...]] = ()
-    VALUES: ClassVar[dict[str, re.Pattern[str]]] = {}
 
 
 class Body(Record, frozen=True):
@@ -165,12 +161,6 @@ class Chute(Record, frozen=True):
         "duplicate of `created_at` of `/bounties/`: it is 100 plus 3 for each second": "bounty",
         "constant (`hosted`)": "execution_backend",
     }
-    VALUES: ClassVar = {
-        "compute_multiplier_factors": re.compile(
-            "base|tee|private|private_tee|integrated_subnet|bounty_boost|urgency_boost|manual_boost"
-        ),
-        "execution_backend": re.compile("hosted|external"),
-    }
 
     chute_id: str
     name: str | None = None
@@ -211,9 +201,6 @@ class Image(Record, frozen=True):
     UNUSED: ClassVar = {
         "users' data": "user_id",
         "text": "readme logo_id",
-    }
-    VALUES: ClassVar = {
-        "status": re.compile("pending build|building|built and pushed|error.*|", re.DOTALL)
     }
 
     image_id: str
@@ -539,13 +526,6 @@ class AuditInstance(Record, frozen=True):
         ),
         "no use: the multiplier at the claim, without later changes": "compute_multiplier",
     }
-    VALUES: ClassVar = {
-        "deletion_reason": re.compile(
-            "|".join(f"{re.escape(start)}.*" for starts in END_TEXTS.values() for start in starts)
-            + f"|.*{OLD_VERSION}.*|",
-            re.DOTALL,
-        )
-    }
 
     instance_id: str
     miner_hotkey: str
@@ -799,7 +779,6 @@ class MaintenanceServer(Record, frozen=True):
     """
 
     SOMETIMES: ClassVar = ("maintenance_status",)
-    VALUES: ClassVar = {"maintenance_status": re.compile("none|pending|maintenance")}
 
     server_id: str
     name: str | None = None

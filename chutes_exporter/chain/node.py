@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
-import structlog
 
 from chutes_exporter.api import errors as e
 from chutes_exporter.api.answer import Answer
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chutes_exporter.api.request_metrics import RequestCounters
-
-_log = structlog.get_logger("chain")
 
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
@@ -180,14 +177,10 @@ class Node:
             text = await self._call(
                 str, "state_call", "SwapRuntimeApi_current_alpha_price", netuid, self._block_hash
             )
-        except e.NotFoundError as error:
-            _log.warning("no price of alpha", reason=str(error))
+        except e.NotFoundError:
             return None
         price: int = s.PRICE.value(text)
-        if price == 0:
-            _log.warning("no price of alpha", reason="it is 0")
-            return None
-        return price
+        return price or None
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block, in their order, or raise ApiError."""

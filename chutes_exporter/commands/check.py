@@ -217,7 +217,7 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
 
 
 def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line]:
-    """Yield a line for each endpoint whose answer has unknown fields or values, or lacks fields.
+    """Yield a line for each endpoint whose answer has unknown fields or lacks some.
 
     Unknown ones are only a warning. With a missing field, what depends on it is not known.
     """

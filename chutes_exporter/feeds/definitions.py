@@ -328,8 +328,7 @@ CHAIN: Feed[Subnet] = Feed(
     ttl=300.0,
     max_age=1800.0,
     changes="every 12 seconds, pay about every 72 minutes",
-    checks=_SHRUNK | {"disagrees": sanity_checks.seats_are_others},
-    evidence=(METAGRAPH,),
+    checks=_SHRUNK,
     in_background=True,
 )
 

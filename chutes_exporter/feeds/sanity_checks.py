@@ -21,7 +21,6 @@ from chutes_exporter.api.errors import ApiError
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
-    from chutes_exporter.chain.subnet import Subnet
 
 WORDS: Final[Mapping[str, str]] = {
     # by more than a fifth, and a second answer did not confirm it
@@ -155,22 +154,6 @@ def _lacks(
         return False
     missing = named - ids_in_answer - {None}
     return len(missing) > allowed
-
-
-def seats_are_others(
-    _old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None
-) -> bool:
-    """Return whether more than a fifth of the API's seats have another hotkey on the chain.
-
-    Some may be taken between two answers.
-    """
-    hotkeys_of_chain = dict(enumerate(new.value.hotkeys))
-    hotkeys_of_api = {
-        seat.node_id: seat.hotkey for seat in metagraph or () if seat.node_id is not None
-    }
-    # A UID and its hotkey are one item, so that equal items are seats that both agree on.
-    agreed = hotkeys_of_chain.items() & hotkeys_of_api.items()
-    return len(agreed) < len(hotkeys_of_api) * _SHRUNK_RATIO
 
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:

@@ -184,7 +184,7 @@ _OF_ENDPOINT = _declare(
     chutes_api_unknown_fields=Row(
         "Fields of the newest checked answer that this version of the exporter does not know. The "
         "first answer is "
-        "checked, and then one an hour. Like the next two metrics, it is absent until then. The "
+        "checked, and then one an hour. Like the next metric, it is absent until then. The "
         "log and check name the "
         "fields.",
         "unknown",
@@ -196,12 +196,6 @@ _OF_ENDPOINT = _declare(
         "fields that the service sends only sometimes do not count.",
         "missing",
         convert=len,
-    ),
-    chutes_api_unknown_values=Row(
-        "Values of the newest checked answer that are outside the closed set of a field, as "
-        "far as this version knows.",
-        lambda check: {name: len(texts) for name, texts in sorted(check.values.items())},
-        by="field",
     ),
 )
 OWN_METRICS = (

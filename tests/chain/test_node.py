@@ -8,11 +8,9 @@ import pytest
 import structlog
 from starlette.responses import Response
 
-from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.chain.subnet import HOTKEY as HOTKEYS
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import CHAIN, METAGRAPH
-from chutes_exporter.feeds.sanity_checks import seats_are_others
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
 from tests.support import NOON, PATIENCE, Clock, Page, data_of, patient, series
@@ -209,24 +207,6 @@ async def test_what_cannot_be_known_is_absent_and_the_rest_stays(
     assert page == pytest.approx(
         {key: value for key, value in expected_page().items() if key[0] not in absent}
     )
-
-
-async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
-    fake = FakeNode()
-    async with fake.reader() as node:
-        answer = await node.read()
-    ten_seats = []
-    for hotkey, seat in [*EXPECTED["seats"].items()][:10]:
-        ten_seats.append(MetagraphNode(hotkey, node_id=seat["uid"]))
-    without_uid = MetagraphNode("unknown")
-    # A fifth of them may have been taken between the two answers.
-    for count, is_doubted in ((0, False), (2, False), (3, True)):
-        others = [MetagraphNode(f"other {uid}", node_id=uid) for uid in range(count)]
-        seats_of_api = [*others, *ten_seats[count:], without_uid]
-        # The check does not use the answer before, which is None here.
-        assert seats_are_others(None, answer, seats_of_api) is is_doubted
-    # Without the answer of the API, there is nothing to compare with.
-    assert not seats_are_others(None, answer, None)
 
 
 # The block is of about noon.
