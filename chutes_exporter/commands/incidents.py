@@ -158,7 +158,7 @@ class _Maker:
         by_reason: dict[str, list[End]] = defaultdict(list)
         by_chute: dict[str | None, list[End]] = defaultdict(list)
         for end in ends:
-            by_chute[self.chute_names.get(end.chute_id or "") or end.chute_id].append(end)
+            by_chute[end.chute_id].append(end)
             if end.reason is None or end.reason in unclear:
                 by_reason[_UNCLEAR].append(end)
             else:
@@ -168,8 +168,9 @@ class _Maker:
             meaning = {"meaning": _MEANINGS[reason]}
             sums.append({"reason": reason} | self._sum(of_reason) | meaning)
         chutes: list[Row] = []
-        for chute, of_chute in by_chute.items():
-            chutes.append({"chute": chute} | self._sum(of_chute))
+        for chute_id, of_chute in by_chute.items():
+            name = {"chute": self.chute_names.get(chute_id or "")}
+            chutes.append(name | self._sum(of_chute) | {"chute_id": chute_id})
         for rows in (sums, chutes):
             rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
         everything: Row = {"reason": "all"} | self._sum(ends)
