@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         Server,
     )
     from chutes_exporter.fleet.outages import Outage
-    from chutes_exporter.fleet.upgrades import Step, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Phase, Step, UpgradePlan
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.money import Costs
 
@@ -128,6 +128,12 @@ class Moment:
         """When it happens to the first subject."""
         when = self.subjects[0].when
         return "at an unknown time" if when is None else time_until(when, self.now)
+
+    @property
+    def servers(self) -> dict[str, Server]:
+        """The servers of the subjects by their ids."""
+        servers = [subject.server for subject in self.subjects]
+        return {server.server_id: server for server in servers if server is not None}
 
     @property
     def gpus(self) -> list[Gpu] | None:
@@ -272,15 +278,12 @@ def _outage_text(outage: Outage) -> str:
     return f"{len(times)} instances from {times[0]} to {times[-1]} UTC, which {units}"
 
 
-def _at_step(step: Step, moment: Moment, *, in_slot: bool | None = None) -> list[Subject]:
-    """Return the servers with a step, in the order of the plan.
-
-    ``in_slot`` selects those that hold an upgrade slot, or the others.
-    """
+def _at_step(step: Step, moment: Moment) -> list[Subject]:
+    """Return the servers with a step, in the order of the plan."""
     subjects = []
     for upgrade in moment.plan.servers:
         server = upgrade.server
-        if upgrade.step != step or in_slot not in (None, server.holds_slot is True):
+        if upgrade.step != step:
             continue
         subject = _of_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another
@@ -292,28 +295,24 @@ def _at_step(step: Step, moment: Moment, *, in_slot: bool | None = None) -> list
     return subjects
 
 
-def _undecided_maintenance(moment: Moment) -> list[Subject]:
-    in_slot = _at_step("not known", moment, in_slot=True)
-    return [subject for subject in in_slot if subject.server and is_down(subject.server)]
-
-
-def _in_open_window(step: Step, moment: Moment) -> list[Subject]:
-    """Return the servers to upgrade with a step in the open window."""
+def _in_window(step: Step, phase: Phase, moment: Moment) -> list[Subject]:
+    """Return the servers with a step, and when the open window ends or the announced one begins."""
     window = moment.plan.window
-    if window is None or moment.plan.phase != "open":
+    if window is None or moment.plan.phase != phase:
         return []
-    return [
-        replace(subject, when=window.ends_at)
-        for subject in _at_step(step, moment, in_slot=False)
-        if subject.server is not None and subject.server.needs_upgrade
-    ]
+    when = window.ends_at if phase == "open" else window.starts_at
+    return [replace(subject, when=when) for subject in _at_step(step, moment)]
 
 
-def _next_upgrades(moment: Moment) -> list[Subject]:
-    window = moment.plan.window
-    if window is None or moment.plan.phase != "announced":
-        return []
-    return [replace(one, when=window.starts_at) for one in _at_step("wait", moment)]
+def _undecided_upgrades(moment: Moment) -> list[Subject]:
+    """Return the servers without a known step that are down, or must be upgraded now."""
+    is_open = moment.plan.phase == "open"
+    subjects = []
+    for subject in _at_step("not known", moment):
+        server = subject.server
+        if server is not None and (is_down(server) or (is_open and server.needs_upgrade)):
+            subjects.append(subject)
+    return subjects
 
 
 def _without_tee(moment: Moment) -> list[Subject]:
@@ -400,19 +399,22 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
 
 def _worth(moment: Moment) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
-    plan_by_place = {(plan.server_id, plan.model): plan for plan in moment.fleet.plans}
-    # No plan is without a server. The GPUs are all known, and those of a subject of one model.
-    places = {(gpu.server_id, gpu.model) for gpu in moment.gpus or ()}
-    plans = [plan_by_place[place] for place in places if place in plan_by_place]
-    first_day_units = total(plan.first_day_units for plan in plans)
-    later_units_per_second = total(plan.later_units_per_second for plan in plans)
-    are_known = len(plans) == len(places)
-    if not are_known or first_day_units is None or later_units_per_second is None:
-        return "What they could earn is not known."
-    at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
+    fleet, servers = moment.fleet, moment.servers
+    unknown = "What they could earn is not known."
+    if not all(subject.server for subject in moment.subjects):
+        return unknown
+    first_day = later = 0.0
+    for server in servers.values():
+        pay = fleet.idle_pay(server)
+        if pay is None:
+            return unknown
+        first_day += pay.first_day
+        later += pay.later
+    may_be_more = any(plan.may_be_more for plan in fleet.plans if plan.server_id in servers)
+    at_least = "at least " if may_be_more else ""
     return (
-        f"In the first day, they could earn {at_least}{first_day_units:,.0f} compute units, and "
-        f"{DAY * later_units_per_second:,.0f} a day later."
+        f"In the first day, they could earn {at_least}{DAY * first_day:,.0f} compute units, and "
+        f"{DAY * later:,.0f} a day later."
     )
 
 
@@ -477,17 +479,7 @@ KINDS = {
         lambda moment: (
             f"TEE servers in maintenance, on which no instance is left: {moment.count}. {_TDX}"
         ),
-        "Boot them with the target version",
-        _MAINTENANCE,
-    ),
-    "undecided_maintenance": Kind(
-        "loss",
-        _undecided_maintenance,
-        lambda moment: (
-            "TEE servers in maintenance, of which it is not known whether they can "
-            f"come back: {moment.count}. {_TDX}"
-        ),
-        "Ask the operators of Chutes before you boot them with the target version",
+        "Nothing earns there while they are in maintenance: boot them with the target version. See",
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
@@ -497,29 +489,23 @@ KINDS = {
             f"TEE servers that cannot come back from the upgrade: {moment.count}. The "
             "service lists the target version for no host with their GPUs."
         ),
-        "Do not reboot them, do not request their maintenance, and ask the operators of Chutes",
+        "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
+        "See",
         _MAINTENANCE,
     ),
     "maintenance_pending": Kind(
         "action",
-        partial(_at_step, "do not reboot until", in_slot=True),
+        partial(_at_step, "do not reboot until"),
         lambda moment: (
-            f"TEE servers that wait for maintenance: {moment.count}. The last instances "
-            "of their chutes may still serve, for up to 3 hours."
+            f"TEE servers that must not be rebooted yet: {moment.count}. Maintenance must end "
+            "their instances first, which takes up to 3 hours."
         ),
-        "Do not reboot them before their status is maintenance and nothing runs there",
-        _MAINTENANCE,
-    ),
-    "versions_refused": Kind(
-        "action",
-        partial(_at_step, "do not reboot until", in_slot=False),
-        lambda moment: f"TEE servers with a version that the service refuses: {moment.count}.",
-        "Do not reboot them before maintenance has ended their instances. Free slots",
+        "Do not reboot them before their status is maintenance and nothing runs there. See",
         _MAINTENANCE,
     ),
     "upgrades": Kind(
         "action",
-        partial(_in_open_window, "request now"),
+        partial(_in_window, "request now", "open"),
         lambda moment: (
             "TEE servers that need the upgrade of the maintenance window, and for which "
             f"a slot is free: {moment.count}. The window ends {moment.when}."
@@ -529,24 +515,24 @@ KINDS = {
     ),
     "waiting_upgrades": Kind(
         "action",
-        partial(_in_open_window, "wait"),
+        partial(_in_window, "wait", "open"),
         lambda moment: (
             "TEE servers that need the upgrade of the maintenance window, and for which "
             f"no slot is free yet: {moment.count}. The window ends {moment.when}."
         ),
-        "When a slot is free, request their maintenance in this order",
+        "Reboot none of them yet. When a slot is free, request their maintenance in this order. "
+        "See",
         _MAINTENANCE,
     ),
     "undecided_upgrades": Kind(
-        "action",
-        partial(_in_open_window, "not known"),
+        "loss",
+        _undecided_upgrades,
         lambda moment: (
-            "TEE servers that need the upgrade of the maintenance window, and of which "
-            "it is not known whether they can come back, or whether a slot is free: "
-            f"{moment.count}. The window ends {moment.when}."
+            "TEE servers to upgrade, of which it is not known whether they can come back, whether "
+            f"a slot is free, or whether something runs there: {moment.count}."
         ),
-        "Do not request their maintenance before that is known, unless the operators of Chutes "
-        "say so",
+        "Do not boot or reboot them, and do not request their maintenance, before that is known, "
+        "unless the operators of Chutes say so. See",
         _MAINTENANCE,
     ),
     "servers_without_tee": Kind(
@@ -600,7 +586,7 @@ KINDS = {
     ),
     "next_upgrades": Kind(
         "note",
-        _next_upgrades,
+        partial(_in_window, "wait", "announced"),
         lambda moment: (
             "TEE servers that are older than the target of the next maintenance window: "
             f"{moment.count}. The window begins {moment.when}."
@@ -647,20 +633,16 @@ def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus = moment.gpus if kind.severity == "loss" else []
     cost_usd = None if lost_gpus is None else cost(lost_gpus, fleet, costs)
-    servers: dict[str, dict[str, str | None]] = {}
-    for subject in subjects:
-        server = subject.server
-        if server is not None:
-            servers[server.server_id] = {"server_id": server.server_id, "name": server.name}
+    servers = moment.servers.items()
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=moment.count,
         problem=kind.problem(moment),
         things=[one.name for one in subjects if one.name],
-        servers=list(servers.values()),
+        servers=[{"server_id": server_id, "name": server.name} for server_id, server in servers],
         instances=[one.instance for one in subjects if one.instance],
-        needs_action=kind.severity != "note",
+        needs_action=bool(kind.advice),
         advice=kind.advice,
         command=kind.command.replace("SERVER", _shell_name(subjects[0].server)),
         when=subjects[0].when,
