@@ -210,7 +210,10 @@ def remembered(replay: Replay) -> Iterator[None]:
     async def remember(
         client: ChutesClient, endpoint: Endpoint[Any], *args: Any, **more: Any
     ) -> Any:
-        if endpoint.name in (*replay.edits, *replay.faults):
+        names = {endpoint.name}
+        if "per_chute" in more.get("params", ()):
+            names.add(STATS_PER_CHUTE.name)
+        if names & {*replay.edits, *replay.faults}:
             return await fetch(client, endpoint, *args, **more)
         key = more.get("key")
         question = repr((endpoint.name, args, more, key and key.address))

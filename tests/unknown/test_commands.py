@@ -16,6 +16,7 @@ import structlog
 
 from chutes_exporter.commands.result import Result
 from chutes_exporter.demo.replay import Replay
+from chutes_exporter.feeds.definitions import STATS_PER_CHUTE
 from chutes_exporter.findings import find
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
@@ -137,6 +138,8 @@ async def _outputs(miner: str) -> dict[tuple[str, str], Output]:
                 replay.requests.clear()
                 outputs[command, WHOLE] = await _run(command, replay, miner)
                 asked = {request.endpoint for request in replay.requests}
+                if any("per_chute" in request.query for request in replay.requests):
+                    asked.add(STATS_PER_CHUTE.name)
                 with remembered(replay):
                     for case in CASES:
                         is_noticed = case.feed.name in asked and case.loss in ("missing", "record")
