@@ -96,12 +96,12 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed once. Return the results, with those about the settings, the seats, the
     clock and changes of the API.
     """
-    hotkeys_by_feed = {feed: _hotkeys(feed, settings) for feed in FEEDS}
-    if settings.chain_url is None:
-        del hotkeys_by_feed[CHAIN]
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
-    for feed, hotkeys in hotkeys_by_feed.items():
+    for feed in FEEDS:
+        if feed is CHAIN and settings.chain_url is None:
+            continue
+        hotkeys = _hotkeys(feed, settings)
         requested += [feed.of(hotkey) for hotkey in hotkeys]
         if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
