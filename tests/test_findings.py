@@ -216,7 +216,7 @@ def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> No
 
 # Without an open window, an upgrade is not urgent.
 @pytest.mark.parametrize("needs_upgrade", [None, True])
-def test_what_is_unknown_gives_no_finding(needs_upgrade: bool | None) -> None:
+def test_what_is_unknown_gives_no_finding(*, needs_upgrade: bool | None) -> None:
     unknown = make_server(
         "s1",
         *make_gpus(None, 2),

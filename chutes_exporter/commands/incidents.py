@@ -64,6 +64,8 @@ _MEANINGS: Final = {
 _WORDS: Final = {"exact": "", "about": "about ", "at_least": "at least "}
 _MOST_ROWS: Final = 20
 """Most rows of a table on the screen."""
+_MOST_CHUTES: Final = 5
+"""Most chutes on the screen, those that lost most."""
 
 
 @click.command(cls=Command)
@@ -142,7 +144,8 @@ class _Maker:
     chute_names: Mapping[str, str | None]
 
     def miner(self, hotkey: str, ends: Iterable[End]) -> Row:
-        """Return the ended instances of a miner, the most costly first, and sums by reason.
+        """Return the ended instances of a miner, the most costly first, and sums by reason and by
+        chute.
 
         An unknown loss counts as 0. Of equal losses, the one that ended first comes first.
         """
@@ -153,14 +156,24 @@ class _Maker:
             # Such an end has one of these two reasons.
             unclear = (NO_REASON, REDEPLOYED)
         by_reason: dict[str, list[End]] = defaultdict(list)
+        by_chute: dict[str | None, list[End]] = defaultdict(list)
         for end in ends:
+            by_chute[end.chute_id].append(end)
             if end.reason is None or end.reason in unclear:
                 by_reason[_UNCLEAR].append(end)
             else:
                 by_reason[end.reason].append(end)
-        sums = [self._sum(reason, of_reason) for reason, of_reason in by_reason.items()]
-        sums.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-        everything = self._sum("all", ends)
+        sums: list[Row] = []
+        for reason, of_reason in by_reason.items():
+            meaning = {"meaning": _MEANINGS[reason]}
+            sums.append({"reason": reason} | self._sum(of_reason) | meaning)
+        chutes: list[Row] = []
+        for chute_id, of_chute in by_chute.items():
+            name = {"chute": self.chute_names.get(chute_id or "")}
+            chutes.append(name | self._sum(of_chute) | {"chute_id": chute_id})
+        for rows in (sums, chutes):
+            rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
+        everything: Row = {"reason": "all"} | self._sum(ends)
         ratio = None
         # The units of the day may be unknown or 0.
         if day_units := self.snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
@@ -170,10 +183,11 @@ class _Maker:
             "hours_missing": len(self.hours_missing),
             "lost_ratio_of_day": ratio,
             "sums": [*sums, everything],
+            "chutes": chutes,
             "ended": [self._ended(end) for end in ends],
         }
 
-    def _sum(self, reason: str, ends: list[End]) -> Row:
+    def _sum(self, ends: list[End]) -> Row:
         """Return how many ended, what they lost, and whether that is exact.
 
         The report of a missing hour may have more ends.
@@ -184,18 +198,11 @@ class _Maker:
         if lost.unknown or self.hours_missing:
             # A lower bound of 0 says nothing.
             units, precision = lost.known or None, "at_least"
-        instances = never_active = None
-        if not self.hours_missing:
-            instances = len(ends)
-            never_active = sum(end.outcome == "never_active" for end in ends)
         return {
-            "reason": reason,
-            "instances": instances,
-            "never_active": never_active,
+            "instances": None if self.hours_missing else len(ends),
             "lost_compute_units": units,
             "lost_usd": product(units, self.snapshot.value(_UNIT_USD)),
             "lost_precision": precision,
-            "meaning": _MEANINGS.get(reason),
         }
 
     def _ended(self, end: End) -> Row:
@@ -240,14 +247,16 @@ def _print_miner(miner: Row, until: float, hours: int, *, has_gaps: bool) -> Non
         ratio = percent(miner["lost_ratio_of_day"])
         text += f" They lost {precision}{ratio} of the units of the day."
     say(text, indent="  ")
-    _print_table(miner["sums"], "reasons")
+    _print_table(miner["sums"], _MOST_ROWS, "reasons")
     click.echo()
-    _print_table(miner["ended"], "instances")
+    _print_table(miner["chutes"], _MOST_CHUTES, "chutes")
+    click.echo()
+    _print_table(miner["ended"], _MOST_ROWS, "instances")
 
 
-def _print_table(rows: list[Row], noun: str) -> None:
+def _print_table(rows: list[Row], most: int, noun: str) -> None:
     """Print rows without the column of precision, if all is exact."""
     names = list(rows[0])
     if all(row["lost_precision"] == "exact" for row in rows):
         names.remove("lost_precision")
-    print_first_rows(with_columns(rows, names), _MOST_ROWS, noun, cut=("chute", "meaning"))
+    print_first_rows(with_columns(rows, names), most, noun, cut=("chute", "meaning"))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.commands.options import (
     Command,
     client_of,
@@ -86,30 +85,14 @@ def _print_jobs(jobs: list[Job], key: Hotkey, *, is_complete: bool) -> None:
 
 
 async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
-    """Release a job. An error ends the command, with a text that says whether the service may have
-    released the job all the same.
-    """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
             await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except ApiError as error:
-        outcome, advice = "is not released", error.advice
-        # Without a status, there was no connection to the service.
-        is_response_5xx = isinstance(error, UnavailableError) and error.status is not None
-        if isinstance(error, NotFoundError):
-            advice = (
-                "It is finished, or another miner holds it. Run release-job without JOB_ID to "
-                "list stuck jobs."
-            )
-        elif isinstance(error, TimedOutError | CutOffError) or is_response_5xx:
-            # The service may have released the job before its answer was lost, or before it failed,
-            # for example because the job's chute is gone.
-            outcome = "may or may not be released"
-            advice = (
-                "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no "
-                "harm."
-            )
+        # The service may have released the job before it failed, or before its answer was lost.
         raise click.ClickException(
-            f"job {job_id} {outcome}: {printable(str(error))}\n→ {advice}"
+            f"the release of job {job_id} failed: {printable(str(error))}\n→ {error.advice}\n"
+            "→ Run release-job without JOB_ID to see whether the job is still stuck. Releasing it "
+            "again does no harm."
         ) from None
     click.echo(f"Released job {job_id}.")
