@@ -189,7 +189,11 @@ def print_first_rows(
     ``noun`` is what the rows are, such as ``chutes``. The texts of columns in ``cut`` are shortened
     to fit.
     """
-    known = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+
+    def is_known(name: str) -> bool:
+        return any(row.get(name) is not None for row in rows)
+
+    known = list(filter(is_known, rows[0]))
     not_shown = print_table(with_columns(rows[:most_rows], known), cut=cut)
     if len(rows) > most_rows:
         not_shown.insert(0, f"{len(rows) - most_rows} more {noun}")

@@ -271,16 +271,12 @@ def plan_servers(
         )
     # The best paid first.
     placement = sorted(best_placement(spaces, offers), key=lambda placed: _rank(placed[1].offer))
-    return tuple(
-        ServerPlan(
-            server_id=space.server_id,
-            model=space.model,
-            free=space.free,
-            launches=tuple(launch for taken, launch in placement if taken == space),
-            may_be_more=space.model in models_with_unknown,
-        )
-        for space in spaces
-    )
+    plans = []
+    for space in spaces:
+        launches = tuple(launch for taken, launch in placement if taken == space)
+        may_be_more = space.model in models_with_unknown
+        plans.append(ServerPlan(space.server_id, space.model, space.free, launches, may_be_more))
+    return tuple(plans)
 
 
 def _spaces(servers: Iterable[Server], left_out: Collection[str]) -> list[Space]:

@@ -183,11 +183,11 @@ class Exporter:
         It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
         all of the fleets. Without a timeout, it takes the cached answers, and sends no request.
         """
-        plan = Plan(
-            entry
-            for entry in self.plan.entries
-            if any(metric.name in metrics for metric in entry.collector.metrics)
-        )
+
+        def is_asked(entry: Entry) -> bool:
+            return any(metric.name in metrics for metric in entry.collector.metrics)
+
+        plan = Plan(filter(is_asked, self.plan.entries))
         if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
             feeds = FEEDS.values() if self.settings.keys else (METAGRAPH,)

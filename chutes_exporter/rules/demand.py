@@ -93,4 +93,8 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     """
     if demand_is_unknown(chutes):
         return [*_NEVER_ZERO, "rate_limit_count"]
-    return [field for field in _NEVER_ZERO if not any(getattr(one, field) for one in chutes)]
+
+    def is_unmeasured(field: str) -> bool:
+        return not any(getattr(chute, field) for chute in chutes)
+
+    return list(filter(is_unmeasured, _NEVER_ZERO))
