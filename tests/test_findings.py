@@ -214,7 +214,9 @@ def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> No
                 assert not any(server.instances for server in fleet.servers)
 
 
-def test_what_is_unknown_gives_no_finding() -> None:
+# Without an open window, an upgrade is not urgent.
+@pytest.mark.parametrize("needs_upgrade", [None, True])
+def test_what_is_unknown_gives_no_finding(*, needs_upgrade: bool | None) -> None:
     unknown = make_server(
         "s1",
         *make_gpus(None, 2),
@@ -224,7 +226,7 @@ def test_what_is_unknown_gives_no_finding() -> None:
         maintenance=None,
         holds_slot=None,
         boots=None,
-        needs_upgrade=None,
+        needs_upgrade=needs_upgrade,
         runs_chutes=None,
         is_complete=False,
     )
