@@ -10,19 +10,18 @@ import yaml
 
 from grafana.states import State
 
-_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
+_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
 
 
-def _rules(files: str) -> list[dict[str, Any]]:
-    """Return the rules of all files that match a pattern."""
+def _rules() -> list[dict[str, Any]]:
     rules = []
-    for path in sorted(_DIRECTORY.glob(files)):
+    for path in sorted(_DIRECTORY.glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
             rules += group["rules"]
     return rules
 
 
-_RULES: Final = _rules("rules/*.yml")
+_RULES: Final = _rules()
 FIRST: Final = {
     "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
     "ChutesExporterDown": "See whether it runs, and read its log",
@@ -64,12 +63,6 @@ FIRST: Final = {
     "ChutesComputeUnitsLost": "Run chutes-exporter incidents: what was lost?",
     "ChutesDayLoss": "Run chutes-exporter incidents: what was lost?",
     "ChutesJobStuck": "Run chutes-exporter release-job, which lists them",
-    "ChutesGpuXidError": "Run chutes-miner tee gpu, and see the runbook",
-    "ChutesGpuOffBus": "Run chutes-miner tee gpu: is it still seen?",
-    "ChutesGpuHot": "Run chutes-miner tee gpu: one, or all of them?",
-    "ChutesGpuEccErrors": "Reset it only when no instance on the server earns",
-    "ChutesGpuMemoryFailed": "Plan its exchange, and let its instances go on",
-    "ChutesGpuWithoutLoad": "Run chutes-exporter query instances: see its log",
 }
 """What to do first about each alert. Its runbook says the rest."""
 FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
@@ -77,12 +70,9 @@ FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
 
 
 def _boards() -> dict[str, str]:
-    """Return the uid of the board that each alert links to.
-
-    The boards show the alerts of the example about hardware, too, if somebody loads it.
-    """
+    """Return the uid of the board that each alert links to."""
     uids = {}
-    for rule in (*_RULES, *_rules("examples/dcgm.yml")):
+    for rule in _RULES:
         # A recording has no annotations, and an address is `.../d/chutes-fleet?var-hotkey=...`.
         address = rule.get("annotations", {}).get("dashboard", "")
         link = re.search(r"/d/([\w-]+)", address)
