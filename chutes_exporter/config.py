@@ -6,8 +6,9 @@ import ipaddress
 import math
 import re
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
@@ -32,7 +33,7 @@ _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5}
 port.
 """
 _URL = re.compile(
-    r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
+    r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
     re.ASCII | re.IGNORECASE,
 )
 """A URL with a host, and with or without a port and a path, but without a user, query and fragment.
@@ -127,7 +128,6 @@ def make_settings(
     keys: Iterable[Hotkey] = (),
     miners: MinersChoice | None = None,
     chutes: ChutesChoice | None = None,
-    warnings: Iterable[str] = (),
     **others: Any,
 ) -> Settings:
     """Return settings, or raise ConfigError if one of them needs another that is missing.
@@ -137,7 +137,6 @@ def make_settings(
         keys: Keys, whose miners are watched, too.
         miners: None becomes ``neighbours`` if a miner is watched, otherwise ``all``.
         chutes: None becomes ``all`` if ``miners`` is ``all``, otherwise ``relevant``.
-        warnings: The settings have these warnings, and those about risky or unknown values.
         others: The other attributes of :class:`Settings`.
     """
     keys = tuple(keys)
@@ -146,28 +145,18 @@ def make_settings(
         miners = "neighbours" if watched else "all"
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
-    settings = Settings(
-        watched=watched,
-        keys=keys,
-        miners=miners,
-        chutes=chutes,
-        **others,
-    )
-    if not watched and settings.miners != "all":
-        raise ConfigError(f"--miners {settings.miners} {NEEDS_MINER}")
-    if not watched and settings.chutes == "relevant":
+    if not watched and miners != "all":
+        raise ConfigError(f"--miners {miners} {NEEDS_MINER}")
+    if not watched and chutes == "relevant":
         raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
-    found_warnings = [scrub_input(warning) for warning in _warnings(settings)]
-    return replace(settings, warnings=(*warnings, *found_warnings))
+    return Settings(watched=watched, keys=keys, miners=miners, chutes=chutes, **others)
 
 
-def _warnings(settings: Settings) -> Iterator[str]:
+def find_risks(settings: Settings) -> Iterator[str]:
     """Yield a warning about each risky or unknown value."""
     url = settings.api_url
-    match = _URL.fullmatch(url)
-    # An address that cannot be understood may be that of another machine.
-    is_local = match is not None and _is_loopback(match["host"].strip("[]"))
-    if settings.keys and url.startswith("http:") and not is_local:
+    host = urlsplit(url).hostname or ""
+    if settings.keys and url.startswith("http:") and not _is_loopback(host):
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
@@ -192,10 +181,6 @@ class Credentials:
     keys: tuple[Hotkey, ...]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
-
-
-_SECRETS = ("MINER_SEED", "MINER_PRIVATE_KEY")
-"""The variables that bring a key with the address in MINER_SS58."""
 
 
 def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
@@ -228,7 +213,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     return Credentials(
         keys=tuple(keys_by_address.values()),
         errors=tuple(map(scrub_input, errors)),
-        warnings=tuple(map(scrub_input, warnings)),
+        warnings=tuple(warnings),
     )
 
 
@@ -238,18 +223,17 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     If it is the only source of keys, an address without a secret is an error, and so is an empty
     secret. The user expects private data, and would get none.
     """
-    secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
-    if len(secrets) > 1:
-        raise HotkeyError(f"{' and '.join(secrets)} are both set: unset one of them")
-    if secrets:
-        name = secrets[0]
-        address = environment.get("MINER_SS58", "").strip()
-        # An empty address is an error of from_seed, because the user forgot it.
-        return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
-    if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
+    # An empty address is an error of from_seed, because the user forgot it.
+    address = environment.get("MINER_SS58", "").strip()
+    # If both are set, the first one must belong to the address, too.
+    for name in ("MINER_SEED", "MINER_PRIVATE_KEY"):
+        secret = environment.get(name, "")
+        if secret.strip():
+            return Hotkey.from_seed(secret, address=address, source=f"{name} and MINER_SS58")
+    if is_only_source and environment.keys() & {"MINER_SS58", "MINER_SEED", "MINER_PRIVATE_KEY"}:
         raise HotkeyError(
-            f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has "
-            "as seed or privateKey. "
+            "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY, which the miners' Secret "
+            "has as seed or privateKey. "
             "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
         )
     return None
@@ -263,7 +247,10 @@ def parse_hotkey(text: str) -> str:
 
 def parse_number(text: str) -> float:
     """Parse a finite number above 0, or raise ConfigError."""
-    number = _number(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < math.inf:
         raise ConfigError(f"{text!r} is not a number above 0")
     return number
@@ -275,11 +262,9 @@ def parse_cost(text: str) -> tuple[str, float]:
     """
     # The name of a server may have a "=", too.
     name, _, cost = text.rpartition("=")
-    if not name.strip() or not 0 < _number(cost) < math.inf:
-        raise ConfigError(
-            f"{text!r} is not a name, = and a number above 0: write for example h100=1.95"
-        )
-    return name.strip(), float(cost)
+    if not name.strip():
+        raise ConfigError(f"{text!r} has no name before =: write for example h100=1.95")
+    return name.strip(), parse_number(cost)
 
 
 def parse_ttl(text: str, max_age_by_feed: Mapping[str, float]) -> tuple[str, float]:
@@ -294,20 +279,13 @@ def parse_ttl(text: str, max_age_by_feed: Mapping[str, float]) -> tuple[str, flo
             "example scores=60"
         )
     max_age = max_age_by_feed[name]
-    if not 1 <= _number(seconds) <= max_age:
+    ttl = parse_number(seconds)
+    if not 1 <= ttl <= max_age:
         raise ConfigError(
             f"{text!r} needs 1 to {max_age:g} seconds after the =: older answers of this feed are "
             "dropped"
         )
-    return name, float(seconds)
-
-
-def _number(text: str) -> float:
-    """Return a number, or NaN, which no comparison accepts, for another text."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return name, ttl
 
 
 def parse_url(text: str, *, kind: str = "an address of an API", query: str = "") -> str:

@@ -164,7 +164,6 @@ REFUSED = {
     # Keys in variables. The Secret of the first three has neither entry.
     f"MINER_SS58={HOTKEY}": "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY",
     f"MINER_SS58={HOTKEY} {NO_API} check": "MINER_SS58 needs a key: set MINER_SEED or MINER_PRI",
-    f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}": "MINER_SEED and MINER_PRIVATE_KEY are both set: uns",
     f"MINER_SS58={OTHER} MINER_PRIVATE_KEY={PRIVATE_KEY}": "the key does not belong to the given "
     f"address, but to {HOTKEY}",
     f"MINER_SS58={HOTKEY} MINER_PRIVATE_KEY={'f' * 128}": "no key of the type sr25519",
@@ -187,7 +186,8 @@ REFUSED = {
     f"HTTPS_PROXY=garbage://x CHUTES_EXPORTER_HOTKEY={HOTKEY} status": "HTTPS_PROXY",
     # Numbers.
     "--api.timeout=nan": "'nan' is not a number above 0",
-    "--gpu.cost=h200=nan": "'h200=nan' is not a name, = and a number above 0: write for example",
+    "--gpu.cost=h200=nan": "Invalid value for '--gpu.cost' (env var: 'CHUTES_EXPORTER_GPU_COST'): "
+    "'nan' is not a number above 0",
     "--feed.ttl nothing=60": "'nothing=60' does not start with a feed: use one of metagraph, scor",
     "--feed.ttl scores=7200": "'scores=7200' needs 1 to 1800 seconds after the =: older answers",
     # The web server and collectors.

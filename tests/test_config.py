@@ -8,6 +8,7 @@ import pytest
 from chutes_exporter.config import (
     Address,
     find_credentials,
+    find_risks,
     make_settings,
     parse_node_url,
 )
@@ -63,7 +64,8 @@ def test_a_hotkey_file_that_others_can_read_causes_a_warning(
 )
 def test_only_loopback_addresses_need_no_protection(host: str, *, is_local: bool) -> None:
     assert Address.parse(f"{host}:1").is_loopback is is_local
-    assert bool(make_settings(api_url=f"http://{host}:1", keys=[KEY]).warnings) is not is_local
+    settings = make_settings(api_url=f"http://{host}:1", keys=[KEY])
+    assert bool([*find_risks(settings)]) is not is_local
     # Signatures are safe with encryption, and without a key there are none.
-    assert not make_settings(api_url=f"https://{host}:1", keys=[KEY]).warnings
-    assert not make_settings(api_url=f"http://{host}:1").warnings
+    assert not [*find_risks(make_settings(api_url=f"https://{host}:1", keys=[KEY]))]
+    assert not [*find_risks(make_settings(api_url=f"http://{host}:1"))]

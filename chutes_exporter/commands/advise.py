@@ -69,7 +69,7 @@ _IDLE_REASONS: Final = {
 @click.command(cls=Command)
 @miner_options("The request must be signed, so a key is required.")
 @json_option
-@asks(needs_miner=False)
+@asks
 async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Show what to launch on idle GPUs: a plan, and all chutes that they can run now.
 
@@ -78,8 +78,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     API. The exit status is 0 when there is nothing to launch, 1 when there is, 2 when the command
     line is wrong, and 3 when nothing was found but something is not known.
     """
-    # needs_miner is False above, because a hotkey without its key is not enough. Without a key,
-    # this raises UsageError.
+    # A hotkey without its key is not enough. Without a key, this raises UsageError.
     first_key(settings)
     snapshot = await take_snapshot(settings, _METRICS)
     fleets = snapshot.fleets

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.commands.options import Command, asks, json_option, miner_options
+from chutes_exporter.commands.options import (
+    Command,
+    asks,
+    json_option,
+    miner_options,
+    require_miner,
+)
 from chutes_exporter.commands.reports import read_ledger
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, Snapshot, take_snapshot
@@ -78,7 +84,7 @@ _MOST_CHUTES: Final = 5
 )
 @miner_options("At least one hotkey is required. Its key is not.")
 @json_option
-@asks(needs_miner=True)
+@asks
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
 
@@ -87,6 +93,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     multiplier, a chute's name or a score is missing or cannot be read. It is 2 if the command line
     is wrong.
     """
+    require_miner(settings)
     names_feed = CHUTES if settings.keys else UTILIZATION
     snapshot = await take_snapshot(settings, frozenset({_UNIT_USD, _DAY_UNITS}), [names_feed])
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.

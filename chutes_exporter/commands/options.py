@@ -300,17 +300,19 @@ def settings_of(
     for name, value in flags.items():
         if name in setting_names:
             arguments[name] = dict(value) if name in _PAIRS else value
-    # Collectors that the user switches neither on nor off are missing.
-    choices = {item.name: flags.get(f"collector_{item.name}") for item in COLLECTORS}
+    collectors: dict[str, bool] = {}
+    for collector in COLLECTORS:
+        is_on = flags.get(f"collector_{collector.name}")
+        # None: the user switches it neither on nor off.
+        if is_on is not None:
+            collectors[collector.name] = is_on
     settings = config.make_settings(
-        **arguments | others,
-        collectors={name: is_on for name, is_on in choices.items() if is_on is not None},
-        keys=credentials.keys,
-        warnings=(*credentials.warnings, *_unknown_variables()),
+        **arguments | others, collectors=collectors, keys=credentials.keys
     )
     require_what_collectors_need(settings)
-    warnings = [with_variables(warning) for warning in settings.warnings]
-    return replace(settings, warnings=tuple(warnings))
+    warnings = (*credentials.warnings, *_unknown_variables(), *config.find_risks(settings))
+    shown = [scrub_input(with_variables(warning)) for warning in warnings]
+    return replace(settings, warnings=tuple(shown))
 
 
 def _refuse_empty_variables() -> None:
@@ -336,7 +338,7 @@ def _unknown_variables() -> Iterator[str]:
             known_names.update(parameter.envvar or ())
     for name in sorted(os.environ.keys() - known_names):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
-            yield scrub_input(f"{name} is unknown and has no effect: see chutes-exporter --help")
+            yield f"{name} is unknown and has no effect: see chutes-exporter --help"
 
 
 def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
@@ -347,31 +349,29 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def asks(*, needs_miner: bool) -> Callable[[Question], Any]:
+def asks(function: Question) -> Callable[..., None]:
     """Make a command of a coroutine function that takes the settings and the flags.
 
-    The command prints the result and exits with its status, which is 0 without a result. If it
-    needs a miner, it refuses to run without a watched one.
+    The command prints the result and exits with its status, which is 0 without a result.
     """
 
-    def decorate(function: Question) -> Callable[..., None]:
-        @wraps(function)
-        def command(**flags: Any) -> None:
-            context = click.get_current_context()
-            settings = settings_with_warnings(flags)
-            if needs_miner and not settings.watched:
-                raise ConfigError(
-                    f"{context.info_name} needs a miner: add --hotkey or --hotkey-file"
-                )
-            result = asyncio.run(function(settings, flags))
-            exit_status = 0
-            if result is not None:
-                exit_status = result.print(as_json=flags["as_json"])
-            context.exit(exit_status)
+    @wraps(function)
+    def command(**flags: Any) -> None:
+        settings = settings_with_warnings(flags)
+        result = asyncio.run(function(settings, flags))
+        exit_status = 0
+        if result is not None:
+            exit_status = result.print(as_json=flags["as_json"])
+        click.get_current_context().exit(exit_status)
 
-        return command
+    return command
 
-    return decorate
+
+def require_miner(settings: Settings) -> None:
+    """Raise ConfigError if no miner is watched."""
+    if not settings.watched:
+        name = click.get_current_context().info_name
+        raise ConfigError(f"{name} needs a miner: add --hotkey or --hotkey-file")
 
 
 @asynccontextmanager

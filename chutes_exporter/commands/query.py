@@ -65,7 +65,7 @@ del _ENDPOINTS["miner_gpus"]
     "--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order."
 )
 @json_option
-@asks(needs_miner=False)
+@asks
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     endpoint = _ENDPOINTS[flags["endpoint"]]

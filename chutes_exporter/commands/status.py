@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chutes_exporter.commands.maintenance import print_maintenance, read_maintenance
-from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
+from chutes_exporter.commands.options import (
+    Command,
+    asks,
+    cost_options,
+    json_option,
+    miner_options,
+    require_miner,
+)
 from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import (
@@ -51,7 +58,7 @@ _METRICS = frozenset(
 @miner_options("At least one hotkey is required.")
 @cost_options
 @json_option
-@asks(needs_miner=True)
+@asks
 async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Show what needs action, and how a miner stands.
 
@@ -59,6 +66,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     wrong, and 3 if nothing that is known needs action, but a key is missing, requests failed or
     answers are incomplete.
     """
+    require_miner(settings)
     report = await take_snapshot(settings, _METRICS)
     fleets = await fleets_with_reports(report, settings, FAILURE_HOURS)
     maintenance = await read_maintenance(settings, report)
