@@ -51,7 +51,6 @@ class PasswordCheck:
     def adopt(self, users: Mapping[str, str]) -> None:
         """Use these users, with their bcrypt hashes, from now on."""
         self._users = {name: hashed.encode() for name, hashed in users.items()}
-        self._right = {name: digest for name, digest in self._right.items() if name in users}
         # A hash for unknown users with the highest cost, so that their check takes as long. The
         # first 7 characters of a bcrypt hash are the version and the cost, and the other 53 are
         # the salt and the digest.

@@ -61,15 +61,16 @@ class _Tls(_Section):
 class _Http(_Section):
     http2: bool = True
     """It has no effect, because the server has only HTTP/1.1."""
-    headers: dict[_HeaderName, _HeaderValue] | None = None
+    headers: dict[_HeaderName, _HeaderValue] = {}
 
 
 class WebFile(_Section):
     """A web configuration as it is written."""
 
-    tls_server_config: _Tls | None = None
-    http_server_config: _Http | None = None
-    basic_auth_users: dict[str, str] | None = None
+    # A section without a content is refused, because it would protect nothing.
+    tls_server_config: _Tls | msgspec.UnsetType = msgspec.UNSET
+    http_server_config: _Http = msgspec.field(default_factory=_Http)
+    basic_auth_users: Annotated[dict[str, str], msgspec.Meta(min_length=1)] = {}
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _read_web_config(path: Path) -> WebConfig:
     # An empty file is an empty configuration.
     file = msgspec.convert({} if document is None else document, WebFile)
     context = None
-    if file.tls_server_config is not None:
+    if file.tls_server_config is not msgspec.UNSET:
         tls = file.tls_server_config
         # Read before OpenSSL does, so that a change in between is noticed.
         names = [tls.cert_file, tls.key_file]
@@ -144,11 +145,11 @@ def _read_web_config(path: Path) -> WebConfig:
             contents[path.parent / name] = read_file(path.parent / name)
         context = _make_context(tls, path.parent)
     _check_users(file.basic_auth_users)
-    headers = file.http_server_config.headers if file.http_server_config else None
+    headers = file.http_server_config.headers
     return WebConfig(
         context=context,
-        users=file.basic_auth_users or {},
-        headers={name: str(value or "") for name, value in (headers or {}).items()},
+        users=file.basic_auth_users,
+        headers={name: str(value or "") for name, value in headers.items()},
         contents=contents,
     )
 
@@ -157,8 +158,6 @@ def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.maximum_version = _VERSIONS[tls.max_version]
-    if context.minimum_version > context.maximum_version:
-        raise ValueError("max_version is older than min_version: use a newer one")
     # Without this password, OpenSSL would ask for the key's password at the terminal.
     context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
     context.verify_mode = _VERIFY_MODES[tls.client_auth_type]
@@ -175,14 +174,9 @@ def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
     return context
 
 
-def _check_users(users: dict[str, str] | None) -> None:
-    """Raise ValueError if the section is empty, or a password is no bcrypt hash."""
-    if users == {}:
-        raise ValueError(
-            "basic_auth_users has no user, so no request needs a password: add one, or remove "
-            "the section"
-        )
-    for name, hashed in (users or {}).items():
+def _check_users(users: dict[str, str]) -> None:
+    """Raise ValueError if a password is no bcrypt hash."""
+    for name, hashed in users.items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.
             raise ValueError(

@@ -143,11 +143,9 @@ def _feed(exporter: Exporter, state: FeedState, now: float) -> dict[str, str]:
     back since.
     """
     data = error = ""
-    if state.last_success is not None:
-        limit = "dropped"
-        if state.snapshot is not None:
-            limit = f"dropped after {human_duration(state.feed.max_age)}"
-        data = f"{human_duration(max(now - state.last_success, 0))} ago ({limit})"
+    # Without a snapshot, the last answer was dropped.
+    if state.snapshot is not None and state.last_success is not None:
+        data = f"{human_duration(max(now - state.last_success, 0))} ago"
     if state.last_failure is not None:
         # A feed that is back keeps its last error.
         at, failure = state.last_failure
