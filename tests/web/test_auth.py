@@ -98,6 +98,9 @@ async def test_a_right_password_is_checked_once_even_if_users_are_adopted_again(
     assert await check.admits(basic("long", "x" * 73))
     assert not await check.admits(basic("alice", "another"))
     assert not await check.admits(basic("bob", "secret"))
+    # With a new hash, the old password must be checked again.
+    check.adopt({"alice": HASHES["bob"]})
+    assert not await check.admits(basic("alice", "secret"))
 
 
 @pytest.mark.parametrize(
