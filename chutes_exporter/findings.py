@@ -15,7 +15,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE, human_duration
-from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.sums import total
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
         Instance,
         Server,
     )
-    from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.fleet.upgrades import Phase, Step, UpgradePlan
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.money import Costs
@@ -40,10 +38,6 @@ _PURGE_SOON = 0.75 * HOUR
 ChutesInstancePurgeNear.
 """
 _MAINTENANCE = "chutes-exporter query maintenance"
-_TDX = (
-    "While a TDX host refuses to start the image, its memory is not free yet, for more than 2 "
-    "hours: wait, do not force the start, and do not reboot the host."
-)
 
 
 @dataclass(frozen=True)
@@ -136,6 +130,26 @@ class Moment:
         return {server.server_id: server for server in servers if server is not None}
 
     @property
+    def worth(self) -> str:
+        """A sentence about what idle GPUs could earn in the first day, and later."""
+        unknown = "What they could earn is not known."
+        first_day = later = 0.0
+        for server in self.servers.values():
+            pay = self.fleet.idle_pay(server)
+            if pay is None:
+                return unknown
+            first_day += pay.first_day
+            later += pay.later
+        if any(subject.server is None for subject in self.subjects):
+            return unknown
+        plans = [plan for plan in self.fleet.plans if plan.server_id in self.servers]
+        at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
+        return (
+            f"In the first day, they could earn {at_least}{DAY * first_day:,.0f} compute units, "
+            f"and {DAY * later:,.0f} a day later."
+        )
+
+    @property
     def gpus(self) -> list[Gpu] | None:
         """The GPUs of the subjects, None if some of them, or the model of one, are unknown."""
         gpus: list[Gpu] = []
@@ -153,14 +167,14 @@ class Kind:
     Attributes:
         severity: A loss means that GPUs earn nothing. A note needs no action.
         find: Returns what the finding is about, the most urgent first.
-        problem: Says what is wrong.
+        problem: Says what is wrong. ``found`` in it is the Moment with the subjects.
         advice: What to do. A note has none.
         command: A command that helps. SERVER in it is the first server.
     """
 
     severity: Literal["loss", "action", "note"]
     find: Callable[[Moment], list[Subject]]
-    problem: Callable[[Moment], str]
+    problem: str
     advice: str = ""
     command: str = ""
 
@@ -260,22 +274,16 @@ def _dead_servers(moment: Moment) -> list[Subject]:
     subjects = []
     for outage in moment.fleet.outages:
         names = " or ".join(_server_name(server) for server in outage.servers)
+        first, last = outage.ends[0].ended_at, outage.ends[-1].ended_at
+        text = (
+            f"{len(outage.ends)} instances ended from {datetime.fromtimestamp(first, UTC):%H:%M} "
+            f"to {datetime.fromtimestamp(last, UTC):%H:%M} UTC"
+        )
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
             subject = _of_server(outage.servers[0])
-        subjects.append(replace(subject, name=f"{names}: {_outage_text(outage)}"))
+        subjects.append(replace(subject, name=f"{names}: {text}"))
     return subjects
-
-
-def _outage_text(outage: Outage) -> str:
-    """Return how many instances ended when, and what they lost."""
-    times = [f"{datetime.fromtimestamp(end.ended_at, UTC):%H:%M}" for end in outage.ends]
-    lost = sum_of_losses(outage.ends)
-    about = "at least " if lost.unknown else "about " if lost.are_about else ""
-    units = f"lost {about}{lost.known:,.0f} units"
-    if not lost.known:
-        units = "lost an unknown number of units" if lost.unknown else "keep their score"
-    return f"{len(times)} instances from {times[0]} to {times[-1]} UTC, which {units}"
 
 
 def _at_step(step: Step, moment: Moment) -> list[Subject]:
@@ -397,98 +405,67 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
     return subjects
 
 
-def _worth(moment: Moment) -> str:
-    """Return a sentence about what idle GPUs could earn in the first day, and later."""
-    fleet, servers = moment.fleet, moment.servers
-    unknown = "What they could earn is not known."
-    if not all(subject.server for subject in moment.subjects):
-        return unknown
-    first_day = later = 0.0
-    for server in servers.values():
-        pay = fleet.idle_pay(server)
-        if pay is None:
-            return unknown
-        first_day += pay.first_day
-        later += pay.later
-    may_be_more = any(plan.may_be_more for plan in fleet.plans if plan.server_id in servers)
-    at_least = "at least " if may_be_more else ""
-    return (
-        f"In the first day, they could earn {at_least}{DAY * first_day:,.0f} compute units, and "
-        f"{DAY * later:,.0f} a day later."
-    )
-
-
 KINDS = {
     "not_registered": Kind(
         "loss",
         lambda moment: [_miner(moment)] if moment.fleet.registered is False else [],
-        lambda _: "The hotkey has no seat on the subnet. It earns nothing.",
+        "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
     ),
     "blacklisted": Kind(
         "loss",
         lambda moment: [_miner(moment)] if moment.fleet.blacklisted else [],
-        lambda _: (
-            "The miner is blacklisted. It gets no score, and its launches are refused, so "
-            "idle GPUs cannot be used."
-        ),
+        "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
+        "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason",
         "chutes-exporter query metagraph",
     ),
     "stuck_jobs": Kind(
         "action",
         _stuck_jobs,
-        lambda moment: f"Jobs that are stuck with the miner: {moment.count}.",
+        "Jobs that are stuck with the miner: {found.count}.",
         "List and release them",
         "chutes-exporter release-job",
     ),
     "starts_in_vain": Kind(
         "loss",
         _starts_in_vain,
-        lambda moment: (
-            f"Instances that start in vain: {moment.count}. Their chutes have enough "
-            "active instances or no target any more. They cannot become active unless that changes."
-        ),
+        "Instances that start in vain: {found.count}. Their chutes have enough active "
+        "instances or no target any more. They cannot become active unless that changes.",
         "Stop them, because they cannot earn",
         "chutes-exporter query instances",
     ),
     "purges": Kind(
         "loss",
         _purges,
-        lambda moment: (
-            f"Instances that have not started: {moment.count}. The service deletes the "
-            f"first {moment.when}."
-        ),
+        "Instances that have not started: {found.count}. The service deletes the first "
+        "{found.when}.",
         "Look at their pods",
         "kubectl --context SERVER -n chutes get pods",
     ),
     "failing_chutes": Kind(
         "action",
         _failing_chutes,
-        lambda moment: (
-            f"Chutes that fail again and again: {moment.count}, each 3 times or more in "
-            "the 6 hours before the newest audit report."
-        ),
+        "Chutes that fail again and again: {found.count}, each 3 times or more in the 6 hours "
+        "before the newest audit report.",
         "Find out why before they are launched again",
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(
         "loss",
         partial(_at_step, "boot"),
-        lambda moment: (
-            f"TEE servers in maintenance, on which no instance is left: {moment.count}. {_TDX}"
-        ),
+        "TEE servers in maintenance, on which no instance is left: {found.count}. While a TDX "
+        "host refuses to start the image, its memory is not free yet, for more than 2 hours: "
+        "wait, do not force the start, and do not reboot the host.",
         "Nothing earns there while they are in maintenance: boot them with the target version. See",
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
         "loss",
         partial(_at_step, "cannot come back"),
-        lambda moment: (
-            f"TEE servers that cannot come back from the upgrade: {moment.count}. The "
-            "service lists the target version for no host with their GPUs."
-        ),
+        "TEE servers that cannot come back from the upgrade: {found.count}. The service lists "
+        "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
         "See",
         _MAINTENANCE,
@@ -496,30 +473,24 @@ KINDS = {
     "maintenance_pending": Kind(
         "action",
         partial(_at_step, "do not reboot until"),
-        lambda moment: (
-            f"TEE servers that must not be rebooted yet: {moment.count}. Maintenance must end "
-            "their instances first, which takes up to 3 hours."
-        ),
+        "TEE servers that must not be rebooted yet: {found.count}. Maintenance must end their "
+        "instances first, which takes up to 3 hours.",
         "Do not reboot them before their status is maintenance and nothing runs there. See",
         _MAINTENANCE,
     ),
     "upgrades": Kind(
         "action",
         partial(_in_window, "request now", "open"),
-        lambda moment: (
-            "TEE servers that need the upgrade of the maintenance window, and for which "
-            f"a slot is free: {moment.count}. The window ends {moment.when}."
-        ),
+        "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
+        "free: {found.count}. The window ends {found.when}.",
         "Reboot none of them yet. Request their maintenance in this order",
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
         "action",
         partial(_in_window, "wait", "open"),
-        lambda moment: (
-            "TEE servers that need the upgrade of the maintenance window, and for which "
-            f"no slot is free yet: {moment.count}. The window ends {moment.when}."
-        ),
+        "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
+        "free yet: {found.count}. The window ends {found.when}.",
         "Reboot none of them yet. When a slot is free, request their maintenance in this order. "
         "See",
         _MAINTENANCE,
@@ -527,10 +498,8 @@ KINDS = {
     "undecided_upgrades": Kind(
         "loss",
         _undecided_upgrades,
-        lambda moment: (
-            "TEE servers to upgrade, of which it is not known whether they can come back, whether "
-            f"a slot is free, or whether something runs there: {moment.count}."
-        ),
+        "TEE servers to upgrade, of which it is not known whether they can come back, whether "
+        "a slot is free, or whether something runs there: {found.count}.",
         "Do not boot or reboot them, and do not request their maintenance, before that is known, "
         "unless the operators of Chutes say so. See",
         _MAINTENANCE,
@@ -538,59 +507,49 @@ KINDS = {
     "servers_without_tee": Kind(
         "loss",
         _without_tee,
-        lambda moment: (
-            f"Servers without TEE, on whose GPUs no chute runs without it: {moment.count}."
-        ),
+        "Servers without TEE, on whose GPUs no chute runs without it: {found.count}.",
         "Set them up with TEE, or remove them, once nothing earns there",
         "chutes-exporter query servers",
     ),
     "unverified_gpus": Kind(
         "loss",
         _unverified,
-        lambda moment: f"GPUs that are not verified and in no instance: {moment.count}.",
+        "GPUs that are not verified and in no instance: {found.count}.",
         "See the errors",
-        "chutes-exporter query nodes",
+        "chutes-exporter query nodes --columns server_name,uuid,verification_error",
     ),
     "dead_servers": Kind(
         "loss",
         _dead_servers,
-        lambda moment: (
-            f"Servers that have probably died: {moment.count}. Several instances ended "
-            "within minutes, and nothing earns there since."
-        ),
+        "Servers that have probably died: {found.count}. Several instances ended within "
+        "minutes, and nothing earns there since.",
         "First see whether they answer",
         "chutes-miner tee node-health --name SERVER",
     ),
     "idle_gpus": Kind(
         "loss",
         _idle,
-        lambda moment: f"Idle GPUs: {moment.count}. {_worth(moment)}",
+        "Idle GPUs: {found.count}. {found.worth}",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
     "unsecured_instances": Kind(
         "note",
         _unsecured,
-        lambda moment: (
-            f"Instances in their first hour: {moment.count}. If you stop one before its "
-            f"hour is over, it loses its score. The last hour is over {moment.when}."
-        ),
+        "Instances in their first hour: {found.count}. If you stop one before its hour is "
+        "over, it loses its score. The last hour is over {found.when}.",
     ),
     "disabled_instances": Kind(
         "note",
         lambda moment: _with_deadline(moment, "disabled", "purge"),
-        lambda moment: (
-            f"Disabled instances: {moment.count}. The service deletes the first "
-            f"{moment.when}. A private one then loses its score."
-        ),
+        "Disabled instances: {found.count}. The service deletes the first {found.when}. A "
+        "private one then loses its score.",
     ),
     "next_upgrades": Kind(
         "note",
         partial(_in_window, "wait", "announced"),
-        lambda moment: (
-            "TEE servers that are older than the target of the next maintenance window: "
-            f"{moment.count}. The window begins {moment.when}."
-        ),
+        "TEE servers that are older than the target of the next maintenance window: "
+        "{found.count}. The window begins {found.when}.",
     ),
 }
 """All findings, the most urgent first."""
@@ -632,13 +591,12 @@ def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
     kind, fleet, subjects = KINDS[name], moment.fleet, moment.subjects
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus = moment.gpus if kind.severity == "loss" else []
-    cost_usd = None if lost_gpus is None else cost(lost_gpus, fleet, costs)
     servers = moment.servers.items()
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=moment.count,
-        problem=kind.problem(moment),
+        problem=kind.problem.format(found=moment),
         things=[one.name for one in subjects if one.name],
         servers=[{"server_id": server_id, "name": server.name} for server_id, server in servers],
         instances=[one.instance for one in subjects if one.instance],
@@ -647,7 +605,7 @@ def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
         command=kind.command.replace("SERVER", _shell_name(subjects[0].server)),
         when=subjects[0].when,
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
-        cost_usd_per_hour=cost_usd,
+        cost_usd_per_hour=cost(lost_gpus, fleet, costs),
     )
 
 
@@ -679,23 +637,23 @@ def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
 
     Those of a miner are left out while it is unknown how many these are.
     """
-    costs_of_idle: list[float | None] = []
+    prices: list[float | None] = []
     for fleet in fleets:
         if fleet.known.get("gpus"):
             idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-            costs_of_idle += [fleet.price_of(gpu, costs) for gpu in idle]
-    known_costs = [usd for usd in costs_of_idle if usd is not None]
-    if known_costs:
-        at_least = "" if len(known_costs) == len(costs_of_idle) else "at least "
-        return f", {at_least}{math.fsum(known_costs):,.2f} USD per hour idle"
-    return f", idle GPUs: {len(costs_of_idle)}" if costs_of_idle else ""
+            prices += [fleet.price_of(gpu, costs) for gpu in idle]
+    known = [usd for usd in prices if usd is not None]
+    if known:
+        at_least = "at least " if None in prices else ""
+        return f", {at_least}{math.fsum(known):,.2f} USD per hour idle"
+    return f", idle GPUs: {len(prices)}" if prices else ""
 
 
-def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
-    """Return what GPUs of a fleet cost in US dollars per hour, None if the price of one of them is
-    unknown, or if the miner gave no price at all.
+def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None:
+    """Return what GPUs of a fleet cost in US dollars per hour, None if they or the price of one of
+    them are unknown, or if the miner gave no price at all.
     """
-    if not costs:
+    if gpus is None or not costs:
         return None
     return total(fleet.price_of(gpu, costs) for gpu in gpus)
 

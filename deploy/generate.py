@@ -53,14 +53,6 @@ Each name links to its runbook, and each alert says what it costs. The routing e
 6 hours, and an hour after it to get instances again.
 
 """
-HARDWARE_HEAD: Final = """\
-
-## Hardware
-
-These alerts from [prometheus/examples/dcgm.yml](../prometheus/examples/dcgm.yml) need the metrics of NVIDIA's dcgm-exporter, and are
-[loaded apart](dashboards.md#alerts-about-the-hardware).
-
-"""
 TABLE_HEAD: Final = """\
 | alert | severity | threshold |
 |---|---|---|
@@ -113,8 +105,7 @@ def chart_readme() -> str:
 def alerts_table() -> str:
     """Make the table of all alerts, those of one name together."""
     rules = _alerts("prometheus/rules/alerts.yml")
-    hardware = _alerts("prometheus/examples/dcgm.yml")
-    return ALERTS_HEAD + TABLE_HEAD + _rows(rules) + HARDWARE_HEAD + TABLE_HEAD + _rows(hardware)
+    return ALERTS_HEAD + TABLE_HEAD + _rows(rules)
 
 
 def _alerts(path: str) -> list[dict[str, Any]]:

@@ -71,8 +71,8 @@ INHIBITIONS: Final = (
             (
                 'alertname=~"ChutesMinerSeatAtRisk|ChutesMinerLowestIncentive|ChutesMinerEarnsNothing|'
                 "ChutesMinerImmunityEnds|"
-                "ChutesScoreHeadingDown|ChutesIncentiveLags|ChutesMinerLoss|ChutesGpusIdle|ChutesStartsFail|"
-                'ChutesGpuHoursLost|ChutesComputeUnitsLost|ChutesInstancesLostEarly|ChutesSignatureRefused"'
+                "ChutesScoreHeadingDown|ChutesIncentiveLags|ChutesGpusIdle|ChutesStartsFail|"
+                'ChutesInstancesLostEarly|ChutesSignatureRefused"'
             ),
         ),
         "hotkey",
@@ -80,7 +80,7 @@ INHIBITIONS: Final = (
     Inhibition(
         "If nothing earns, the score falls, and GPUs are idle.",
         ('alertname="ChutesMinerEarnsNothing"', 'severity="critical"'),
-        ('alertname=~"ChutesScoreHeadingDown|ChutesGpusIdle|ChutesGpuHoursLost"',),
+        ('alertname=~"ChutesScoreHeadingDown|ChutesGpusIdle"',),
         "hotkey",
     ),
     Inhibition(

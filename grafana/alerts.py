@@ -10,19 +10,18 @@ import yaml
 
 from grafana.states import State
 
-_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
+_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
 
 
-def _rules(files: str) -> list[dict[str, Any]]:
-    """Return the rules of all files that match a pattern."""
+def _rules() -> list[dict[str, Any]]:
     rules = []
-    for path in sorted(_DIRECTORY.glob(files)):
+    for path in sorted(_DIRECTORY.glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
             rules += group["rules"]
     return rules
 
 
-_RULES: Final = _rules("rules/*.yml")
+_RULES: Final = _rules()
 FIRST: Final = {
     "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
     "ChutesExporterDown": "See whether it runs, and read its log",
@@ -31,10 +30,6 @@ FIRST: Final = {
     "ChutesExporterBlind": "Run chutes-exporter check where it runs",
     "ChutesDataIncomplete": "Run chutes-exporter check",
     "ChutesSignatureRefused": "Run chutes-exporter check: the key or the clock?",
-    "ChutesClockOff": "Run timedatectl on the exporter's machine",
-    "ChutesApiChanged": "Run chutes-exporter check, update the exporter",
-    "ChutesCollectorCut": "Raise --max-series, or switch a collector off",
-    "ChutesReloadFailed": "Correct the file that the exporter's log names",
     "ChutesMinerDeregistered": "Run chutes-exporter check, then register again",
     "ChutesMinerBlacklisted": "Ask the operators of the subnet",
     "ChutesMinerSeatAtRisk": "Earn more: chutes-exporter status names idle GPUs",
@@ -43,33 +38,21 @@ FIRST: Final = {
     "ChutesMinerEarnsNothing": "Run chutes-exporter status: do servers answer?",
     "ChutesScoreHeadingDown": "Run chutes-exporter status: what stopped earning?",
     "ChutesIncentiveLags": "Run chutes-exporter query metagraph",
-    "ChutesMinerLoss": "Run chutes-exporter status: it names idle GPUs",
-    "ChutesSubnetSplitChanged": "Run chutes-exporter status: see the new pay",
     "ChutesGpusGone": "Does the server answer, and still have its GPUs?",
     "ChutesGpusIdle": "Launch what chutes-exporter advise says",
     "ChutesGpusUnverified": "Run chutes-exporter query nodes: see the errors",
     "ChutesStartsFail": "Read its pods' logs: does the chute run elsewhere?",
-    "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6",
     "ChutesServerInMaintenance": "Once nothing earns, boot it if it can come back",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
     "ChutesUpgradeWindow": "Run chutes-exporter status: request maintenance",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",
-    "ChutesGpuHoursLost": "Find the servers on the Fleet board",
     "ChutesInstanceStartSlow": "Read the log of its pod",
     "ChutesStartInVain": "Stop it, then run chutes-exporter advise",
     "ChutesChuteFails": "Run chutes-exporter incidents: chute or server?",
     "ChutesInstancePurgeNear": "Read the log of its pod",
     "ChutesPrivateInstanceAtRisk": "Do not delete it: read the log of its pod",
     "ChutesInstancesLostEarly": "Run chutes-exporter incidents --hours 6",
-    "ChutesComputeUnitsLost": "Run chutes-exporter incidents: what was lost?",
     "ChutesDayLoss": "Run chutes-exporter incidents: what was lost?",
-    "ChutesJobStuck": "Run chutes-exporter release-job, which lists them",
-    "ChutesGpuXidError": "Run chutes-miner tee gpu, and see the runbook",
-    "ChutesGpuOffBus": "Run chutes-miner tee gpu: is it still seen?",
-    "ChutesGpuHot": "Run chutes-miner tee gpu: one, or all of them?",
-    "ChutesGpuEccErrors": "Reset it only when no instance on the server earns",
-    "ChutesGpuMemoryFailed": "Plan its exchange, and let its instances go on",
-    "ChutesGpuWithoutLoad": "Run chutes-exporter query instances: see its log",
 }
 """What to do first about each alert. Its runbook says the rest."""
 FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
@@ -77,12 +60,9 @@ FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
 
 
 def _boards() -> dict[str, str]:
-    """Return the uid of the board that each alert links to.
-
-    The boards show the alerts of the example about hardware, too, if somebody loads it.
-    """
+    """Return the uid of the board that each alert links to."""
     uids = {}
-    for rule in (*_RULES, *_rules("examples/dcgm.yml")):
+    for rule in _RULES:
         # A recording has no annotations, and an address is `.../d/chutes-fleet?var-hotkey=...`.
         address = rule.get("annotations", {}).get("dashboard", "")
         link = re.search(r"/d/([\w-]+)", address)

@@ -311,4 +311,4 @@ def _show_table(title: str, rows: Sequence[Row], most: int | None = None) -> Non
         return
     click.echo()
     say(title, bold=True)
-    print_first_rows(rows, most or len(rows), "chutes", cut=("server", "chute"))
+    print_first_rows(rows, most or len(rows), "chutes")

@@ -259,4 +259,4 @@ def _print_table(rows: list[Row], most: int, noun: str) -> None:
     names = list(rows[0])
     if all(row["lost_precision"] == "exact" for row in rows):
         names.remove("lost_precision")
-    print_first_rows(with_columns(rows, names), most, noun, cut=("chute", "meaning"))
+    print_first_rows(with_columns(rows, names), most, noun)

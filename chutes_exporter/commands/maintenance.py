@@ -111,7 +111,7 @@ def _print_steps(rows: list[dict[str, Any]]) -> None:
     for row in cells:
         lost = row["units_lost_by_reboot"]
         row["units_lost_by_reboot"] = None if lost is None else round(lost)
-    print_table(cells, cut=("server",), indent="  ")
+    print_table(cells, indent="  ")
     for row in rows:
         text = f"{row['server']}: {row['reason']}"
         if row["waits_for"] is not None:

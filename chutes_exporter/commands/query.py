@@ -27,7 +27,7 @@ Cells = dict[str, Any]
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
     "nodes": (
-        "uuid server_name device_index verification_error gpu_identifier verified_at server_id"
+        "uuid server_name device_index gpu_identifier verified_at verification_error server_id"
     ),
     "instances": (
         "chute_id server_name active created_at activated_at instance_id billed_to server_id"
@@ -38,13 +38,9 @@ _COLUMNS = {
     "maintenance": "name version maintenance_status needs_upgrade current_slots "
     "max_concurrent_per_miner window_open in_maintenance target_measurement_version "
     "upgrade_window_end server_id",
-    "metagraph": "hotkey node_id blacklist_reason incentive_ratio alpha_stake synced_at",
+    "metagraph": "hotkey node_id incentive_ratio alpha_stake blacklist_reason synced_at",
 }
 """The most useful columns of tables whose records do not begin with them. JSON has all fields."""
-_CUT = ("name", "server_name", "status", "verification_error", "blacklist_reason")
-"""Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be
-copied.
-"""
 _OF_ALL_MINERS = (e.SCORES, e.METAGRAPH, e.HELD_GPUS, e.STATS, e.ACTIVE_INSTANCES)
 _ENDPOINTS = {item.name: item for item in e.ENDPOINTS if item.method == "GET"}
 # An audit report needs a path of the list, and `incidents` shows it.
@@ -110,7 +106,7 @@ def _print_rows(endpoint: str, rows: list[Cells], columns: str, *, as_json: bool
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    left_out = print_table(rows, cut=_CUT, fit=not columns)
+    left_out = print_table(rows, fit=not columns)
     click.echo(f"Rows: {len(rows)}", err=True)
     if left_out:
         click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)

@@ -171,7 +171,7 @@ def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
         hidden = len(finding.things) - _MOST_NAMES
         more = f"and {hidden} more" if hidden > 0 else ""
         if finding.instances:
-            print_table(finding.instances[:_MOST_NAMES], cut=("chute", "server"), indent="   ")
+            print_table(finding.instances[:_MOST_NAMES], indent="   ")
             say(more, start="   ")
         else:
             names = ", ".join(finding.things[:_MOST_NAMES])

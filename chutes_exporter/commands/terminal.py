@@ -17,16 +17,12 @@ import click
 from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _UNLIMITED = 1_000_000
-"""The width of a terminal that does not cut a table."""
+"""The width of a terminal that leaves out no columns."""
 _GAP = "  "
 """Text between two columns."""
-_CUT_PART = 4
-"""A column that can be cut gets at least this part of the width, a fourth, if it has such long
-texts.
-"""
 _MAX_DECIMALS = 6
 _LONG = 1e15
 """A float from here on is written with an exponent, so that huge numbers stay short."""
@@ -61,34 +57,23 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 
 @dataclass
 class _Column:
-    """A column of a table.
-
-    Attributes:
-        lines: The lines of its heading.
-        cells: The texts below it.
-        width: The width that it gets.
-    """
+    """A column of a table: the lines of its heading, and the texts below it."""
 
     heading: str
     lines: list[str]
     cells: list[str]
     has_numbers: bool
-    width: int = 0
 
     @property
-    def full_width(self) -> int:
-        """The width that shows every text whole."""
+    def width(self) -> int:
         return max(len(text) for text in (*self.lines, *self.cells))
 
     def texts(self, height: int) -> list[str]:
-        """Return all its lines. Empty ones come first, so that the heading has this height."""
+        """Return all lines in the width of the column, with a heading of this height."""
         empty_lines = [""] * (height - len(self.lines))
-        return [*empty_lines, *self.lines, *self.cells]
-
-    def aligned(self, text: str) -> str:
-        """Return a text in the width of the column."""
-        text = _shortened(text, self.width)
-        return text.rjust(self.width) if self.has_numbers else text.ljust(self.width)
+        texts = [*empty_lines, *self.lines, *self.cells]
+        align = str.rjust if self.has_numbers else str.ljust
+        return [align(text, self.width) for text in texts]
 
 
 def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -97,17 +82,13 @@ def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> l
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    cut: Collection[str] = (),
-    fit: bool = True,
-    indent: str = "",
+    rows: Sequence[Mapping[str, Any]], *, fit: bool = True, indent: str = ""
 ) -> list[str]:
-    """Print a table that fits the terminal, and return the headings of the columns that do not fit.
+    """Print a table that fits the terminal, and return the headings of the last columns, which are
+    left out if they do not fit.
 
     The keys of the rows are the headings. Columns with numbers are aligned to the right, with the
-    same number of decimals in all rows. To fit, the texts of the columns in ``cut`` are shortened,
-    and the last columns are left out.
+    same number of decimals in all rows.
 
     The width is that of the variable ``COLUMNS``, otherwise that of the terminal. Without both, or
     without ``fit``, it is unlimited.
@@ -124,13 +105,13 @@ def print_table(
             words = column.heading.replace("_", " ")
             widths = map(len, (*words.split(), *column.cells))
             column.lines = textwrap.wrap(words, max(widths))
-    left_out = _set_widths(columns, limit, cut)
+    left_out: list[str] = []
+    while len(columns) > 1 and _line_width(columns) > limit:
+        left_out.insert(0, columns.pop().heading)
     heading_height = max((len(column.lines) for column in columns), default=0)
     texts_by_column = [column.texts(heading_height) for column in columns]
-    lines = zip(*texts_by_column, strict=True)
-    for number, texts in enumerate(lines):
-        cells = [column.aligned(text) for column, text in zip(columns, texts, strict=True)]
-        line = indent + _GAP.join(cells).rstrip()
+    for number, texts in enumerate(zip(*texts_by_column, strict=True)):
+        line = indent + _GAP.join(texts).rstrip()
         click.echo(click.style(line, bold=number < heading_height))
     return left_out
 
@@ -146,55 +127,26 @@ def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
         values = [row.get(heading) for row in rows]
         # type, because a bool is an instance of int.
         has_numbers = any(type(value) in (int, float) for value in values)
-        column = _Column(heading, [heading], _cells(values), has_numbers)
-        column.width = column.full_width
-        columns.append(column)
+        columns.append(_Column(heading, [heading], _cells(values), has_numbers))
     return columns
-
-
-def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> list[str]:
-    """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
-    Return their headings.
-    """
-    # First, a column that can be cut gets at most a fourth of the line, or the width of its
-    # heading if that is larger.
-    for column in columns:
-        column.width = column.full_width
-        if column.heading in cut:
-            narrow = max(len(column.heading), limit // _CUT_PART)
-            column.width = min(column.width, narrow)
-    left_out: list[str] = []
-    while len(columns) > 1 and _line_width(columns) > limit:
-        left_out.insert(0, columns.pop().heading)
-    # Then the columns that were cut get the spare width, from the first one on. There is none if
-    # not even a single column fits.
-    spare = max(0, limit - _line_width(columns))
-    for column in columns:
-        more = min(column.full_width - column.width, spare)
-        column.width += more
-        spare -= more
-    return left_out
 
 
 def _line_width(columns: Sequence[_Column]) -> int:
     return sum(column.width + len(_GAP) for column in columns) - len(_GAP)
 
 
-def print_first_rows(
-    rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str, *, cut: Collection[str] = ()
-) -> None:
+def print_first_rows(rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str) -> None:
     """Print a table of at most this many rows, without the columns in which nothing is known, and
     below it what is not shown: the number of other rows, and the columns that do not fit.
 
-    ``noun`` is what the rows are, such as ``chutes``. The texts of columns in ``cut`` are shortened
-    to fit.
+    ``noun`` is what the rows are, such as ``chutes``.
     """
 
     def is_known(name: str) -> bool:
         return any(row.get(name) is not None for row in rows)
 
     known = list(filter(is_known, rows[0]))
-    not_shown = print_table(with_columns(rows[:most_rows], known), cut=cut)
+    not_shown = print_table(with_columns(rows[:most_rows], known))
     if len(rows) > most_rows:
         not_shown.insert(0, f"{len(rows) - most_rows} more {noun}")
     if not_shown:
@@ -259,14 +211,3 @@ def _cells(values: Sequence[Any]) -> list[str]:
         else:
             texts.append(cell_text(value))
     return texts
-
-
-def _shortened(text: str, width: int) -> str:
-    """Return a text with … for its middle if it is too long, because names often differ at the
-    end.
-    """
-    if len(text) <= width:
-        return text
-    start_length = width // 2
-    end_length = width - start_length - len("…")
-    return f"{text[:start_length]}…{text[len(text) - end_length :]}"

@@ -260,7 +260,7 @@ ChutesMinerBlacklisted critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerLowestIncentive critical hotkey=5Me
   keeps ChutesGpusIdle warning hotkey=5Other; ChutesServerInMaintenance warning hotkey=5Me server=a
 ChutesMinerEarnsNothing critical hotkey=5Me
-  mutes ChutesScoreHeadingDown warning hotkey=5Me; ChutesGpuHoursLost info hotkey=5Me
+  mutes ChutesScoreHeadingDown warning hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a
   keeps ChutesGpusGone warning hotkey=5Me server=a; ChutesGpusIdle warning hotkey=5Other
 ChutesGpusIdle warning hotkey=5Me server=a
@@ -276,13 +276,8 @@ ChutesGpusUnverified critical hotkey=5Me
 ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
   mutes ChutesDataIncomplete warning job=chutes hotkey=5Me feed=nodes
   keeps ChutesDataIncomplete warning job=chutes hotkey=5Me feed=servers
-ChutesClockOff warning job=chutes
-  keeps ChutesSignatureRefused critical hotkey=5Me
 """
-"""Alerts that explain others, with those that they mute or not.
-
-A wrong clock must be repaired, so it mutes nothing.
-"""
+"""Alerts that explain others, with those that they mute or not."""
 
 
 def read_cases() -> tuple[set[Labels], set[Labels]]:

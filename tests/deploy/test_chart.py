@@ -20,7 +20,6 @@ from deploy.chart import CHART, render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
 from tests.grafana.display import committed
-from tests.prometheus.scenario import EXAMPLE
 from tests.support import HOTKEY, ROOT, RULES
 
 Object = dict[str, Any]
@@ -61,7 +60,7 @@ namespaceOverride: chutes
 replicas: 7
 scrape: serviceMonitor
 serviceMonitor: {{labels: {{release: mine}}, endpoint: {{scheme: https}}}}
-prometheusRule: {{enabled: true, hardware: true}}
+prometheusRule: {{enabled: true}}
 """)
 """Values that use everything that is empty or off in values.yaml.
 
@@ -230,8 +229,6 @@ def test_the_prometheus_rule_has_every_rule() -> None:
     for path in sorted(RULES.glob("*.yml")):
         groups += yaml.safe_load(path.read_text())["groups"]
     assert only("operator", "PrometheusRule")["spec"]["groups"] == groups
-    hardware = yaml.safe_load(EXAMPLE.read_text())["groups"]
-    assert only("everything", "PrometheusRule")["spec"]["groups"] == [*groups, *hardware]
 
 
 def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:

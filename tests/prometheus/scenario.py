@@ -13,7 +13,7 @@ import yaml
 
 from chutes_exporter.fleet.model import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
-from tests.support import ROOT, RULES
+from tests.support import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.fleet.model import GpuState
 
-EXAMPLE: Final = ROOT / "prometheus" / "examples" / "dcgm.yml"
-"""Alerts about hardware, which Prometheus does not load by default."""
-FILES: Final = [*sorted(RULES.glob("*.yml")), EXAMPLE]
+FILES: Final = sorted(RULES.glob("*.yml"))
 GROUPS: Final[list[dict[str, Any]]] = [
     group for path in FILES for group in yaml.safe_load(path.read_text())["groups"]
 ]

@@ -74,7 +74,6 @@ ALERTS: Final = (
     ),
     Raised("04:06", "04:25", VAIN, BATCH, ("on server balder",), "06:00", "06:25"),
     Raised("04:06", "05:20", SLOW, BATCH, ("(1 pro_6000 on server balder)",), "06:00", "06:20"),
-    Raised("06:00", "06:50", "ChutesJobStuck info", "", ("stuck jobs: 1",)),
     # The GPU of the job that was done is idle.
     Raised("05:12", "06:35", IDLE, "loki", ("loki: 1 pro_6000 idle",), "09:30", "09:50"),
     Raised("05:12", "06:35", IDLE, "munin", ("munin: 1 pro_6000 idle",), "09:30", "09:50"),

@@ -23,20 +23,12 @@ FAILING, INCOMPLETE, REFUSED = (
     "ChutesDataIncomplete warning",
     "ChutesSignatureRefused critical",
 )
-CHANGED = "ChutesApiChanged info"
 NODES = {"job": "chutes", "feed": "nodes"}
 
 
 def pair(hours: int = 3) -> Scenario:
     """Two exporters of a miner."""
     return Scenario(hours * HOUR, {"alpha": 8}, exporters=PAIR)
-
-
-def firing(alert: str, label: str) -> dict[str, float]:
-    """Return the series of an alert that fires, with its value. ``label`` is its last label."""
-    name, severity = alert.split()
-    labels = f'alertname="{name}",alertstate="firing",severity="{severity}",job="chutes",{label}'
-    return {f"ALERTS{{{labels}}}": 1}
 
 
 test_alerts_about_exporters = scenarios(
@@ -103,32 +95,6 @@ test_alerts_about_exporters = scenarios(
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
         .fires({25: [], 40: [REFUSED]}),
-        "a clock that is wrong is a warning": Scenario(50)
-        .set("chutes_api_clock_offset_seconds", 0)
-        .set("chutes_api_clock_offset_seconds", -300, 20)
-        .fires({20: [], 40: ["ChutesClockOff warning"]}),
-        "a collector that is left out and a failed reload are warnings": Scenario(50)
-        .set("chutes_scrape_collector_cut", 1, 20, collector="nodes")
-        .set("chutes_exporter_config_last_reload_successful", 1)
-        .set("chutes_exporter_config_last_reload_successful", 0, 20)
-        .fires({20: [], 40: ["ChutesCollectorCut warning", "ChutesReloadFailed warning"]}),
-        **{
-            f"a change of the API is info that names the endpoint by {metric}": Scenario(4 * HOUR)
-            .set(metric, 0, endpoint="nodes")
-            .set(metric, 0, endpoint="images")
-            .set(metric, 2, HOUR, endpoint="images")
-            .fires(
-                {HOUR: [], 3 * HOUR: [CHANGED]},
-                ever=[CHANGED],
-                values={
-                    'ALERTS{alertname="ChutesApiChanged"}': (
-                        3 * HOUR,
-                        firing(CHANGED, 'endpoint="images"'),
-                    )
-                },
-            )
-            for metric in ("chutes_api_unknown_fields", "chutes_api_missing_fields")
-        },
     }
 )
 

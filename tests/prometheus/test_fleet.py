@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.prometheus.scenario import DAY, HOUR, Scenario, scenarios
+from tests.prometheus.scenario import HOUR, Scenario, scenarios
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 ALPHA = [f"alpha-{number}" for number in range(8)]
@@ -11,28 +11,7 @@ ALPHA_LABELS = {"server": "alpha", "server_id": "id-alpha"}
 IDLE = "ChutesGpusIdle warning"
 PAIR = ("one:1", "two:2")
 ALL_UNVERIFIED = "ChutesGpusUnverified critical"
-GONE, LOST_HOURS = "ChutesGpusGone warning", "ChutesGpuHoursLost info"
-THRASH = "ChutesGpusThrash warning"
-
-
-def paid(miner: Scenario, gpus: int) -> Scenario:
-    """Let each GPU earn a compute unit a second, and an idle one too in its best use."""
-    miner.set("chutes_miner_window_compute_units", gpus * 86400, window="1d")
-    return miner.pays(1)
-
-
-def short_pauses(miner: Scenario) -> Scenario:
-    """Let 8 GPUs be idle for 9 hours in the day, in pieces that are too short for a warning."""
-    for minute in range(0, DAY + 2 * HOUR, 40):
-        miner.state(minute, ALPHA, "idle").state(minute + 15, ALPHA, "earning")
-    return miner
-
-
-def thrashing(miner: Scenario) -> Scenario:
-    """Let the GPUs of a server be idle for 20 of every 30 minutes from 0:20 on."""
-    for minute in range(20, miner.end, 30):
-        miner.state(minute, ALPHA, "idle").state(minute + 20, ALPHA, "earning")
-    return miner
+GONE = "ChutesGpusGone warning"
 
 
 test_alerts_about_the_fleet = scenarios(
@@ -70,11 +49,5 @@ test_alerts_about_the_fleet = scenarios(
         )
         .state(20, ALL, "unverified")
         .fires({20: [], 40: [ALL_UNVERIFIED]}),
-        "GPUs that are idle for 20 of every 30 minutes are a warning": thrashing(
-            paid(Scenario(8 * HOUR, FLEET, step=5), 26)
-        ).fires({6 * HOUR: [], 7 * HOUR: [THRASH]}, ever=[THRASH]),
-        "lost GPU-hours of a day are info": short_pauses(Scenario(DAY + 2 * HOUR, FLEET)).fires(
-            {DAY: [], DAY + 90: [LOST_HOURS]}
-        ),
     }
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.prometheus.scenario import CHUTE, DEADLINE, HOUR, Scenario, scenarios
 
 SLOW = "ChutesInstanceStartSlow warning"
-RISK, UNITS = "ChutesPrivateInstanceAtRisk warning", "ChutesComputeUnitsLost warning"
+RISK = "ChutesPrivateInstanceAtRisk warning"
 DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
 FAILS = "ChutesChuteFails warning"
 PAIR = ("one:1", "two:2")
@@ -58,17 +58,6 @@ test_alerts_about_instances = scenarios(
         .set(DEADLINE, 120 * 60, **PLACE, deadline="purge", instance="two:2")
         .fires({2 * HOUR: []}),
         "a disabled private instance is at risk": disabled().fires({25: [], 40: [RISK]}),
-        # The report of 1:00 is out at 1:01, and a scrape at 1:02 has it.
-        "lost units from 2 % of a day are a warning within 10 minutes of the report": Scenario(
-            HOUR + 20, {"alpha": 8}, step=1
-        )
-        .set("chutes_miner_window_compute_units", 1000, window="1d")
-        .prices()
-        .instance("i-1", 0, server="alpha")
-        .remove("i-1", 30)
-        .report(0, 0, lost=20)
-        .report(HOUR + 2, HOUR, lost=21, ended=1)
-        .fires({HOUR + 1: [], HOUR + 11: [UNITS]}),
         "a loss of 1.9 % of a day's units in each hour is seen as that of the day": bleeding(
             Scenario(9 * HOUR, {"alpha": 8}, PAIR), hours=9
         )

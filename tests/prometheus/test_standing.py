@@ -7,12 +7,7 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
-LOWEST, LAGS, LOSS, SPLIT = (
-    "ChutesMinerLowestIncentive critical",
-    "ChutesIncentiveLags warning",
-    "ChutesMinerLoss info",
-    "ChutesSubnetSplitChanged warning",
-)
+LOWEST, LAGS = "ChutesMinerLowestIncentive critical", "ChutesIncentiveLags warning"
 LOST_SEAT, SEAT = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning"))
 IMMUNE = "ChutesMinerImmunityEnds warning"
 
@@ -114,28 +109,5 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
         .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="")
         .fires({7 * HOUR: []}),
-        # 8 GPUs cost 288 dollars a day, and the miner earns 200.
-        "a loss for a day is info": Scenario(DAY + HOUR, {"alpha": 8}, step=4)
-        .prices()
-        .state(0, ["alpha-0"], "disabled")
-        .fires({DAY: [], DAY + 15: [LOSS]}),
-        "a lower part of the emission for miners is a warning with the change of the pay": Scenario(
-            2 * DAY + 3 * HOUR
-        )
-        .prices()
-        .set("chutes_subnet_miners_emission_ratio", 0.4)
-        # It is complete with the next epoch. Then the miner earns 40 dollars less.
-        .set("chutes_subnet_miners_emission_ratio", 0.36, DAY + HOUR)
-        .set("chutes_subnet_miners_emission_ratio", 0.32, DAY + 2 * HOUR)
-        .set("chutes_miner_estimated_usd_per_day", 160, DAY + 2 * HOUR)
-        .fires({DAY + HOUR: [], DAY + HOUR + 30: [SPLIT], 2 * DAY: [SPLIT], 2 * DAY + 3 * HOUR: []})
-        .says(
-            SPLIT,
-            DAY + 3 * HOUR,
-            "the subnet's owner changed the split, and its pay changes by -20% "
-            "(-40.00 US dollars a day)",
-            "Of the emission, 32% is for miners now, and 40% was a day ago. It concerns "
-            "all miners, and is complete within 72 minutes.",
-        ),
     }
 )
