@@ -17,11 +17,10 @@ WITHOUT_TRUTH = {
         chutes_miner_consensus_ratio chutes_miner_incentive_rank chutes_miner_registered
         chutes_miner_score_next_better_ratio chutes_scored_miners""",
     "pay by a rule (rules/test_gpus.py, fleet/test_offers.py, fleet/test_placement.py)": """
-        chutes_fleet_idle_compute_units_per_second chutes_fleet_idle_later_compute_units_per_second
+        chutes_fleet_idle_compute_units_per_second
         chutes_instance_compute_units_per_second chutes_instance_later_compute_units_per_second
         chutes_launch_first_day_units_per_gpu_second chutes_launch_later_units_per_gpu_second
         chutes_server_compute_units_per_second chutes_server_idle_compute_units_per_second
-        chutes_server_idle_later_compute_units_per_second
         chutes_server_launch_compute_units_per_second chutes_server_launch_instances""",
     "advice of this exporter (fleet/test_upgrades.py, rules/test_instances.py)": """
         chutes_instance_deadline_timestamp_seconds chutes_instance_decision
@@ -37,9 +36,8 @@ WITHOUT_TRUTH = {
         chutes_chute_rate_limited_ratio chutes_chute_recent_utilization_ratio
         chutes_chute_inactive_instances chutes_chute_target_instances chutes_image_info
         chutes_image_state
-        chutes_instance_gpus chutes_instance_last_active chutes_job_tries chutes_jobs_available
+        chutes_instance_gpus chutes_job_tries chutes_jobs_available
         chutes_jobs_oldest_created_timestamp_seconds chutes_launch_starting_instances
-        chutes_maintenance_older_slots_in_use
         chutes_miner_average_active_gpus chutes_miner_last_activation_timestamp_seconds
         chutes_open_bounties chutes_server_earning_instances""",
 }

@@ -133,7 +133,6 @@ ROWS = (
     ),
     Row("chutes_images{state}", "images_by_status.{state}"),
     Row("chutes_jobs_waiting{}", "jobs_by_tries.waiting"),
-    Row("chutes_jobs_abandoned{}", "jobs.abandoned"),
     Row(f"chutes_jobs_stuck{{hotkey={HOTKEY}}}", "jobs.stuck_with_test_miner.*"),
     Row(f"chutes_jobs_tried{{hotkey={HOTKEY}}}", "jobs_by_tries.waiting_tried_by_test_miner"),
     # What can be launched.

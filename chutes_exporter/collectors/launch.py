@@ -42,22 +42,10 @@ SERVER_IDLE_UNITS = _metric(
     "Absent if nothing more is known, as the pay of unverified GPUs is.",
     OF_SERVER,
 )
-SERVER_IDLE_LATER_UNITS = _metric(
-    "chutes_server_idle_later_compute_units_per_second",
-    "Compute units per second that the same instances would earn for certain from 8 hours after "
-    "their activation on: without bounties and urgency boosts, and public ones as on the cheapest "
-    "GPU of their chute.",
-    OF_SERVER,
-)
 FLEET_IDLE_UNITS = _metric(
     "chutes_fleet_idle_compute_units_per_second",
     "The sum of chutes_server_idle_compute_units_per_second over all servers with an idle GPU. "
     "Absent while it is unknown of one of them, or of every server of the miner.",
-    ("hotkey",),
-)
-FLEET_IDLE_LATER_UNITS = _metric(
-    "chutes_fleet_idle_later_compute_units_per_second",
-    "The sum of chutes_server_idle_later_compute_units_per_second over the same servers.",
     ("hotkey",),
 )
 SERVER_LEFT_OUT = _metric(
@@ -141,13 +129,6 @@ DECISION = _metric(
     "none. Absent while that is unknown.",
     (*OF_INSTANCE, "decision"),
 )
-LAST_ACTIVE = _metric(
-    "chutes_instance_last_active",
-    "Whether the instance is the only active one of its chute on the platform (1). If its miner "
-    "deletes it, the score that it earned since its last change of the multiplier falls to a "
-    "tenth, or to nothing if it is private.",
-    OF_INSTANCE,
-)
 
 
 @_PART.collects
@@ -165,9 +146,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
-    """Add which instances start in vain, what is to be decided about each one, and which active
-    ones are the last of their chute.
-    """
+    """Add which instances start in vain, and what is to be decided about each one."""
     for one in fleet.instances:
         # A label that is unknown would make another series when it becomes known.
         if one.chute is None or one.private is None:
@@ -176,8 +155,6 @@ def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
         if one.state == "starting":
             out.add(IN_VAIN, one.is_in_vain, *labels)
         out.add_states(DECISION, one.decision(now), INSTANCE_DECISIONS, *labels)
-        if one.state == "active":
-            out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:
@@ -193,15 +170,11 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         # A server without GPUs has no pay to tell.
         if pay is not None and server.gpus:
             out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
-            out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
         reason = fleet.left_out.get(server.server_id)
         if server.idle_models and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
     _add_plans(fleet, out)
-    pay_of_all = fleet.idle_pay_of_all
-    if pay_of_all is not None:
-        out.add(FLEET_IDLE_UNITS, pay_of_all.first_day, fleet.hotkey)
-        out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
+    out.add(FLEET_IDLE_UNITS, fleet.idle_units_of_all, fleet.hotkey)
 
 
 def _add_plans(fleet: Fleet, out: Samples) -> None:

@@ -10,7 +10,7 @@ from chutes_exporter.api.records import Chute, Image, Job, ModelSupply
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.definitions import CHUTES, IMAGES, JOBS, PLATFORM_GPUS
-from chutes_exporter.rules.jobs import JobState, is_stuck, job_state
+from chutes_exporter.rules.jobs import is_stuck, waits_for_miner
 
 MODEL = Table[ModelSupply](
     PLATFORM_GPUS,
@@ -36,18 +36,17 @@ def _stuck_jobs(jobs: list[Job]) -> list[Job] | None:
     return [job for job in jobs if is_stuck(job)]
 
 
-def _jobs_in(state: JobState, jobs: list[Job], chutes: list[Chute]) -> list[Job] | None:
-    """Return the jobs in a state, None if the state of one job is unknown."""
+def _waiting(jobs: list[Job], chutes: list[Chute]) -> list[Job] | None:
+    """Return the jobs that wait for a miner, None if it is unknown whether one job does."""
     chute_ids = {chute.chute_id for chute in chutes}
-    states = [job_state(job, chute_ids) for job in jobs]
-    if None in states:
+    if any(waits_for_miner(job, chute_ids) is None for job in jobs):
         return None
-    return [job for job, its_state in zip(jobs, states, strict=True) if its_state == state]
+    return _known_to_wait(jobs, chutes)
 
 
 def _known_to_wait(jobs: list[Job], chutes: list[Chute]) -> list[Job]:
     chute_ids = {chute.chute_id for chute in chutes}
-    return [job for job in jobs if job_state(job, chute_ids) == "waiting"]
+    return [job for job in jobs if waits_for_miner(job, chute_ids)]
 
 
 # The list also has all finished jobs.
@@ -68,7 +67,7 @@ WAITING = Table[Job](
     JOBS,
     CHUTES,
     key="job_id",
-    records=partial(_jobs_in, "waiting"),
+    records=_waiting,
     chutes_jobs_waiting=Total("Jobs of the platform that wait for a miner.", len),
     chutes_jobs_available=Total(
         "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
@@ -85,17 +84,6 @@ WAITING = Table[Job](
         len,
         by=lambda job: list(dict.fromkeys(job.miner_history or ())),
         label="hotkey",
-    ),
-)
-ABANDONED = Table[Job](
-    JOBS,
-    CHUTES,
-    key="job_id",
-    records=partial(_jobs_in, "abandoned"),
-    chutes_jobs_abandoned=Total(
-        "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or "
-        "the chute is gone.",
-        len,
     ),
 )
 EACH = Table[Job](
@@ -123,7 +111,7 @@ EACH = Table[Job](
 JOBS_COLLECTOR = Collector(
     "jobs",
     "jobs that wait for a miner, jobs that the miner has tried, and jobs that are stuck with it",
-    (STUCK, WAITING, ABANDONED),
+    (STUCK, WAITING),
 )
 JOB_DETAILS_COLLECTOR = Collector(
     "job_details", "each job that waits for a miner", (EACH,), on=False

@@ -8,7 +8,7 @@ from chutes_exporter.api.records import MaintenancePolicy, Node, Server
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
 from chutes_exporter.feeds.definitions import MAINTENANCE, NODES, SERVERS
-from chutes_exporter.rules.maintenance import slots_of_older_windows, window_is_open
+from chutes_exporter.rules.maintenance import window_is_open
 
 SERVER = Table[Server](
     SERVERS,
@@ -80,12 +80,6 @@ POLICY = Table[MaintenancePolicy](
     records=lambda policy: [policy],
     chutes_maintenance_slots_in_use=Row(
         "Servers of the miner that hold an upgrade slot of the newest window.", "current_slots"
-    ),
-    chutes_maintenance_older_slots_in_use=Row(
-        "Servers of the miner that hold the upgrade slot of an older window, and never booted "
-        "with its target version.",
-        slots_of_older_windows,
-        complete=True,
     ),
     chutes_maintenance_window_open=Row(
         "Whether a maintenance window for TEE servers is open (1). Servers can be upgraded "

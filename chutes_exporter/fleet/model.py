@@ -130,13 +130,6 @@ class Instance:
     is_in_vain: bool | None
 
     @property
-    def is_last_active(self) -> bool | None:
-        """Whether it is the only active one of its chute on the platform, None if it is unknown."""
-        if self.state not in ("active", None):
-            return False
-        return None if None in (self.state, self.has_replacement) else not self.has_replacement
-
-    @property
     def earns(self) -> bool | None:
         """Whether it earns now: it is active or disabled."""
         return None if self.state is None else self.state != "starting"
@@ -517,26 +510,23 @@ class Fleet:
         return IdlePay(first_day / DAY, sum(plan.later_units_per_second for plan in plans))
 
     @property
-    def idle_pay_of_all(self) -> IdlePay | None:
-        """What all idle GPUs would earn, None while that is unknown of one of their servers.
+    def idle_units_of_all(self) -> float | None:
+        """The units per second that all idle GPUs would earn, on average of the first day.
 
-        GPUs without a server are left out, because nobody can use them. The result is also None if
-        no server with GPUs has a known pay.
+        GPUs without a server are left out, because nobody can use them. None while the pay of a
+        server with idle GPUs is unknown, or if no server with GPUs has a known pay.
         """
-        pays: dict[str, IdlePay] = {}
+        units: dict[str, float] = {}
         for server in self.servers:
             pay = self.idle_pay(server)
             if server.gpus and pay is not None:
-                pays[server.server_id] = pay
+                units[server.server_id] = pay.first_day
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
         idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}
-        if not pays or not self.known.get("gpus") or not idle_ids <= pays.keys():
+        if not units or not self.known.get("gpus") or not idle_ids <= units.keys():
             return None
-        return IdlePay(
-            first_day=sum(pay.first_day for pay in pays.values()),
-            later=sum(pay.later for pay in pays.values()),
-        )
+        return sum(units.values())
 
     def price_of(self, gpu: Gpu, costs: Costs) -> float | None:
         """Return what the miner pays for a GPU in US dollars an hour, None if it is unknown."""

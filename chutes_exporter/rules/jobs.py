@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 MAX_TRIES: Final = 15
 """Miners that may try to claim a job."""
-JobState = Literal["waiting", "abandoned", "stuck", "finished"]
-"""State of a job without an instance.
-
-A stuck job was claimed by a miner whose instance is gone. No miner can claim an abandoned one: too
-many have tried, or its chute is gone."""
 
 
 def is_stuck(job: Job) -> bool | None:
@@ -35,20 +30,19 @@ def is_stuck(job: Job) -> bool | None:
     return job.miner_hotkey is not None
 
 
-def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | None:
-    """Return the state of a job, None if it is unknown.
+def waits_for_miner(job: Job, chutes: AbstractSet[str]) -> bool | None:
+    """Return whether a miner can still claim a job, None if it is unknown.
 
-    ``chutes`` are the ids of all chutes, None if they are unknown.
+    No miner can if it is finished or claimed, too many have tried, or its chute is gone.
+    ``chutes`` are the ids of all chutes.
     """
     stuck = is_stuck(job)
     if stuck is None:
         return None
-    if stuck:
-        return "stuck"
-    if job.finished_at is not None:
-        return "finished"
+    if stuck or job.finished_at is not None:
+        return False
     if job.miner_history is not None and len(job.miner_history) >= MAX_TRIES:
-        return "abandoned"
-    if job.chute_id is None or job.miner_history is None or chutes is None:
+        return False
+    if job.chute_id is None or job.miner_history is None:
         return None
-    return "waiting" if job.chute_id in chutes else "abandoned"
+    return job.chute_id in chutes

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from msgspec import UNSET
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,31 +59,12 @@ def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
     return None
 
 
-def holds_slot(server: MaintenanceServer) -> bool | None:
-    """Return whether a server holds an upgrade slot: it is pending or in maintenance."""
-    status = maintenance_status(server)
-    return None if status is None else status != "none"
-
-
 def window_is_open(policy: MaintenancePolicy) -> bool | None:
     """Return whether the newest window is open, None if it is unknown."""
     if policy.window_open is UNSET:
         # A deployment without the field lists a window only while it is open.
         return policy.active_window is not None
     return policy.window_open
-
-
-def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
-    """Return how many servers hold the slot of an older window, which they never finished.
-
-    The service's own number has only the slots of the newest window. None if it is unknown.
-    """
-    if policy.servers is None or policy.current_slots is None:
-        return None
-    held_slots = total(holds_slot(server) for server in policy.servers)
-    if held_slots is None:
-        return None
-    return max(0.0, held_slots - policy.current_slots)
 
 
 def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:

@@ -142,7 +142,6 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         said |= _fields_of(gpu, gpu.gpu_id)
     for instance in fleet.instances:
         said |= _fields_of(instance, instance.instance_id)
-        said[f"{instance.instance_id}.is_last_active"] = instance.is_last_active
     for server in fleet.servers:
         said |= _fields_of(server, server.server_id)
         said[f"{server.server_id}.state"] = server.state
@@ -289,21 +288,21 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
 
 
 @pytest.mark.parametrize(
-    ("others", "is_last"),
+    ("others", "has_replacement"),
     [
         # ``others`` is the public list of active instances. The instance i1 is of the chute c1.
-        ([{"instance_id": "i1", "chute_id": "c1"}], True),
-        ([{"instance_id": "i9", "chute_id": "c1"}], False),
+        ([{"instance_id": "i1", "chute_id": "c1"}], False),
+        ([{"instance_id": "i9", "chute_id": "c1"}], True),
         # It may be one of the same chute.
         ([{"instance_id": "i9"}], None),
-        ([{"instance_id": "i9"}, {"instance_id": "i8", "chute_id": "c1"}], False),
+        ([{"instance_id": "i9"}, {"instance_id": "i8", "chute_id": "c1"}], True),
     ],
 )
-def test_an_instance_is_the_last_active_one_if_no_other_can_be_one_of_its_chute(
+def test_an_instance_has_no_replacement_if_no_other_can_be_one_of_its_chute(
     others: list[Row],
-    is_last: bool | None,  # noqa: FBT001 - a parameter
+    has_replacement: bool | None,  # noqa: FBT001 - a parameter
 ) -> None:
-    assert joined({"active_instances": others})["i1.is_last_active"] is is_last
+    assert joined({"active_instances": others})["i1.has_replacement"] is has_replacement
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_what_idle_gpus_could_earn_is_unknown_only_with_what_it_needs(
     fleet = fleet_of(**changes)
     found = [fleet.idle_pay(server) for server in fleet.servers]
     assert found == [None if pay is None else IdlePay(pay, pay) for pay in pays]
-    assert fleet.idle_pay_of_all == (None if of_all is None else IdlePay(of_all, of_all))
+    assert fleet.idle_units_of_all == of_all
 
 
 # Servers on which the plan launches nothing

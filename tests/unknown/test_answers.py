@@ -71,9 +71,9 @@ GONE: Final = {
     # The utilization has the invocations, too.
     "metrics": "@metrics -chute_window_invocations",
     "active_instances": f"""@active_instances {LAUNCH} miner_score_heading_ratio
-        instance_last_active instance_start_in_vain""",
+        instance_start_in_vain""",
     "chutes": f"""@chutes @job_details {LAUNCH} instance_later_compute_units_per_second
-        instance_start_in_vain jobs_abandoned jobs_available
+        instance_start_in_vain jobs_available
         jobs_oldest_created_timestamp_seconds jobs_tried jobs_waiting""",
     "servers": f"""@servers {LAUNCH} {GPUS} {UPGRADES} {COST} instance_gpus
         server_cost_usd_per_gpu_hour server_state server_version_accepted""",
@@ -81,7 +81,7 @@ GONE: Final = {
     "inventory": f"{LAUNCH} {GPUS}",
     "instances": f"""@instances {LAUNCH} {GPUS} fleet_instances
         instance_compute_units_per_second instance_deadline_timestamp_seconds
-        instance_decision instance_gpus instance_last_active
+        instance_decision instance_gpus
         instance_later_compute_units_per_second instance_outdated instance_start_in_vain
         instance_state""",
     "images": "@images",

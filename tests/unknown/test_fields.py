@@ -47,8 +47,7 @@ Families = dict[str, "Family"]
 
 INSTANCES = """
     instance_compute_units_per_second instance_deadline_timestamp_seconds instance_decision
-    instance_gpus instance_last_active instance_later_compute_units_per_second
-    instance_start_in_vain instance_state
+    instance_gpus instance_later_compute_units_per_second instance_start_in_vain instance_state
 """
 GPUS = "fleet_gpus gpu_state server_gpus server_state"
 ENDS = """
@@ -61,8 +60,7 @@ JOBS = """
     jobs_oldest_created_timestamp_seconds jobs_stuck jobs_tried jobs_waiting
 """
 BEST_USE = """
-    fleet_idle_compute_units_per_second fleet_idle_later_compute_units_per_second
-    server_idle_compute_units_per_second server_idle_later_compute_units_per_second
+    fleet_idle_compute_units_per_second server_idle_compute_units_per_second
     server_launch_compute_units_per_second server_launch_instances
 """
 FACTORS = f"""{BEST_USE} instance_later_compute_units_per_second
@@ -112,8 +110,8 @@ ABSENCE_MEANS = {
     "chutes.compute_multiplier_factors.urgency_boost": FACTORS,
     # A deployment before October 2026 does not send it, and has no pending maintenance.
     "maintenance.servers.maintenance_status": """
-        maintenance_older_slots_in_use server_maintenance_state server_maintenance_step
-        server_state server_upgrade_done_timestamp_seconds""",
+        server_maintenance_state server_maintenance_step server_state
+        server_upgrade_done_timestamp_seconds""",
 }
 """Metrics that the absence of a field may change."""
 SAYS_WHAT_IS_KNOWN = {
