@@ -93,18 +93,14 @@ class Samples:
 
     Unknown and infinite values are left out, and so is a second sample of a series.
 
-    Args:
-        limit: Maximum number of samples. With more, all are dropped and only counted.
-
     Attributes:
-        count: Number of samples, including those dropped because of the limit.
+        count: Number of samples.
         unknown: Metrics to leave out, because records of their feeds may be missing.
     """
 
-    def __init__(self, limit: float = math.inf) -> None:
+    def __init__(self) -> None:
         self._families: dict[str, Family] = {}
         self._series: set[tuple[str, tuple[str, ...]]] = set()
-        self._limit = limit
         self.count = 0
         self.unknown: frozenset[Metric] = frozenset()
 
@@ -121,11 +117,6 @@ class Samples:
         if series in self._series:
             return
         self.count += 1
-        if self.count > self._limit:
-            # Too many: drop all, and every later one, because the count does not fall.
-            self._families.clear()
-            self._series.clear()
-            return
         self._series.add(series)
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
         self._family(metric).add_sample(metric.name, label_pairs, float(value))
@@ -165,11 +156,6 @@ class Samples:
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
         return list(self._families.values())
-
-    @property
-    def overflowed(self) -> bool:
-        """Whether the samples were dropped because they were more than the limit."""
-        return self.count > self._limit
 
 
 def _label(value: LabelValue) -> str:
@@ -214,11 +200,9 @@ class Part:
     Attributes:
         metrics: All that it may export.
         collect: Makes its samples.
-        collect_unknown: Adds samples that say that nothing is known, after a failure.
     """
 
     collect: Collect
-    collect_unknown: Callable[[Miners, Samples], None] | None = None
 
     def __init__(
         self,
@@ -323,8 +307,6 @@ class Collector:
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
                 _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
                 succeeded = False
-                if part.collect_unknown is not None:
-                    part.collect_unknown(miners, out)
         return succeeded
 
     @property
