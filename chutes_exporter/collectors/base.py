@@ -93,14 +93,18 @@ class Samples:
 
     Unknown and infinite values are left out, and so is a second sample of a series.
 
+    Args:
+        limit: Maximum number of samples. With more, all are dropped and only counted.
+
     Attributes:
-        count: Number of samples.
+        count: Number of samples, including those dropped because of the limit.
         unknown: Metrics to leave out, because records of their feeds may be missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float = math.inf) -> None:
         self._families: dict[str, Family] = {}
         self._series: set[tuple[str, tuple[str, ...]]] = set()
+        self._limit = limit
         self.count = 0
         self.unknown: frozenset[Metric] = frozenset()
 
@@ -117,6 +121,11 @@ class Samples:
         if series in self._series:
             return
         self.count += 1
+        if self.count > self._limit:
+            # Too many: drop all, and every later one, because the count does not fall.
+            self._families.clear()
+            self._series.clear()
+            return
         self._series.add(series)
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
         self._family(metric).add_sample(metric.name, label_pairs, float(value))
@@ -156,6 +165,11 @@ class Samples:
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
         return list(self._families.values())
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the samples were dropped because they were more than the limit."""
+        return self.count > self._limit
 
 
 def _label(value: LabelValue) -> str:

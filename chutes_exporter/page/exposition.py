@@ -22,7 +22,7 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.page.telemetry import own_metrics
+from chutes_exporter.page.telemetry import clock_offset, own_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -171,20 +171,38 @@ class PageMaker:
         self._client = client
         self._compressors = {form: Compressor() for form in Format}
         self._kept: dict[tuple[Entry, Format], Lines] = {}
+        self._own: dict[Format, tuple[object, bytes]] = {}
 
     def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics."""
         lines_by_entry = self._lines_by_entry(states, joined, form)
         # Collectors for which the page has no room have no body.
         parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
-        # What can change with every page comes last, and is not kept.
-        own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
-        end = lines([*own, *self._telemetry.registry.collect()], form)
+        parts.append(self._own_lines(lines_by_entry, states, form))
+        # What changes with every page comes last, and is not kept.
+        end = lines(self._telemetry.registry.collect(), form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS
         if gzipped:
             return self._compressors[form].compress(parts, end)
         return b"".join([*parts, end])
+
+    def _own_lines(
+        self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format
+    ) -> bytes:
+        """Return the lines about the exporter, the kept ones until something has happened."""
+        origin = (
+            lines_by_entry,
+            # Without their snapshots, so that old answers can leave memory.
+            [replace(state, snapshot=None) for state in states.values()],
+            dict(self._client.changes),
+            clock_offset(self._client),
+            self._telemetry.requests.total,
+        )
+        if form not in self._own or self._own[form][0] != origin:
+            own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
+            self._own[form] = origin, lines(own, form)
+        return self._own[form][1]
 
     def _lines_by_entry(self, states: States, joined: Joined, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
@@ -196,25 +214,34 @@ class PageMaker:
         lines_by_entry: dict[Entry, Lines] = {}
         room = self._settings.max_series
         for entry in self._plan.entries:
-            rendered = self._lines_of(entry, states, joined, form)
-            # Kept with its body, also without room: a later page may have room.
-            self._kept[entry, form] = rendered
+            rendered = self._lines_of(entry, states, joined, form, room)
+            # What does not fit stays without its body, and is made again once there is room.
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
             else:
                 room -= rendered.series
             lines_by_entry[entry] = rendered
+            self._kept[entry, form] = rendered
         return lines_by_entry
 
-    def _lines_of(self, entry: Entry, states: States, joined: Joined, form: Format) -> Lines:
+    def _lines_of(
+        self, entry: Entry, states: States, joined: Joined, form: Format, room: int
+    ) -> Lines:
         """Return the kept lines if no answer and no exported neighbour has changed, or make new
         ones.
+
+        ``room`` is the number of series that the page can still take.
         """
         origin = _versions(entry, states), _neighbours(entry, joined)
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.origin == origin:
+        # Lines without a body are made again if they fit into the room.
+        if (
+            kept is not None
+            and kept.origin == origin
+            and (kept.body is not None or kept.series > room)
+        ):
             return kept
-        samples = Samples()
+        samples = Samples(room)
         succeeded = collect(entry, states, joined, samples)
         # The lines are made again for each new answer, which may have ends to count.
         if entry.collector is ENDED_INSTANCES and joined.ledger is not None:
@@ -222,7 +249,7 @@ class PageMaker:
             samples.add_families(self._telemetry.ends.families(reports, joined.ledger))
         return Lines(
             origin=origin,
-            body=lines(samples.collect(), form),
+            body=None if samples.overflowed else lines(samples.collect(), form),
             series=samples.count,
             succeeded=succeeded,
         )

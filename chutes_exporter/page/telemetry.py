@@ -240,14 +240,14 @@ def own_metrics(
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    out.add(CLOCK_OFFSET, _clock_offset(client))
+    out.add(CLOCK_OFFSET, clock_offset(client))
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.collect()
     yield from telemetry.requests.registry.collect()
 
 
-def _clock_offset(client: ChutesClient) -> float | None:
+def clock_offset(client: ChutesClient) -> float | None:
     """Return the seconds by which the local clock is ahead of the API's, None without a recent
     answer.
     """

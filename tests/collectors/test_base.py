@@ -21,6 +21,13 @@ def test_an_unknown_value_and_a_second_sample_of_a_series_are_left_out() -> None
     assert (sample.value, samples.count) == (5, 1)
 
 
+def test_above_the_limit_samples_are_counted_and_none_is_kept() -> None:
+    samples = Samples(limit=2)
+    for number in range(5):
+        samples.add(INFO, 1, number)
+    assert (samples.collect(), samples.count, samples.overflowed) == ([], 5, True)
+
+
 SIGNATURE = "0123456789abcdef" * 8
 
 
