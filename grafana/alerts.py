@@ -30,6 +30,7 @@ FIRST: Final = {
     "ChutesExporterBlind": "Run chutes-exporter check where it runs",
     "ChutesDataIncomplete": "Run chutes-exporter check",
     "ChutesSignatureRefused": "Run chutes-exporter check: the key or the clock?",
+    "ChutesCollectorCut": "Raise --max-series, or switch a collector off",
     "ChutesMinerDeregistered": "Run chutes-exporter check, then register again",
     "ChutesMinerBlacklisted": "Ask the operators of the subnet",
     "ChutesMinerSeatAtRisk": "Earn more: chutes-exporter status names idle GPUs",

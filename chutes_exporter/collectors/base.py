@@ -214,11 +214,9 @@ class Part:
     Attributes:
         metrics: All that it may export.
         collect: Makes its samples.
-        collect_unknown: Adds samples that say that nothing is known, after a failure.
     """
 
     collect: Collect
-    collect_unknown: Callable[[Miners, Samples], None] | None = None
 
     def __init__(
         self,
@@ -323,8 +321,6 @@ class Collector:
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
                 _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
                 succeeded = False
-                if part.collect_unknown is not None:
-                    part.collect_unknown(miners, out)
         return succeeded
 
     @property

@@ -174,6 +174,16 @@ FLEET_INSTANCES = _metric(
 @_PART.collects
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
+    try:
+        _add_fleet(answers, miners, out)
+    except Exception:
+        # A sum over miners would otherwise lack this miner in silence.
+        for topic in TOPICS:
+            out.add(KNOWN, 0, miners.hotkey, topic)
+        raise
+
+
+def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = answers.joined.fleet(miners.hotkey)
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
@@ -192,16 +202,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     # Without an answer about the window, no step depends on the time.
     _add_steps(fleet, answers.received_at(f.MAINTENANCE) or 0.0, out)
-    # At the end, because a failure above must leave it to `_collect_unknown` to say what is known.
+    # At the end, because after a failure above, no topic is known.
     # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:
         _add_known_topics(fleet, out)
-
-
-def _collect_unknown(miners: Miners, out: Samples) -> None:
-    """Add that no topic is known. A sum over miners would otherwise lack this miner in silence."""
-    for topic in TOPICS:
-        out.add(KNOWN, False, miners.hotkey, topic)  # noqa: FBT003 - a value
 
 
 def _add_known_topics(fleet: Fleet, out: Samples) -> None:
@@ -311,7 +315,6 @@ def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out:
         out.add(INSTANCE_GPUS, instance.gpus, *labels, *place)
 
 
-_PART.collect_unknown = _collect_unknown
 COLLECTOR = Collector(
     "fleet",
     "the miner's servers, GPUs and instances: states, places, pay and deadlines",

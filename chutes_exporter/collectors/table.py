@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
@@ -55,13 +54,11 @@ class Row:
         """Its labels after the key."""
         return (self.by,) if self.by else ()
 
-    @cached_property
-    def _get(self) -> Callable[[Any], Any]:
-        return _getter(self.value)
-
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the values of a record, with their labels after the key."""
-        value = self._get(record)
+        if isinstance(self.value, Mapping):
+            return [((label,), _get(record, value)) for label, value in self.value.items()]
+        value = _get(record, self.value)
         if self.convert is not None and value is not None:
             value = self.convert(value)
         if not self.by:
@@ -83,7 +80,7 @@ class Info(Row):
 
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        texts = tuple(self._get(record).values())
+        texts = tuple([_get(record, value) for value in self.value.values()])
         if all(text in (None, "") for text in texts):
             return []
         return [(texts, 1)]
@@ -137,10 +134,9 @@ class Total:
 
         Nothing is returned if the group of a record is unknown.
         """
-        get_groups = _getter(self.by)
         by_group: dict[str, list[Any]] = {group: [] for group in groups}
         for record in records:
-            groups_of_record = get_groups(record)
+            groups_of_record = _get(record, self.by)
             if groups_of_record is None:
                 return []
             if not isinstance(groups_of_record, list):
@@ -151,7 +147,7 @@ class Total:
 
     def _value(self, records: list[Any]) -> Any:
         """Return what the function makes of records, None if a value in its list is unknown."""
-        values = list(map(_getter(self.of), records))
+        values = [_get(record, self.of) for record in records]
         if any(value is None for value in values):
             return None
         return self.function(values)
@@ -271,9 +267,8 @@ class Table(Part, Generic[R]):
         # A record that may be missing can be that of any miner.
         if not missing or not answers.complete([self.feed.name]):
             return
-        # Each key once, in the order of the records.
         listed_keys = dict.fromkeys(map(self._key_of, records))
-        for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
+        for _, *other_fields in listed_keys:
             for miner in watched:
                 key = (miner, *other_fields)
                 if key not in listed_keys:
@@ -298,40 +293,15 @@ class Table(Part, Generic[R]):
                 out.add(metric, value, *hotkey, *labels)
 
 
-def _getter(value: Value | Mapping[str, Value]) -> Callable[[Any], Any]:
-    """Return the function that gets a declared value from a record, or values by label."""
-    if isinstance(value, Mapping):
-        return _values_by_label(value)
-    if isinstance(value, str):
-        return _field(value.split("."))
-    return value
-
-
-def _values_by_label(values: Mapping[str, Value]) -> Callable[[Any], dict[str, Any]]:
-    """Return the function that gets several declared values from a record, by label."""
-    getters = {label: _getter(value) for label, value in values.items()}
-
-    def get_values(record: Any) -> dict[str, Any]:
-        return {label: get_value(record) for label, get_value in getters.items()}
-
-    return get_values
-
-
-def _field(path: list[str]) -> Callable[[Any], Any]:
-    """Return the function that follows a path of field names from a record to a value.
-
-    The value is None if a field on the path is null or was not sent.
-    """
-
-    def get_value(record: Any) -> Any:
-        value = record
-        for name in path:
-            value = getattr(value, name)
-            if value is None or value is UNSET:
-                return None
-        return value
-
-    return get_value
+def _get(record: Any, value: Value) -> Any:
+    """Return a declared value of a record, None if a field on its path is null or was not sent."""
+    if not isinstance(value, str):
+        return value(record)
+    for name in value.split("."):
+        record = getattr(record, name)
+        if record is None or record is UNSET:
+            return None
+    return record
 
 
 def _fields(declaration: Row | Total) -> str:

@@ -158,18 +158,16 @@ class _Maker:
         """
         ends = [end for end in ends if end.hotkey == hotkey]
         ends.sort(key=lambda end: (-(end.lost_units or 0.0), end.ended_at))
-        unclear: tuple[str, ...] = ()
-        if any(end.reason is None for end in ends):
-            # Such an end has one of these two reasons.
-            unclear = (NO_REASON, REDEPLOYED)
         by_reason: dict[str, list[End]] = defaultdict(list)
         by_chute: dict[str | None, list[End]] = defaultdict(list)
+        # Such an end has one of these two reasons.
+        is_unclear = any(end.reason is None for end in ends)
         for end in ends:
+            reason = end.reason or _UNCLEAR
+            if is_unclear and reason in (NO_REASON, REDEPLOYED):
+                reason = _UNCLEAR
+            by_reason[reason].append(end)
             by_chute[end.chute_id].append(end)
-            if end.reason is None or end.reason in unclear:
-                by_reason[_UNCLEAR].append(end)
-            else:
-                by_reason[end.reason].append(end)
         sums: list[Row] = []
         for reason, of_reason in by_reason.items():
             meaning = {"meaning": _MEANINGS[reason]}

@@ -108,9 +108,6 @@ def print_maintenance(found: Mapping[str, Any]) -> None:
 def _print_steps(rows: list[dict[str, Any]]) -> None:
     hidden = {"units_per_second", "server_id", "reason", "waits_for"}
     cells = with_columns(rows, [name for name in rows[0] if name not in hidden])
-    for row in cells:
-        lost = row["units_lost_by_reboot"]
-        row["units_lost_by_reboot"] = None if lost is None else round(lost)
     print_table(cells, indent="  ")
     for row in rows:
         text = f"{row['server']}: {row['reason']}"

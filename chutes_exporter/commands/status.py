@@ -24,7 +24,7 @@ from chutes_exporter.commands.snapshot import (
     take_snapshot,
     unknown_server_names,
 )
-from chutes_exporter.commands.terminal import moment, percent, print_table, say, with_columns
+from chutes_exporter.commands.terminal import moment, percent, print_first_rows, print_table, say
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import GPU_STATES
@@ -151,7 +151,7 @@ def _print_screen(
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
         _print_findings(findings_of_miner, has_prices=bool(settings.costs))
         click.echo()
-        _print_standing(miner, settings)
+        _print_standing(miner)
         if miner["window"] is not None:
             click.echo()
             print_maintenance(miner)
@@ -188,7 +188,7 @@ def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
 
 
-def _print_standing(miner: Mapping[str, Any], settings: Settings) -> None:
+def _print_standing(miner: Mapping[str, Any]) -> None:
     """Print score, estimate and, for a miner with a key, GPUs.
 
     The score is heading for the share that it approaches if all active instances continue. What is
@@ -205,17 +205,11 @@ def _print_standing(miner: Mapping[str, Any], settings: Settings) -> None:
         say(f"{text}.")
     if not miner["private"]:
         return
-    if miner["gpus"] is None:
+    rows = miner["gpus"]
+    if rows is None:
         say("GPUs: -")
         return
-    rows = miner["gpus"]
-    if not settings.costs:
-        rows = with_columns(rows, [name for name in rows[0] if "usd" not in name])
-    print_table(rows)
-    if not settings.costs:
-        say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
-        return
-    for row in miner["gpus"][:-1]:
-        if row["cost_usd_per_hour"] is None:
-            model = row["gpu"]
-            say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
+    print_first_rows(rows, len(rows), "models")
+    # The last row has the sum.
+    if rows[-1]["cost_usd_per_hour"] is None:
+        say("For the cost of all GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")

@@ -5,6 +5,7 @@ In all classes, None is unknown, and a known absence is 0 or the empty text.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -262,11 +263,16 @@ class Server:
         return self.needs_upgrade is True and self.measured == "not_measured"
 
     @property
+    def idle_by_model(self) -> Counter[str]:
+        """The number of its GPUs that are known to be idle, by model."""
+        return Counter(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
+
+    @property
     def idle_models(self) -> frozenset[str] | None:
         """The models of which a GPU is verified and in no instance, None while that is unknown."""
         if not self._gpus_are_known:
             return None
-        return frozenset(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
+        return frozenset(self.idle_by_model)
 
     @property
     def idle_gpus(self) -> int | None:

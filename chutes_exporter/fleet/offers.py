@@ -98,7 +98,7 @@ def find_markets(
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
     for server in servers:
-        for model, free in idle_by_model(server).items():
+        for model, free in server.idle_by_model.items():
             servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
     return tuple(
         _market(model, servers_by_model[model], demand, answers, hanging)
@@ -149,17 +149,11 @@ def _offer(
     first = first_multiplier(chute, model, answers.rates)
     later = later_multiplier(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
-    urgency = urgency_boost(chute)
-    if (
-        size is None
-        or first is None
-        or later is None
-        or room is None
-        or room_after_starting is None
-        or urgency is None
-        or chute.tee is None
-        or chute.public is None
-    ):
+    # The service accepts the launch, so TEE is known. With the later pay, the kind and the factors
+    # of the chute are.
+    if size is None or first is None or later is None or room is None:
+        return None
+    if room_after_starting is None:
         return None
     first_day = first_day_units(first, later)
     if not math.isfinite(_MOST_INSTANCES * first_day):
@@ -167,7 +161,7 @@ def _offer(
         return None
     return Offer(
         model=model,
-        tee=chute.tee,
+        tee=bool(chute.tee),
         chute_id=chute.chute_id,
         chute=chute.name,
         private=not chute.public,
@@ -178,16 +172,11 @@ def _offer(
         starting=demand.starting,
         first_day_units=first_day,
         later_units_per_second=later,
-        urgency_boost=urgency,
+        urgency_boost=urgency_boost(chute),
         hanging=hanging.get(chute.chute_id, 0),
         bounty_boost=None if bounty is None else bounty_boost(bounty),
         bounty_expires_at=None if bounty is None else bounty_expires_at(bounty),
     )
-
-
-def idle_by_model(server: Server) -> Counter[str]:
-    """Count the idle GPUs of a server by model."""
-    return Counter(gpu.model for gpu in server.gpus if gpu.state == "idle" and gpu.model)
 
 
 def find_left_out(
@@ -284,6 +273,6 @@ def _spaces(servers: Iterable[Server], left_out: Collection[str]) -> list[Space]
     spaces = []
     for server in servers:
         if server.server_id not in left_out:
-            for model, free in sorted(idle_by_model(server).items()):
+            for model, free in sorted(server.idle_by_model.items()):
                 spaces.append(Space(server.server_id, model, bool(server.tee), free))
     return spaces

@@ -104,7 +104,8 @@ class Slots:
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
-    phase, slots = _phase(fleet.window, now), _slots(fleet.window, now)
+    phase = _phase(fleet.window, now)
+    slots = _slots(fleet.window, phase, now)
     order = [] if phase in ("none", "over") else _order(fleet)
     places = {server.server_id: place for place, server in enumerate(order or (), 1)}
     upgrades = [
@@ -158,11 +159,11 @@ def _order_key(server: Server) -> tuple[int, int, str, str]:
     return last_instances, -idle_gpus, server.name or "", server.server_id
 
 
-def _slots(window: Window | None, now: float) -> Slots | None:
+def _slots(window: Window | None, phase: Phase | None, now: float) -> Slots | None:
     """Return the slots of a window that is open or announced, None if they are unknown."""
     if window is None or window.slots is None or window.used_slots is None:
         return None
-    begins_at = {"open": now, "announced": window.starts_at}.get(_phase(window, now) or "")
+    begins_at = {"open": now, "announced": window.starts_at}.get(phase or "")
     if begins_at is None:
         return None
     return Slots(window.slots, window.used_slots, begins_at, window.ends_at)

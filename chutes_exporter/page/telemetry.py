@@ -263,23 +263,24 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
     """Add the state of each collector of a page to the samples."""
     for entry, lines in lines_by_entry.items():
         collector = entry.collector
-        is_off = False
+        missing_of_all: set[str] = set()
         for hotkey, feeds in entry.feeds.items():
-            missing = {feed.name for feed in feeds if states[feed].missing}
-            # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
-            if missing & {feed.name for feed in collector.feeds}:
-                is_off = True
-            # Without a feed that it needs, a collector neither succeeds nor fails.
-            if missing & collector.needed_feeds:
-                continue
-            # It can do without any other feed that is missing.
-            existing = [states[feed] for feed in feeds if not states[feed].missing]
-            is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
-            out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
+            states_of_feeds = [states[feed] for feed in feeds]
+            missing = {state.feed.name for state in states_of_feeds if state.missing}
+            missing_of_all |= missing
+            # Without a feed that it needs, a collector neither succeeds nor fails. It can do
+            # without any other feed that is missing.
+            if not missing & collector.needed_feeds:
+                is_complete = lines.succeeded[hotkey] and all(map(_is_complete, states_of_feeds))
+                out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
+        # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
+        is_off = any(feed.name in missing_of_all for feed in collector.feeds)
         out.add(COLLECTOR_CUT, lines.body is None, collector.name)
         out.add(COLLECTOR_OFF, is_off, collector.name)
 
 
 def _is_complete(state: FeedState) -> bool:
-    """Return whether a feed has a fresh answer of which no record can be missing."""
+    """Return whether a feed has no endpoint, or a fresh answer that lacks no record."""
+    if state.missing:
+        return True
     return state.fresh and state.snapshot is not None and state.snapshot.answer.complete

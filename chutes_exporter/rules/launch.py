@@ -244,7 +244,7 @@ def _refusal_on_any_server(
     blacklisted = is_blacklisted(seat)
     if blacklisted:
         return "blacklisted"
-    if chute.disabled is not UNSET and chute.disabled:
+    if chute.disabled:
         return "disabled"
     if room is not None and room <= 0:
         return _refusal_without_room(demand)

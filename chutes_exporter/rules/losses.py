@@ -235,18 +235,16 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         # It never had a score.
         return Loss(0.0, "exact", is_last_of_chute=False)
     paid = _paid_time(instance, now)
-    lost_units: float | None = 0.0
+    units: float | None = 0.0
     is_complete = True
     if outcome_of(instance) == "lost":
-        lost_units, is_complete = _paid_units(history.records, paid)
+        units, is_complete = _paid_units(history.records, paid)
         is_complete = is_complete and _start_of_gap(instance, history, now) is None
-    cut = Cut(0.0, "exact")
-    if _deleted_by_miner(instance):
-        cut = _cut(instance, history)
-    # `lost_units` are by the multiplier after the cut. What the cut took is lost as well.
-    cut_seconds = paid.seconds_of(history.records[-1]) if cut.multiplier else 0.0
-    cut_units = product(cut.multiplier or 0.0, cut_seconds)
-    units = total([lost_units, cut_units])
+    cut = _cut(instance, history)
+    if cut.multiplier:
+        # The units are by the multiplier after the cut. What the cut took is lost as well.
+        cut_seconds = paid.seconds_of(history.records[-1])
+        units = total([units, product(cut.multiplier, cut_seconds)])
     precision = cut.precision if is_complete else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
     if units is None or (not units and precision == "at_least"):
@@ -263,7 +261,7 @@ def loss_needs_report(instance: AuditInstance, history: History, now: float, end
     if instance.activated_at is None:
         # It never had a score, so it lost nothing.
         return False
-    may_be_cut = _deleted_by_miner(instance) and _cut(instance, history).precision != "exact"
+    may_be_cut = _cut(instance, history).precision != "exact"
     if may_be_cut and (not history.records or history.records[-1].started_at < end):
         # This report may show the last record while it was open, with its multiplier before a cut.
         return True
@@ -273,10 +271,6 @@ def loss_needs_report(instance: AuditInstance, history: History, now: float, end
     gap = _start_of_gap(instance, history, now)
     # The report has no record of a time after its hour.
     return gap is not None and gap < end
-
-
-def _deleted_by_miner(instance: AuditInstance) -> bool:
-    return reason_of_text(instance.deletion_reason) == "miner"
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
@@ -296,12 +290,15 @@ class Cut:
 
 
 def _cut(instance: AuditInstance, history: History) -> Cut:
-    """Return how the end of an instance that its miner deleted cut its last multiplier.
+    """Return how the end of an instance cut its last multiplier, which only its miner's deletion
+    does.
 
     If no report shows the multiplier before, the last two records decide. That of a private
     instance is cut to 0, which does not show what was cut, so the record before is the best
     estimate. A public one whose last multiplier is far below the one before was cut to a tenth.
     """
+    if reason_of_text(instance.deletion_reason) != "miner":
+        return Cut(0.0, "exact")
     multipliers = [_multiplier(record) for record in history.records]
     if not multipliers or multipliers[-1] is None:
         return Cut(None, "at_least")

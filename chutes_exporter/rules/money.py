@@ -85,13 +85,11 @@ def first_day_units(first: float, later: float) -> float:
     return later * DAY + (first - later) * _FIRST_HOURS * HOUR
 
 
-def urgency_boost(chute: Chute) -> float | None:
+def urgency_boost(chute: Chute) -> float:
     """Return the factor by which the service raises the pay of a chute while it wants more
-    instances, 1 without one. None is unknown.
+    instances, 1 without one. The factors of the chute must be known.
     """
-    if chute.compute_multiplier_factors is None:
-        return None
-    return chute.compute_multiplier_factors.get("urgency_boost", 1.0)
+    return (chute.compute_multiplier_factors or {}).get("urgency_boost") or 1.0
 
 
 def bounty_boost(bounty: Bounty) -> float | None:

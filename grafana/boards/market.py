@@ -186,7 +186,7 @@ MARKET.show(
         Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT),
         Column("Unused, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT),
         sort=["-Yours"],
-        size=(9, 6),
+        size=(24, 6),
     ),
 )
 

@@ -119,7 +119,7 @@ def _next_day() -> Panel:
         Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         empty="not known: set --chain.url",
-        size=(4, 3),
+        size=(8, 3),
     )
 
 
@@ -136,7 +136,7 @@ def _since_yesterday() -> Panel:
         Query(places, "ranks"),
         Query(of_known(total(more_earning, with_gpus=True), "gpus"), "earning GPUs"),
         empty="no day is known",
-        size=(8, 3),
+        size=(16, 3),
     )
 
 

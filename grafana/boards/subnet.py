@@ -131,7 +131,7 @@ def _in_a_day() -> Panel:
         Query(select(IN_A_DAY, **CHOSEN), "about"),
         unit=SHARE,
         empty="not known: no score or heading",
-        size=(4, 3),
+        size=(8, 3),
     )
 
 
@@ -153,7 +153,7 @@ SUBNET: Final = Board(
 )
 
 SUBNET.show(
-    before_loss((5, 3), of_platform, **CHOSEN),
+    before_loss((8, 3), of_platform, **CHOSEN),
     stat(
         "May overtake this miner",
         "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
@@ -162,7 +162,7 @@ SUBNET.show(
         Query(OVERTAKERS, "miners"),
         thresholds=[(1, ORANGE)],
         empty="unknown: no neighbour behind",
-        size=(5, 3),
+        size=(8, 3),
     ),
     _in_a_day(),
     table(

@@ -9,7 +9,7 @@ import { createRoot } from 'react-dom/client';
 import 'uplot/dist/uPlot.min.css';
 
 import { setUp } from '../display/frames.mjs';
-import { dependencies } from './package.json';
+import { dependencies } from '../package.json';
 import { Content } from './panels.jsx';
 
 const PADDING = 16;

@@ -109,7 +109,7 @@ def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_fro
             if path_in_files and content is not None:
                 packaged[path_in_files] = content.read()
     committed = {}
-    for folder in (RULES, ROOT / "prometheus" / "examples", ROOT / "grafana" / "dashboards"):
+    for folder in (RULES, ROOT / "grafana" / "dashboards"):
         for path in folder.iterdir():
             committed[f"{folder.name}/{path.name}"] = path.read_bytes()
     assert packaged == committed

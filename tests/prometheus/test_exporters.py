@@ -95,6 +95,9 @@ test_alerts_about_exporters = scenarios(
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
         .fires({25: [], 40: [REFUSED]}),
+        "a collector that is left out is a warning": Scenario(50)
+        .set("chutes_scrape_collector_cut", 1, 20, collector="nodes")
+        .fires({20: [], 40: ["ChutesCollectorCut warning"]}),
     }
 )
 
