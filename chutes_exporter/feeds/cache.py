@@ -151,10 +151,6 @@ class FeedCache:
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
-    def seconds_to_next_request(self, state: FeedState) -> float:
-        """Return the seconds until a reading would send a request. 0 or less means now."""
-        return max(state.fresh_until, state.closed_until) - self._monotonic()
-
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more.
 

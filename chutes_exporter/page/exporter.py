@@ -140,16 +140,16 @@ class Exporter:
         """
         api = self.settings.api_url
         if not self.plan.feeds:
-            return True, "ready, with no collector on"
+            return True, "Ready, with no collector on."
         # An endpoint that the API does not have counts neither as an answer nor as a failure.
         states = [state for state in self.feeds.states().values() if not state.missing]
         if not any(state.was_requested for state in states):
-            return False, f"not ready: waiting for the first answer from {api}"
+            return False, f"Not ready: waiting for the first answer from {api}."
         # Feeds of several miners have the same name, which is shown once.
         failing = dict.fromkeys(state.feed.name for state in states if state.up is False)
         if failing:
-            return True, f"ready, but {api} fails for {', '.join(failing)}"
-        return True, "ready"
+            return True, f"Ready, but {api} fails for {', '.join(failing)}."
+        return True, "Ready."
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""

@@ -75,11 +75,11 @@ def make_app(exporter: Exporter) -> Starlette:
             return HTMLResponse(page)
 
     async def healthy(_request: Request) -> Response:
-        return _sentence("chutes-exporter is healthy")
+        return PlainTextResponse("Chutes-exporter is healthy.\n")
 
     async def ready(_request: Request) -> Response:
         is_ready, reason = exporter.readiness()
-        return _sentence(reason, 200 if is_ready else 503)
+        return PlainTextResponse(f"{reason}\n", 200 if is_ready else 503)
 
     app = Starlette(
         routes=[
@@ -145,8 +145,3 @@ class _PageResponse(Response):
             portion = self._page[start : start + _PORTION_BYTES]
             await send({"type": "http.response.body", "body": portion, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _sentence(text: str, status: int = 200) -> Response:
-    """Answer with a text as a sentence, with a capital letter and a full stop."""
-    return PlainTextResponse(f"{text[:1].upper()}{text[1:]}.\n", status)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _TEMPLATE = Template(files(__package__).joinpath("landing.html").read_text("utf-8"))
 _SHOWN = 5
 """Maximum names that an action shows."""
+_UNREAD = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
 _READING = "After a start, they are read one by one. Reload this page in two minutes."
 
 
@@ -58,7 +59,7 @@ def _page(exporter: Exporter, states: Sequence[FeedState], collected: Collected 
     # Without any answer, there is nothing to say about a fleet.
     if collected is not None and any(state.snapshot for state in collected.states.values()):
         actions = _actions(collected, settings, now)
-    feeds = [_row(_feed(exporter, state, now)) for state in states]
+    feeds = [_row(_feed(state, now)) for state in states]
     collectors = []
     for state, names in collectors_by_state(settings).items():
         collectors.append(_row({"State": state.replace("_", " "), "Names": ", ".join(names)}))
@@ -97,37 +98,39 @@ def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
     """Return whether the exporter is ready and its feeds work, with the reason if not."""
     is_ready, reason = exporter.readiness()
     any_fails = any(state.up is False for state in states)
-    if any_fails and not any(state.snapshot for state in states):
-        # Leave out "ready": a user would take it for a good sign, although there is no data.
-        reason = f"there is no data: {reason.removeprefix('ready, but ')}"
-        is_ready = False
+    has_data = any(state.snapshot for state in states)
     tone = "wait" if any_fails else "good"
-    return _paragraph(tone if is_ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
+    if not is_ready or (any_fails and not has_data):
+        tone = "bad"
+    return _paragraph(tone, reason)
 
 
 def _actions(collected: Collected, settings: Settings, now: float) -> str:
     """Return what ``status`` says needs action or is not known, from the answers of the last
     scrape.
     """
-    fleets = collected.fleets.values()
-    found = [item for fleet in fleets for item in findings.find(fleet, now, settings.costs)]
+    found: list[Finding] = []
     gaps, _ = find_gaps(collected, settings, now)
-    # Without any report, the failures of a fleet are None.
-    if not all(fleet.failures is not None and fleet.failures.are_all_known for fleet in fleets):
-        reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
-        gaps.append(NotKnown("the chutes that fail", "", reason, _READING))
-    items = "".join(_action(item) for item in found if item.needs_action)
-    tone = "wait" if gaps else "good"
+    for hotkey, fleet in collected.fleets.items():
+        found += findings.find(fleet, now, settings.costs)
+        # Without any report, the failures of a fleet are None.
+        if fleet.failures is None or not fleet.failures.are_all_known:
+            gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
+    fleets = collected.fleets.values()
     verdict = findings.verdict(found, fleets, settings.costs, all_known=not gaps)
-    html = _paragraph("bad" if items else tone, verdict)
-    if items:
-        html += f"<ol>{items}</ol>"
-    if gaps:
-        html += "<p>Not known:</p><ul>"
-        for subjects, reason, advice in grouped(gaps):
-            html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
-        html += "</ul>"
-    return html
+    actions = "".join(_action(item) for item in found if item.needs_action)
+    if actions:
+        return f"{_paragraph('bad', verdict)}<ol>{actions}</ol>{_gaps(gaps)}"
+    return _paragraph("wait" if gaps else "good", verdict) + _gaps(gaps)
+
+
+def _gaps(gaps: list[NotKnown]) -> str:
+    if not gaps:
+        return ""
+    html = "<p>Not known:</p><ul>"
+    for subjects, reason, advice in grouped(gaps):
+        html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
+    return f"{html}</ul>"
 
 
 def _action(item: Finding) -> str:
@@ -138,7 +141,7 @@ def _action(item: Finding) -> str:
     return f"<li>{text}<code>{_html(item.command)}</code></li>"
 
 
-def _feed(exporter: Exporter, state: FeedState, now: float) -> dict[str, str]:
+def _feed(state: FeedState, now: float) -> dict[str, str]:
     """Return what is known of a feed. Its ages are at least 0, also if the API's clock was set
     back since.
     """
@@ -153,14 +156,11 @@ def _feed(exporter: Exporter, state: FeedState, now: float) -> dict[str, str]:
         error = f"{human_duration(max(now - at, 0))} ago: {str(failure).rstrip('.!')}."
         if isinstance(failure, ApiError):
             error += f" {failure.advice}"
-    wait = exporter.feeds.seconds_to_next_request(state)
-    next_request = f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"
     return {
         "Feed": state.feed.name,
         "Miner": state.feed.hotkey or "all miners",
         "State": _state(state),
         "Data from": data,
-        "Next request": "in progress" if state.flight else next_request,
         "Last error": error,
     }
 
