@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Fleet,
         Gpu,
         GpuState,
+        IdlePay,
         Instance,
         Server,
     )
@@ -329,14 +330,18 @@ def _idle(moment: Moment) -> list[Subject]:
             continue
         worth = "what they could earn is not known"
         if server is not None and pay is not None:
-            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-            at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-            worth = (
-                f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
-                f"{DAY * pay.later:,.0f} a day later"
-            )
+            worth = _worth(fleet, server, pay)
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
+
+
+def _worth(fleet: Fleet, server: Server, pay: IdlePay) -> str:
+    plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
+    at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
+    return (
+        f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
+        f"{DAY * pay.later:,.0f} a day later"
+    )
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:

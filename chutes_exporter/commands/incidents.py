@@ -31,6 +31,7 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
@@ -95,22 +96,16 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
-    # The public answer names private chutes by a placeholder.
-    hidden = set() if settings.keys else {end.chute_id for end in ends if end.private}
-    chutes = [chute for chute in snapshot.records(names_feed) if chute.chute_id not in hidden]
-    names = {chute.chute_id: chute.name for chute in chutes}
+    names = {chute.chute_id: chute.name for chute in snapshot.records(names_feed)}
+    if not settings.keys:
+        # The public answer names private chutes by a placeholder.
+        names |= {end.chute_id: None for end in ends if end.private}
     is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
         of_miner = [end for end in ends if end.hotkey == hotkey]
         tables = _tables(of_miner, names, is_complete=is_complete)
-        unit_usd = snapshot.value(_UNIT_USD)
-        for row in chain.from_iterable(tables.values()):
-            row["lost_usd"] = product(row["lost_compute_units"], unit_usd)
-        # The units of the day may be unknown or 0.
-        if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
-            for row in (*tables["sums"], *tables["chutes"]):
-                row["lost_ratio_of_day"] = product(row["lost_compute_units"], 1 / day_units)
+        _add_worth(tables, hotkey, snapshot)
         miners.append({"hotkey": hotkey} | tables)
 
     def show() -> None:
@@ -207,6 +202,17 @@ def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
         "instance_id": end.instance_id,
         "reason_text": end.text,
     }
+
+
+def _add_worth(tables: Mapping[str, list[Row]], hotkey: str, snapshot: Snapshot) -> None:
+    """Add to each row what the loss was worth, and to each sum what part of the day it was."""
+    unit_usd = snapshot.value(_UNIT_USD)
+    for row in chain.from_iterable(tables.values()):
+        row["lost_usd"] = product(row["lost_compute_units"], unit_usd)
+    # The units of the day may be unknown or 0.
+    if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
+        for row in (*tables["sums"], *tables["chutes"]):
+            row["lost_ratio_of_day"] = product(row["lost_compute_units"], 1 / day_units)
 
 
 def _print_miner(miner: Mapping[str, Any], until: float, *, has_gaps: bool) -> None:
