@@ -128,7 +128,7 @@ def _print_screen(
         click.echo()
         say(f"{hotkey}  {moment(report.now)}", bold=True)
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
-        _print_findings(findings_of_miner, has_prices=bool(settings.costs))
+        _print_findings(findings_of_miner)
         print_table(with_columns([miner], [*_STANDING, "scored_miners"]), title="Standing")
         print_table(miner["gpus"] or (), title="GPUs")
         print_maintenance(miner)
@@ -138,17 +138,17 @@ def _print_screen(
         say(DOLLARS_ADVICE)
 
 
-def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
+def _print_findings(findings: list[Finding]) -> None:
     """Print the findings that need action, with numbers, and then the notes, each with its first
     things. ``findings`` has them in this order.
-
-    ``has_prices`` is whether to say what the GPUs of a finding cost.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
-        if finding.gpus and has_prices:
+        if finding.gpus:
+            gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
+            text += f" GPUs that earn nothing: {gpus}"
             usd = finding.cost_usd_per_hour
-            text += " Cost unknown." if usd is None else f" {usd:,.2f} USD per hour."
+            text += "." if usd is None else f", for {usd:,.2f} USD per hour."
         if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:

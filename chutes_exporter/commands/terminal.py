@@ -55,7 +55,8 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, values: Sequence[Any], most: int | None) -> None:
+    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int | None) -> None:
+        values = [row.get(heading) for row in rows]
         self.heading = heading
         self.lines = [heading]
         self.cells = _cells(values[:most])
@@ -107,7 +108,7 @@ def print_table(
     if title:
         click.echo()
         say(title, bold=True)
-    columns = [_Column(heading, [row.get(heading) for row in rows], most) for heading in rows[0]]
+    columns = [_Column(heading, rows, most) for heading in rows[0]]
     not_shown = [f"{len(rows) - most} of {len(rows)} rows"] if most and len(rows) > most else []
     if fit:
         columns = [column for column in columns if column.is_known]
