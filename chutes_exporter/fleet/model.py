@@ -156,10 +156,10 @@ class Instance:
         if is_slow is None:
             # Its state or its creation is unknown.
             return None
-        if is_slow:
-            return "slow"
         if self.is_in_vain:
             return "in_vain"
+        if is_slow:
+            return "slow"
         if self.state == "disabled":
             return "disabled"
         # Of a starting instance, it may be unknown whether it starts in vain.
