@@ -44,7 +44,7 @@ ALERTS_HEAD: Final = """\
 `make generate` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
-- **warning**: something to do today. [Two](dashboards.md#routing) come at once.
+- **warning**: something to do today. [Two](alerting.md#routing) come at once.
 
 Each name links to its runbook, and each alert says what it costs. The routing example hides an alert that another one explains
 ([rules](../alertmanager/alertmanager.yml)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
