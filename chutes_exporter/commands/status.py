@@ -79,7 +79,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     conclusion = NOTHING_KNOWN
     if any(state.snapshot for state in report.states.values()):
         all_known = not report.gaps
-        conclusion = verdict(findings, fleets.values(), settings.costs, all_known=all_known)
+        conclusion = verdict(findings, all_known=all_known)
     summary = {
         "api": settings.api_url,
         "verdict": conclusion,
@@ -155,13 +155,10 @@ def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
             say(f"-  {text}", indent="   ")
+        for name in finding.things[:_MOST_NAMES]:
+            say(name, indent="     ", start="   ")
         hidden = len(finding.things) - _MOST_NAMES
-        more = f"and {hidden} more" if hidden > 0 else ""
-        if finding.instances:
-            print_table(finding.instances[:_MOST_NAMES], indent="   ")
-            say(more, start="   ")
-        else:
-            names = ", ".join(finding.things[:_MOST_NAMES])
-            say(f"{names} {more}".strip(), indent="   ", start="   ")
+        if hidden > 0:
+            say(f"and {hidden} more", start="   ")
         if finding.command:
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
