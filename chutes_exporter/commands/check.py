@@ -111,15 +111,15 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     async with Exporter(settings) as exporter:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
-    lines = [
-        *_setting_lines(settings, credentials),
-        *_cost_lines(settings, states),
-        *[_feed_line(states[feed]) for feed in requested],
-        *_seat_lines(settings, states[METAGRAPH]),
-        *missing,
-        *_clock_lines(client.api_clock.offset, states),
-        *_change_lines(client.changes),
-    ]
+    lines = [*_setting_lines(settings, credentials), *_cost_lines(settings, states)]
+    lines += [_feed_line(states[feed]) for feed in requested]
+    # A failed request for the metagraph has its line.
+    metagraph = states[METAGRAPH].snapshot
+    if metagraph is not None:
+        lines += [_seat_line(hotkey, metagraph.answer) for hotkey in sorted(settings.watched)]
+    lines += missing
+    lines += _clock_lines(client.api_clock.offset, states)
+    lines += _change_lines(client.changes)
     failed = any(line.verdict == "failed" for line in lines)
     summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
     gaps = [line for line in lines if line.verdict == "not known"]
@@ -234,13 +234,6 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
             reason = f"{endpoint}: {', '.join(field_check.found)}"
             verdict: Verdict = "not known" if field_check.missing else "ok"
             yield Line("changes of the API", "", reason, _CHANGED, verdict)
-
-
-def _seat_lines(settings: Settings, state: FeedState) -> Iterator[Line]:
-    """Yield a line for each watched hotkey, unless the request for the metagraph failed."""
-    if state.snapshot is not None:
-        for hotkey in sorted(settings.watched):
-            yield _seat_line(hotkey, state.snapshot.answer)
 
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
