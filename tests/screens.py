@@ -1,4 +1,4 @@
-"""Writes the screens of docs/commands.md anew, as the commands print them on the recorded day."""
+"""Writes the screens in the documents anew, as the commands print them on the recorded day."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.commands.support import run
 from tests.golden import Case, api_of
 from tests.support import ROOT
 
-PAGE = ROOT / "docs" / "commands.md"
+PAGES = (ROOT / "docs" / "commands.md", ROOT / "docs" / "advise.md")
 SCREEN = re.compile(r"(?<=```text\n\$ chutes-exporter )(.+)\n[^`]*")
 
 
@@ -23,4 +23,5 @@ async def screen(command: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(SCREEN.sub(lambda found: asyncio.run(screen(found[1])), PAGE.read_text()))
+    for page in PAGES:
+        page.write_text(SCREEN.sub(lambda found: asyncio.run(screen(found[1])), page.read_text()))
