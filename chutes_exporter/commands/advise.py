@@ -196,7 +196,7 @@ def _stay_idle(fleet: Fleet, plans: Iterable[ServerPlan]) -> list[Row]:
         if count:
             reason = fleet.left_out.get(server_id, reasons[server_id, model])
             row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
-            rows.append(row | {"reason": reason, "meaning": _IDLE_REASONS[reason]})
+            rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
 
@@ -248,7 +248,7 @@ def _refused(markets: Iterable[Market]) -> list[Row]:
         for reason, meaning in _REFUSALS.items():
             if chutes := market.refused.get(reason):
                 row = {"gpu": market.model, "chutes": chutes}
-                rows.append(row | {"reason": reason, "meaning": meaning})
+                rows.append(row | {"meaning": meaning, "reason": reason})
     return rows
 
 

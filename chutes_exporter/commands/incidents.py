@@ -149,18 +149,15 @@ def _tables(
     sums: list[Row] = []
     for reason, of_reason in by_reason.items():
         loss = _loss(of_reason, is_complete=is_complete)
-        meaning = {"meaning": _MEANINGS[reason], "lost_ratio_of_day": None}
-        sums.append({"reason": reason} | loss | meaning)
+        sums.append({"reason": reason, "meaning": _MEANINGS[reason]} | loss)
     chutes: list[Row] = []
     for chute_id, of_chute in by_chute.items():
         loss = _loss(of_chute, is_complete=is_complete)
-        ids = {"lost_ratio_of_day": None, "chute_id": chute_id}
-        chutes.append({"chute": names.get(chute_id)} | loss | ids)
+        chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
     ended = [_ended(end, names) for end in ends]
     for rows in (sums, chutes, ended):
         rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-    everything = _loss(ends, is_complete=is_complete)
-    sums.append({"reason": "all"} | everything | {"meaning": None, "lost_ratio_of_day": None})
+    sums.append({"reason": "all", "meaning": None} | _loss(ends, is_complete=is_complete))
     return {"sums": sums, "chutes": chutes, "ended": ended}
 
 
@@ -177,6 +174,7 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
         "lost_compute_units": units,
         "lost_precision": precision,
         "lost_usd": None,
+        "lost_ratio_of_day": None,
     }
 
 
@@ -192,10 +190,10 @@ def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
         "ended_at": iso_time(end.ended_at),
         "reason": end.reason,
         "lost_compute_units": end.lost_units,
-        "lost_usd": None,
-        "last_of_chute": end.is_last_of_chute,
         "chute": names.get(end.chute_id),
+        "last_of_chute": end.is_last_of_chute,
         "active_minutes": active_minutes,
+        "lost_usd": None,
         "outcome": end.outcome,
         "lost_precision": end.loss_precision,
         "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
