@@ -116,8 +116,7 @@ def _actions(collected: Collected, settings: Settings, now: float) -> str:
         # Without any report, the failures of a fleet are None.
         if fleet.failures is None or not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
-    fleets = collected.fleets.values()
-    verdict = findings.verdict(found, fleets, settings.costs, all_known=not gaps)
+    verdict = findings.verdict(found, all_known=not gaps)
     actions = "".join(_action(item) for item in found if item.needs_action)
     if actions:
         return f"{_paragraph('bad', verdict)}<ol>{actions}</ol>{_gaps(gaps)}"

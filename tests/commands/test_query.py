@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import ENDPOINTS
 from tests.commands.support import MINE, hotkey_file, run
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, recorded_day
 
 if TYPE_CHECKING:
