@@ -144,7 +144,7 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
     for chute_id in failures.failing:
         reasons = failures.reasons[chute_id].most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{failures.names[chute_id]}: {failures.known[chute_id]} times ({by_reason})"
+        text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
         instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
         places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}

@@ -12,7 +12,7 @@ from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
-from chutes_exporter.rules.instances import instance_state, is_public, purged_at, secured_at
+from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.maintenance import (
     maintenance_status,
@@ -24,7 +24,7 @@ from chutes_exporter.rules.money import later_multiplier
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
@@ -76,16 +76,11 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
     # Empty texts mean that a GPU is in no instance for certain.
     no_holder = Holder("", "", "") if holders_are_known else Holder()
     records: dict[str, list[r.Node | r.ServerGpu]] = defaultdict(list)
-    indexes: dict[str, int | None] = {}
     server_ids: dict[str, str | None] = {}
-    for node in answers.nodes.value:
-        records[node.uuid].append(node)
-        indexes[node.uuid] = node.device_index
-        server_ids[node.uuid] = node.server_id
-    for server in answers.servers.value:
-        for record in server.gpus or ():
-            records[record.uuid].append(record)
-            server_ids[record.uuid] = server.server_id
+    for server_id, record in _listed_gpus(answers):
+        records[record.uuid].append(record)
+        server_ids[record.uuid] = server_id
+    indexes = {node.uuid: node.device_index for node in answers.nodes.value}
     all_are_known = lists_are_known and holders_are_known
     # A GPU is on no server only if no list of its server can be missing.
     no_server = "" if lists_are_known else None
@@ -104,6 +99,17 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
         )
         gpus.append(gpu)
     return tuple(gpus)
+
+
+def _listed_gpus(
+    answers: FleetAnswers,
+) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:
+    """Yield each record of a GPU with the id of its server, those in the list of servers last."""
+    for node in answers.nodes.value:
+        yield node.server_id, node
+    for server in answers.servers.value:
+        for record in server.gpus or ():
+            yield server.server_id, record
 
 
 def _model(records: Iterable[r.Node | r.ServerGpu]) -> str | None:
@@ -158,7 +164,6 @@ def _instance(
     chute_name: str | None,
     demand: Demand | None,
 ) -> Instance:
-    public = is_public(record)
     state = instance_state(record)
     chute = answers.chutes_by_id.get(record.chute_id or "")
     later_units_per_second = None
@@ -177,7 +182,7 @@ def _instance(
         instance_id=record.instance_id,
         chute_id=record.chute_id,
         chute=chute_name,
-        private=None if public is None else not public,
+        private=is_private(record),
         state=state,
         created_at=record.created_at,
         units_per_second=record.compute_multiplier,
