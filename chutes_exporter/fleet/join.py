@@ -248,10 +248,10 @@ def _server(
     is_complete: bool,
 ) -> Server:
     """Return a server. ``hardware`` is where chutes run, None while that is unknown."""
-    models = [gpu.model for gpu in gpus if gpu.model is not None]
-    are_all_models = is_complete and len(models) == len(gpus)
+    models = [gpu.model or "" for gpu in gpus]
+    are_all_models = is_complete and "" not in models
     step = _step(record, answers)
-    status = None if step is None else maintenance_status(step)
+    status = maintenance_status(step)
     holds_slot = _holds_slot(record, status)
     return Server(
         server_id=record.server_id,
@@ -263,7 +263,7 @@ def _server(
         maintenance=None if holds_slot and status == "none" else status,
         holds_slot=holds_slot,
         boots=_boots(record, answers),
-        needs_upgrade=None if step is None else step.needs_upgrade,
+        needs_upgrade=step.needs_upgrade,
         measured=_measured(models, answers) if are_all_models else None,
         runs_chutes=_runs_chutes(record, models, hardware) if are_all_models else None,
         gpus=gpus,
@@ -302,8 +302,8 @@ def _hardware_of_chutes(answers: FleetAnswers) -> set[tuple[bool, str]] | None:
     return hardware if answers.chutes.complete else None
 
 
-def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None:
-    """Return what the maintenance policy says about a server, None if that is unknown.
+def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer:
+    """Return what the maintenance policy says about a server, which may be unknown.
 
     It has all servers with TEE, and none of the others, which are never upgraded. Before the first
     window, it is empty, because there is no maintenance.
@@ -314,7 +314,7 @@ def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None
             return step
     has_all = answers.maintenance.complete and policy is not None and policy.servers is not None
     if record.is_tee is not False and not has_all:
-        return None
+        return r.MaintenanceServer(record.server_id)
     return r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
 
 
@@ -379,22 +379,21 @@ def _known_topics(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    gpus_are_known = are_complete(
-        answers.servers, answers.nodes, answers.inventory, answers.instances
-    ) and all(server.is_complete for server in servers)
+    lists = (answers.servers, answers.nodes, answers.inventory, answers.instances)
     known: dict[Topic, bool] = {
-        "servers": answers.servers.complete
+        "servers": are_complete(answers.servers)
         and _are_known((server.name, server.holds_slot) for server in servers),
-        "gpus": gpus_are_known
-        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus),
-        "instances": answers.instances.complete
+        "gpus": are_complete(*lists)
+        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus)
+        # The models are unknown of a server that may have more GPUs.
+        and _are_known((server.models,) for server in servers),
+        "instances": are_complete(answers.instances)
         and _are_known((one.state, one.private, one.chute) for one in instances),
     }
     # The pay of each server is looked up last, because that takes the longest.
-    known["pay"] = (
-        known["gpus"]
-        and known["instances"]
-        and _are_known((server.name, server.earned_units_per_second) for server in servers)
+    pay_is_possible = known["gpus"] and known["instances"]
+    known["pay"] = pay_is_possible and _are_known(
+        (server.name, server.earned_units_per_second) for server in servers
     )
     return known
 
