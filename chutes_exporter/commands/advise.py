@@ -222,7 +222,6 @@ def _chutes(
 def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
     return {
-        "gpu": offer.model,
         "chute": offer.chute,
         "gpus": offer.size,
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
@@ -233,6 +232,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "private": offer.private,
         "urgency_boost": offer.urgency_boost,
         "bounty_boost": offer.bounty_boost,
+        "gpu": offer.model,
         "chute_id": offer.chute_id,
         "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,

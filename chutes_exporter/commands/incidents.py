@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
 
+Names = dict[str | None, str | None]
 Row = dict[str, Any]
 """A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
@@ -96,10 +97,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
-    names = {chute.chute_id: chute.name for chute in snapshot.records(names_feed)}
-    if not settings.keys:
-        # The public answer names private chutes by a placeholder.
-        names |= {end.chute_id: None for end in ends if end.private}
+    names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
     is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
@@ -134,9 +132,16 @@ def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     return gaps
 
 
-def _tables(
-    ends: list[End], names: Mapping[str | None, str | None], *, is_complete: bool
-) -> dict[str, list[Row]]:
+def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -> Names:
+    """Return the names of chutes by id."""
+    names: Names = {chute.chute_id: chute.name for chute in chutes}
+    if not has_key:
+        # The public answer names private chutes by a placeholder.
+        names |= {end.chute_id: None for end in ends if end.private}
+    return names
+
+
+def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, list[Row]]:
     """Return what a miner lost by reason with the sum, by chute, and by instance.
 
     The report of a missing hour may have more ends.
@@ -178,7 +183,7 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
     }
 
 
-def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
+def _ended(end: End, names: Names) -> Row:
     """Return an ended instance. An unknown chute has no name.
 
     A duration is never negative, even if the times contradict each other.
