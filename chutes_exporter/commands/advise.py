@@ -18,7 +18,7 @@ from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say
+from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY, DAY_HOURS
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.offers import plan_servers
@@ -26,7 +26,7 @@ from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
@@ -89,26 +89,14 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     miners = []
     for hotkey in sorted(settings.watched):
         is_known = hotkey in snapshot.counted
-        snapshot.gaps.extend(_gaps(fleets[hotkey], is_known=is_known))
+        for market in fleets[hotkey].markets or ():
+            if market.refused.get("unknown"):
+                subject = f"chutes for {market.model}"
+                snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
         miners.append(_miner(fleets[hotkey], usd_per_unit, is_known=is_known))
     show = partial(_show, miners, snapshot.now, settings)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
-
-
-def _gaps(fleet: Fleet, *, is_known: bool) -> list[NotKnown]:
-    """Return what is not known about the chutes for idle GPUs.
-
-    ``is_known`` is whether the states of all GPUs are known. Otherwise the report has a gap about
-    them.
-    """
-    if fleet.markets is None:
-        has_idle = any(gpu.state == "idle" for gpu in fleet.gpus)
-        subjects = ["chutes for idle GPUs"] if is_known and has_idle else []
-    else:
-        unknown = [market.model for market in fleet.markets if market.refused.get("unknown")]
-        subjects = [f"chutes for {model}" for model in unknown]
-    return [NotKnown(subject, fleet.hotkey, _NO_LAUNCHES, TRY_AGAIN) for subject in subjects]
 
 
 def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[str, Any]:
@@ -208,7 +196,7 @@ def _stay_idle(fleet: Fleet, plans: Iterable[ServerPlan]) -> list[Row]:
         if count:
             reason = fleet.left_out.get(server_id, reasons[server_id, model])
             row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
-            rows.append(row | {"reason": reason, "meaning": _IDLE_REASONS[reason]})
+            rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
 
@@ -234,7 +222,6 @@ def _chutes(
 def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
     return {
-        "gpu": offer.model,
         "chute": offer.chute,
         "gpus": offer.size,
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
@@ -245,6 +232,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "private": offer.private,
         "urgency_boost": offer.urgency_boost,
         "bounty_boost": offer.bounty_boost,
+        "gpu": offer.model,
         "chute_id": offer.chute_id,
         "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,
@@ -260,7 +248,7 @@ def _refused(markets: Iterable[Market]) -> list[Row]:
         for reason, meaning in _REFUSALS.items():
             if chutes := market.refused.get(reason):
                 row = {"gpu": market.model, "chutes": chutes}
-                rows.append(row | {"reason": reason, "meaning": meaning})
+                rows.append(row | {"meaning": meaning, "reason": reason})
     return rows
 
 
@@ -289,11 +277,11 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
     chutes = miner["chutes"]
     if any(row["failed_24h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
-    _show_table("Plan", miner["plan"])
-    _show_table("Idle in the plan", miner["stay_idle"])
+    print_table(miner["plan"], title="Plan")
+    print_table(miner["stay_idle"], title="Idle in the plan")
     for model in dict.fromkeys(row["gpu"] for row in chutes):
         rows = [row for row in chutes if row["gpu"] == model]
-        _show_table(f"Chutes for {model}", rows, most=_MOST_CHUTES)
+        print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)
     if any(row["fails_here"] for row in chutes):
         say(
             f"Chutes that fail here have {FAILS_FROM} or more failures on this miner's servers in "
@@ -301,13 +289,4 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
             "chutes-exporter incidents.",
             fg="yellow",
         )
-    _show_table("Chutes that cannot be launched", miner["refused"])
-
-
-def _show_table(title: str, rows: Sequence[Row], most: int | None = None) -> None:
-    """Print a table with its title. Without rows, print nothing."""
-    if not rows:
-        return
-    click.echo()
-    say(title, bold=True)
-    print_first_rows(rows, most or len(rows), "chutes")
+    print_table(miner["refused"], title="Chutes that cannot be launched")

@@ -9,8 +9,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, time
-from http import HTTPStatus
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,35 +20,12 @@ from chutes_exporter.commands.options import Command, Parsed, option, serving_op
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, Credentials
 from chutes_exporter.demo.day import Day
-from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.duration import HOUR, MINUTE
-from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-def _parse_time(text: str) -> float:
-    """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
-    try:
-        clock = time.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no time of the day: write for example 06:00") from None
-    return clock.hour * HOUR + clock.minute * MINUTE
-
-
-def _parse_fault(text: str) -> tuple[str, Fault]:
-    """Return an endpoint's name and its fault, such as ``scores=503``, or raise ValueError."""
-    name, _, status = text.partition("=")
-    if name not in [endpoint.name for endpoint in ENDPOINTS]:
-        raise ValueError(f"{text!r} does not start with an endpoint: write for example scores=503")
-    try:
-        return name, Fault(status=HTTPStatus(int(status)).value)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} has no status of HTTP after =: write for example scores=503"
-        ) from None
 
 
 @click.command(cls=Command)
@@ -62,7 +38,8 @@ def _parse_fault(text: str) -> tuple[str, Fault]:
 @option(
     "--from",
     "start",
-    type=Parsed("HH:MM", _parse_time),
+    type=click.DateTime(["%H:%M"]),
+    metavar="HH:MM",
     default="22:00",
     help="Time of the recorded day at which the demo starts.",
 )
@@ -71,12 +48,6 @@ def _parse_fault(text: str) -> tuple[str, Fault]:
     type=Parsed("[HOST]:PORT", Address.parse),
     default="127.0.0.1:10065",
     help="Address on which the recorded API listens.",
-)
-@option(
-    "--demo.fault",
-    multiple=True,
-    type=Parsed("ENDPOINT=STATUS", _parse_fault),
-    help="Status with which an endpoint answers instead (repeatable), for example scores=503.",
 )
 @serving_options("127.0.0.1:10064")
 def demo(**flags: Any) -> None:
@@ -95,8 +66,8 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     A temporary directory has the hotkey file of the watched miner.
     """
     day = Day()
-    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
-    replay.faults.update(dict(flags["demo_fault"]))
+    start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
+    replay = Replay(day, at=start, listen=flags["demo_listen_address"])
     key = day.miners[flags["miner"]]
     settings = settings_of(
         flags,

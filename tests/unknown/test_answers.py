@@ -15,13 +15,13 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.day import COSTS, GROUPS, LAST, evaluate, scraped_day
 from tests.golden import cool_down
 from tests.grafana.answers import QUERIES, filled_in
+from tests.replay import Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -249,7 +249,7 @@ EVENING: Final = range(LAST - 120, LAST + 1, 20)
 RULES: Final = [rule for group in GROUPS for rule in group["rules"]]
 RECORDINGS: Final = {rule["record"] for rule in RULES if "record" in rule}
 CONDITIONS: Final = "ALERTS"
-ABOUT_GAPS: Final = {"ChutesFeedFailing", "ChutesDataIncomplete"}
+ABOUT_GAPS: Final = {"ChutesFeedFailing"}
 MAY_DIFFER: Final = {
     "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
     "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",

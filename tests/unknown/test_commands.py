@@ -15,7 +15,6 @@ import pytest
 import structlog
 
 from chutes_exporter.commands.result import Result
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import STATS_PER_CHUTE
 from chutes_exporter.findings import find
 from chutes_exporter.page.exporter import Exporter
@@ -23,6 +22,7 @@ from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.golden import blacklist, print_both
+from tests.replay import Replay
 from tests.support import (
     PATIENCE,
     SEEDS,
@@ -232,10 +232,8 @@ NOT_MISSED: Final = {
     ("tee_measurements", "gpu_count"),
 }
 """Fields that decide what needs action, and whose absence is no gap."""
-ToDo = dict[tuple[str, float | None], int]
-"""The number of things of each finding that needs action, by its kind and the time of what happens
-next.
-"""
+ToDo = set[tuple[str, str]]
+"""The kind and the text of each finding that needs action, with the number of things and times."""
 
 
 async def _todo_and_gaps(
@@ -243,10 +241,10 @@ async def _todo_and_gaps(
 ) -> tuple[ToDo, list[NotKnown]]:
     """Return what needs action, and what is not known."""
     collected = await exporter.samples((), timeout=PATIENCE)
-    todo = {}
+    todo = set()
     for finding in find(collected.fleets[hotkey], now, exporter.settings.costs):
         if finding.needs_action:
-            todo[finding.kind, finding.when] = finding.count
+            todo.add((finding.kind, finding.problem))
     gaps, _ = find_gaps(collected, exporter.settings, now)
     return todo, gaps
 
@@ -274,7 +272,7 @@ async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
                     if todo != whole:
                         decisive_fields.add(field)
                         if not gaps and (feed.name, field) not in NOT_MISSED:
-                            wrong.append((feed.name, field, whole.items() ^ todo.items()))
+                            wrong.append((feed.name, field, whole ^ todo))
                 exporter.feeds.forget([feed])
 
     assert wrong == []
