@@ -196,12 +196,8 @@ def _stuck_jobs(moment: Moment) -> list[Subject]:
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma (4 times,
     most by probes)``.
-
-    A fleet that was read without the audit reports has no failures to look at.
     """
     failures = moment.fleet.failures
-    if failures is None:
-        return []
     subjects = []
     for chute_id in failures.failing:
         reasons = failures.reasons[chute_id]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from chutes_exporter.api import ChutesClient
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -17,7 +18,7 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_ledger
+from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, Snapshot, take_snapshot
 from chutes_exporter.commands.terminal import (
@@ -30,7 +31,7 @@ from chutes_exporter.commands.terminal import (
 )
 from chutes_exporter.duration import DAY_HOURS, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
-from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
 from chutes_exporter.rules.sums import product
@@ -99,7 +100,10 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
     snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
-    ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        reports, gaps = await read_reports(client, settings, hours, all_losses=True)
+    snapshot.gaps.extend(gaps)
+    ledger = Ledger(reports, snapshot.records(CHUTES))
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
     maker = _Maker(snapshot, ledger.missing_hours(hours), _chute_names(snapshot, ends))

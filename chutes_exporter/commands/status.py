@@ -17,7 +17,6 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import (
     DOLLARS_ADVICE,
@@ -26,7 +25,6 @@ from chutes_exporter.commands.snapshot import (
 )
 from chutes_exporter.commands.terminal import moment, percent, print_first_rows, print_table, say
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import GPU_STATES
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     """
     require_miner(settings)
     report = await take_snapshot(settings, _METRICS)
-    fleets = await fleets_with_reports(report, settings, FAILURE_HOURS)
+    fleets = report.fleets
     maintenance = await read_maintenance(settings, report)
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
