@@ -6,15 +6,15 @@ that needs action at most: in the first one of the table.
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from chutes_exporter.duration import DAY, HOUR, MINUTE, human_duration
+from chutes_exporter.duration import DAY, HOUR, human_duration
+from chutes_exporter.fleet.model import NO_PAY
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.sums import total
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Instance,
         Server,
     )
-    from chutes_exporter.fleet.upgrades import Phase, Step, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Step, UpgradePlan
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.money import Costs
 
@@ -46,7 +46,7 @@ class Subject:
 
     Attributes:
         name: Empty for the miner.
-        instance: The row of an instance.
+        instance_id: That of an instance.
         gpus: The GPUs that earn nothing because of it. None if they are not all known.
         count: How many things it is.
         when: Unix time of what happens next.
@@ -54,7 +54,7 @@ class Subject:
 
     name: str = ""
     server: Server | None = None
-    instance: dict[str, Any] | None = None
+    instance_id: str = ""
     gpus: tuple[Gpu, ...] | None = ()
     count: int = 1
     when: float | None = None
@@ -62,9 +62,7 @@ class Subject:
     @property
     def ids(self) -> set[str]:
         """The ids of what it is about: its instance, or else its GPUs."""
-        if self.instance is not None:
-            return {self.instance["instance_id"]}
-        return {gpu.gpu_id for gpu in self.gpus or ()}
+        return {self.instance_id} if self.instance_id else {gpu.gpu_id for gpu in self.gpus or ()}
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,8 @@ class Finding:
         kind: A word for scripts.
         count: How many things it is about.
         things: Their names.
-        servers: The ids and names of the servers that it is about.
-        instances: The instances that it is about, as rows of a table.
         advice: What to do, before the command. A note has none.
         command: A command that helps.
-        when: Unix time of what happens next, if known.
         gpus: GPUs by model that earn nothing because of it, if all of them are known.
         cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
     """
@@ -89,75 +84,24 @@ class Finding:
     count: int
     problem: str
     things: list[str]
-    servers: list[dict[str, str | None]]
-    instances: list[dict[str, Any]]
     needs_action: bool
     advice: str
     command: str
-    when: float | None
     gpus: dict[str, int]
     cost_usd_per_hour: float | None
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A fleet at a Unix time, and what a finding is about, the most urgent first."""
+    """A fleet at a Unix time."""
 
     fleet: Fleet
     now: float
-    subjects: Sequence[Subject] = ()
 
     @cached_property
     def plan(self) -> UpgradePlan:
         """The maintenance of the servers."""
         return plan_upgrades(self.fleet, self.now)
-
-    @property
-    def count(self) -> int:
-        """How many things the finding is about."""
-        return sum(subject.count for subject in self.subjects)
-
-    @property
-    def when(self) -> str:
-        """When it happens to the first subject."""
-        when = self.subjects[0].when
-        return "at an unknown time" if when is None else time_until(when, self.now)
-
-    @property
-    def servers(self) -> dict[str, Server]:
-        """The servers of the subjects by their ids."""
-        servers = [subject.server for subject in self.subjects]
-        return {server.server_id: server for server in servers if server is not None}
-
-    @property
-    def worth(self) -> str:
-        """A sentence about what idle GPUs could earn in the first day, and later."""
-        unknown = "What they could earn is not known."
-        first_day = later = 0.0
-        for server in self.servers.values():
-            pay = self.fleet.idle_pay(server)
-            if pay is None:
-                return unknown
-            first_day += pay.first_day
-            later += pay.later
-        if any(subject.server is None for subject in self.subjects):
-            return unknown
-        plans = [plan for plan in self.fleet.plans if plan.server_id in self.servers]
-        at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-        return (
-            f"In the first day, they could earn {at_least}{DAY * first_day:,.0f} compute units, "
-            f"and {DAY * later:,.0f} a day later."
-        )
-
-    @property
-    def gpus(self) -> list[Gpu] | None:
-        """The GPUs of the subjects, None if some of them, or the model of one, are unknown."""
-        gpus: list[Gpu] = []
-        for subject in self.subjects:
-            if subject.gpus is None or any(gpu.model is None for gpu in subject.gpus):
-                return None
-            gpus += subject.gpus
-        return gpus
 
 
 @dataclass(frozen=True)
@@ -167,7 +111,7 @@ class Kind:
     Attributes:
         severity: A loss means that GPUs earn nothing. A note needs no action.
         find: Returns what the finding is about, the most urgent first.
-        problem: Says what is wrong. ``found`` in it is the Moment with the subjects.
+        problem: Says what is wrong, with the number of subjects, and when it happens to the first.
         advice: What to do. A note has none.
         command: A command that helps. SERVER in it is the first server.
     """
@@ -195,17 +139,19 @@ def _stuck_jobs(moment: Moment) -> list[Subject]:
 
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma (4 times,
-    most by probes)``.
+    3 by probes, now on s1)``.
     """
     failures = moment.fleet.failures
     subjects = []
     for chute_id in failures.failing:
-        reasons = failures.reasons[chute_id]
-        [(main_reason, _)] = reasons.most_common(1)
-        share = "all" if len(reasons) == 1 else "most"
-        times = failures.known[chute_id]
-        name = failures.names[chute_id]
-        subjects.append(Subject(f"{name} ({times} times, {share} by {main_reason})"))
+        [(reason, times)] = failures.reasons[chute_id].most_common(1)
+        text = f"{failures.known[chute_id]} times, {times} by {reason}"
+        # The reports do not tell on which servers it failed.
+        instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
+        places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}
+        if places:
+            text += f", now{' and'.join(sorted(places))}"
+        subjects.append(Subject(f"{failures.names[chute_id]} ({text})"))
     return subjects
 
 
@@ -242,21 +188,14 @@ def _with_deadline(
 
 def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
-    server = moment.fleet.servers_by_id.get(instance.server_id or "")
-    gpus = tuple(gpu for gpu in moment.fleet.gpus if gpu.instance_id == instance.instance_id)
-    created_at = instance.created_at
-    row = {
-        "chute": instance.chute,
-        "private": instance.private,
-        "chute_id": instance.chute_id,
-        "server": None if server is None else server.name,
-        "age_minutes": None if created_at is None else round((moment.now - created_at) / MINUTE),
-        "instance_id": instance.instance_id,
-    }
-    name = instance.chute or instance.instance_id
+    fleet = moment.fleet
+    place = _place(fleet, instance.server_id)
+    name = f"{instance.chute or instance.chute_id}{place} ({instance.instance_id})"
+    gpus = tuple(gpu for gpu in fleet.gpus if gpu.instance_id == instance.instance_id)
     # instance.gpus is their number, or None if it is unknown.
     known_gpus = gpus if len(gpus) == instance.gpus else None
-    return Subject(name, server, row, known_gpus, when=when)
+    server = fleet.servers_by_id.get(instance.server_id or "")
+    return Subject(name, server, instance.instance_id, known_gpus, when=when)
 
 
 # Servers
@@ -299,13 +238,12 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
     return subjects
 
 
-def _in_window(step: Step, phase: Phase, moment: Moment) -> list[Subject]:
-    """Return the servers with a step, and when the open window ends or the announced one begins."""
+def _in_window(step: Step, moment: Moment) -> list[Subject]:
+    """Return the servers with a step while a window is open, and when it ends."""
     window = moment.plan.window
-    if window is None or moment.plan.phase != phase:
+    if window is None or moment.plan.phase != "open":
         return []
-    when = window.ends_at if phase == "open" else window.starts_at
-    return [replace(subject, when=when) for subject in _at_step(step, moment)]
+    return [replace(subject, when=window.ends_at) for subject in _at_step(step, moment)]
 
 
 def _undecided_upgrades(moment: Moment) -> list[Subject]:
@@ -349,6 +287,12 @@ def _server_name(server: Server) -> str:
     return server.name or server.server_id
 
 
+def _place(fleet: Fleet, server_id: str | None) -> str:
+    """Return the end of a text: on which server something is, empty if that is unknown."""
+    server = fleet.servers_by_id.get(server_id or "")
+    return "" if server is None else f" on {_server_name(server)}"
+
+
 # GPUs
 
 
@@ -365,7 +309,8 @@ def _unverified(moment: Moment) -> list[Subject]:
 
 
 def _idle(moment: Moment) -> list[Subject]:
-    """Return the idle GPUs that could earn, or of which that is not known.
+    """Return the idle GPUs that could earn, or of which that is not known, and what they could
+    earn.
 
     The service refuses all launches of a blacklisted miner, and another finding says so.
     """
@@ -376,29 +321,34 @@ def _idle(moment: Moment) -> list[Subject]:
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
         pay = None if server is None else fleet.idle_pay(server)
-        can_earn = pay is None or pay.first_day > 0
-        if can_earn and (server is None or server.holds_slot is False):
-            subjects.append(subject)
+        if server is not None and (server.holds_slot is not False or pay == NO_PAY):
+            continue
+        worth = "what they could earn is not known"
+        if server is not None and pay is not None:
+            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
+            at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
+            worth = (
+                f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
+                f"{DAY * pay.later:,.0f} a day later"
+            )
+        subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
-    """Return the GPUs in a state: a subject for each model on each server.
-
-    GPUs of an unknown model are left out.
-    """
-    by_place: defaultdict[tuple[str, str], list[Gpu]] = defaultdict(list)
+    """Return the GPUs in a state, by server. Those of an unknown model are left out."""
+    by_server: defaultdict[str, list[Gpu]] = defaultdict(list)
     for gpu in fleet.gpus:
         if gpu.state == state and gpu.model is not None:
-            by_place[gpu.model, gpu.server_id or ""].append(gpu)
+            by_server[gpu.server_id or ""].append(gpu)
     subjects = []
-    for (model, server_id), gpus in sorted(by_place.items()):
+    for server_id, gpus in by_server.items():
+        models = Counter(gpu.model for gpu in gpus)
+        counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
+        name = f"{counts}{_place(fleet, server_id)}"
         server = fleet.servers_by_id.get(server_id)
-        name = f"{len(gpus)} {model}"
-        if server is not None:
-            name += f" on {_server_name(server)}"
         subjects.append(Subject(name, server, gpus=tuple(gpus), count=len(gpus)))
-    return subjects
+    return sorted(subjects, key=lambda subject: (-subject.count, subject.name))
 
 
 KINDS = {
@@ -420,14 +370,14 @@ KINDS = {
     "stuck_jobs": Kind(
         "action",
         _stuck_jobs,
-        "Jobs that are stuck with the miner: {found.count}.",
+        "Jobs that are stuck with the miner: {count}.",
         "List and release them",
         "chutes-exporter release-job",
     ),
     "starts_in_vain": Kind(
         "loss",
         _starts_in_vain,
-        "Instances that start in vain: {found.count}. Their chutes have enough active "
+        "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",
         "Stop them, because they cannot earn",
         "chutes-exporter query instances",
@@ -435,15 +385,14 @@ KINDS = {
     "purges": Kind(
         "loss",
         _purges,
-        "Instances that have not started: {found.count}. The service deletes the first "
-        "{found.when}.",
+        "Instances that have not started: {count}. The service deletes the first {when}.",
         "Look at their pods",
         "kubectl --context SERVER -n chutes get pods",
     ),
     "failing_chutes": Kind(
         "action",
         _failing_chutes,
-        "Chutes that fail again and again: {found.count}, each 3 times or more in the 6 hours "
+        "Chutes that fail again and again: {count}, each 3 times or more in the 6 hours "
         "before the newest audit report.",
         "Find out why before they are launched again",
         "chutes-exporter incidents --hours 6",
@@ -451,7 +400,7 @@ KINDS = {
     "maintenance": Kind(
         "loss",
         partial(_at_step, "boot"),
-        "TEE servers in maintenance, on which no instance is left: {found.count}. While a TDX "
+        "TEE servers in maintenance, on which no instance is left: {count}. While a TDX "
         "host refuses to start the image, its memory is not free yet, for more than 2 hours: "
         "wait, do not force the start, and do not reboot the host.",
         "Nothing earns there while they are in maintenance: boot them with the target version. See",
@@ -460,7 +409,7 @@ KINDS = {
     "unmeasured_servers": Kind(
         "loss",
         partial(_at_step, "cannot come back"),
-        "TEE servers that cannot come back from the upgrade: {found.count}. The service lists "
+        "TEE servers that cannot come back from the upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
         "See",
@@ -469,24 +418,24 @@ KINDS = {
     "maintenance_pending": Kind(
         "action",
         partial(_at_step, "do not reboot until"),
-        "TEE servers that must not be rebooted yet: {found.count}. Maintenance must end their "
+        "TEE servers that must not be rebooted yet: {count}. Maintenance must end their "
         "instances first, which takes up to 3 hours.",
         "Do not reboot them before their status is maintenance and nothing runs there. See",
         _MAINTENANCE,
     ),
     "upgrades": Kind(
         "action",
-        partial(_in_window, "request now", "open"),
+        partial(_in_window, "request now"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
-        "free: {found.count}. The window ends {found.when}.",
+        "free: {count}. The window ends {when}.",
         "Reboot none of them yet. Request their maintenance in this order",
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
         "action",
-        partial(_in_window, "wait", "open"),
+        partial(_in_window, "wait"),
         "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
-        "free yet: {found.count}. The window ends {found.when}.",
+        "free yet: {count}. The window ends {when}.",
         "Reboot none of them yet. When a slot is free, request their maintenance in this order. "
         "See",
         _MAINTENANCE,
@@ -495,7 +444,7 @@ KINDS = {
         "loss",
         _undecided_upgrades,
         "TEE servers to upgrade, of which it is not known whether they can come back, whether "
-        "a slot is free, or whether something runs there: {found.count}.",
+        "a slot is free, or whether something runs there: {count}.",
         "Do not boot or reboot them, and do not request their maintenance, before that is known, "
         "unless the operators of Chutes say so. See",
         _MAINTENANCE,
@@ -503,21 +452,21 @@ KINDS = {
     "servers_without_tee": Kind(
         "loss",
         _without_tee,
-        "Servers without TEE, on whose GPUs no chute runs without it: {found.count}.",
+        "Servers without TEE, on whose GPUs no chute runs without it: {count}.",
         "Set them up with TEE, or remove them, once nothing earns there",
         "chutes-exporter query servers",
     ),
     "unverified_gpus": Kind(
         "loss",
         _unverified,
-        "GPUs that are not verified and in no instance: {found.count}.",
+        "GPUs that are not verified and in no instance: {count}.",
         "See the errors",
         "chutes-exporter query nodes --columns server_name,uuid,verification_error",
     ),
     "dead_servers": Kind(
         "loss",
         _dead_servers,
-        "Servers that have probably died: {found.count}. Several instances ended within "
+        "Servers that have probably died: {count}. Several instances ended within "
         "minutes, and nothing earns there since.",
         "First see whether they answer",
         "chutes-miner tee node-health --name SERVER",
@@ -525,27 +474,15 @@ KINDS = {
     "idle_gpus": Kind(
         "loss",
         _idle,
-        "Idle GPUs: {found.count}. {found.worth}",
+        "Idle GPUs: {count}.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
     "unsecured_instances": Kind(
         "note",
         _unsecured,
-        "Instances in their first hour: {found.count}. If you stop one before its hour is "
-        "over, it loses its score. The last hour is over {found.when}.",
-    ),
-    "disabled_instances": Kind(
-        "note",
-        lambda moment: _with_deadline(moment, "disabled", "purge"),
-        "Disabled instances: {found.count}. The service deletes the first {found.when}. A "
-        "private one then loses its score.",
-    ),
-    "next_upgrades": Kind(
-        "note",
-        partial(_in_window, "wait", "announced"),
-        "TEE servers that are older than the target of the next maintenance window: "
-        "{found.count}. The window begins {found.when}.",
+        "Instances in their first hour: {count}. If you stop one before its hour is "
+        "over, it loses its score. The last hour is over {when}.",
     ),
 }
 """All findings, the most urgent first."""
@@ -568,7 +505,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
             if name not in ("not_registered", "blacklisted"):
                 reported_ids.update(*(one.ids for one in subjects))
         if subjects:
-            findings.append(_finding(name, replace(moment, subjects=subjects), costs))
+            findings.append(_finding(name, subjects, moment, costs))
     return sorted(findings, key=_urgency)
 
 
@@ -582,27 +519,35 @@ def _urgency(finding: Finding) -> tuple[bool, float, int]:
     return not finding.needs_action, -cost_usd, -sum(finding.gpus.values())
 
 
-def _finding(name: str, moment: Moment, costs: Costs) -> Finding:
-    """Return the finding ``name`` of KINDS about some subjects. Its time is that of the first."""
-    kind, fleet, subjects = KINDS[name], moment.fleet, moment.subjects
+def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
+    """Return the finding ``name`` of KINDS about some subjects, the most urgent first."""
+    kind, fleet, first = KINDS[name], moment.fleet, subjects[0]
+    when = "at an unknown time" if first.when is None else time_until(first.when, moment.now)
+    count = sum(subject.count for subject in subjects)
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
-    lost_gpus = moment.gpus if kind.severity == "loss" else []
-    servers = moment.servers.items()
+    lost_gpus = _gpus_of(subjects) if kind.severity == "loss" else []
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
-        count=moment.count,
-        problem=kind.problem.format(found=moment),
+        count=count,
+        problem=kind.problem.format(count=count, when=when),
         things=[one.name for one in subjects if one.name],
-        servers=[{"server_id": server_id, "name": server.name} for server_id, server in servers],
-        instances=[one.instance for one in subjects if one.instance],
         needs_action=bool(kind.advice),
         advice=kind.advice,
-        command=kind.command.replace("SERVER", _shell_name(subjects[0].server)),
-        when=subjects[0].when,
+        command=kind.command.replace("SERVER", _shell_name(first.server)),
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, fleet, costs),
     )
+
+
+def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
+    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
+    gpus: list[Gpu] = []
+    for subject in subjects:
+        if subject.gpus is None or any(gpu.model is None for gpu in subject.gpus):
+            return None
+        gpus += subject.gpus
+    return gpus
 
 
 def _shell_name(server: Server | None) -> str:
@@ -610,13 +555,9 @@ def _shell_name(server: Server | None) -> str:
     return shlex.quote(server.name) if server is not None and server.name else "SERVER"
 
 
-def verdict(
-    findings: Sequence[Finding], fleets: Iterable[Fleet], costs: Costs, *, all_known: bool
-) -> str:
-    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
-    idle``.
+def verdict(findings: Iterable[Finding], *, all_known: bool) -> str:
+    """Return the state of all miners in one line.
 
-    The idle GPUs are those of ``fleets``. Without the price of any of them, it has their number.
     ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
@@ -624,25 +565,7 @@ def verdict(
         return "Not everything is known. Nothing that is known needs action."
     if not count:
         return "Nothing needs action."
-    text = "1 thing needs action" if count == 1 else f"{count} things need action"
-    return f"{text}{_cost_of_idle(fleets, costs)}."
-
-
-def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
-    """Return what idle GPUs cost, or else their number, as the end of a sentence.
-
-    Those of a miner are left out while it is unknown how many these are.
-    """
-    prices: list[float | None] = []
-    for fleet in fleets:
-        if fleet.known.get("gpus"):
-            idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-            prices += [fleet.price_of(gpu, costs) for gpu in idle]
-    known = [usd for usd in prices if usd is not None]
-    if known:
-        at_least = "at least " if None in prices else ""
-        return f", {at_least}{math.fsum(known):,.2f} USD per hour idle"
-    return f", idle GPUs: {len(prices)}" if prices else ""
+    return "1 thing needs action." if count == 1 else f"{count} things need action."
 
 
 def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None:

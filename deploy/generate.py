@@ -45,7 +45,7 @@ ALERTS_HEAD: Final = """\
 `make generate` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
-- **warning**: something to know or to do today. [Three](dashboards.md#routing) come at once.
+- **warning**: something to know or to do today. [Three](alerting.md#routing) come at once.
 - **info**: can wait for a daily message.
 
 Each name links to its runbook, and each alert says what it costs. The routing example hides an alert that another one explains

@@ -1,22 +1,26 @@
 """Runs the demo exporter, Prometheus and Alertmanager on this machine, from Debian's packages:
 `make stack`.
 
-The same configuration files as deploy/compose.yaml, for those without containers. Everything that
-is written is under `.cache/stack/`.
+The same configuration files as deploy/compose.yaml, for those without containers. A receiver on
+this machine prints each message of Alertmanager. Everything that is written is under
+`.cache/stack/`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +57,40 @@ def _answers(url: str) -> bool:
     with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):  # noqa: S310 - http, on this machine
         return True
     return False
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Prints what Alertmanager sends to Telegram and to the dead man's switch."""
+
+    def do_POST(self) -> None:
+        """Print one message, and answer as Telegram does."""
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "text" not in message:
+            text = "to the dead man's switch: Watchdog\n"
+        elif message.get("disable_notification"):
+            text = f"to Telegram, without a sound:\n{message['text']}\n"
+        else:
+            text = f"to Telegram, ringing:\n{message['text']}\n"
+        sys.stdout.write(f"\n--- message {text}")
+        sys.stdout.flush()
+        result = {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}
+        body = json.dumps({"ok": True, "result": result}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Log no requests: the messages are enough."""
+
+
+@contextlib.contextmanager
+def _receiver() -> Iterator[str]:
+    """Receive messages on a free port of this machine; yields the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 class _Stack:
@@ -97,12 +135,12 @@ class _Stack:
             time.sleep(_LOOK_EVERY)
 
 
-def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
+def _configure(directory: Path, exporter: str, alertmanager: str, receiver: str) -> None:
     """Lay out the configurations with the targets of this stack.
 
     The intervals are shorter, so that the first alert besides Watchdog fires within 3 minutes.
-    There is no Grafana, so alerts do not link to it. Alertmanager's receivers are not filled in,
-    and nothing leaves this machine.
+    There is no Grafana, so alerts do not link to it. All messages go to the receiver, and nothing
+    leaves this machine.
     """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
@@ -114,8 +152,8 @@ def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     (target / "prometheus.yml").write_text(re.sub(r"  external_labels:\n(    .*\n)+", "", text))
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
-    nowhere = "global:\n  telegram_api_url: http://127.0.0.1:9\n"
-    (directory / "alertmanager.yml").write_text(text.replace("global:\n", nowhere, 1))
+    text = text.replace("global:\n", f"global:\n  telegram_api_url: {receiver}\n", 1)
+    (directory / "alertmanager.yml").write_text(text.replace("http://localhost:8080", receiver))
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
         (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
 
@@ -179,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as running:
         for name in commands:
             _require_free(name, getattr(chosen, name))
-        _configure(directory, chosen.exporter, chosen.alertmanager)
+        receiver = running.enter_context(_receiver())
+        _configure(directory, chosen.exporter, chosen.alertmanager, receiver)
         for name, command in commands.items():
             running.enter_context(
                 stack.running(name, command, f"http://{getattr(chosen, name)}/-/ready")
@@ -192,8 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "3 minutes another"
             " alert\n"
             f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has "
-            "no page, and its"
-            " receivers are placeholders.\n"
+            "no page. Its messages are printed here, and go nowhere else.\n"
             f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
             f"{demo_said()}"
         )

@@ -19,7 +19,7 @@ async def screen(command: str) -> str:
     async with api_of(Case()) as (target, _, variables):
         arguments = shlex.split(command)
         _, output, _ = await run(target, *arguments, variables=variables | {"COLUMNS": "100"})
-    return f"{command}\n{output.replace(target.url, 'https://api.chutes.ai')}"
+    return f"{command}\n{output.replace(target.url, 'https://api.chutes.ai').rstrip()}\n"
 
 
 if __name__ == "__main__":

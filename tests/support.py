@@ -19,7 +19,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 import trustme
@@ -40,7 +40,7 @@ from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
     from typing import Self
 
     from starlette.requests import Request
@@ -261,9 +261,18 @@ def free_port() -> int:
     return port
 
 
+_IS_DEEP: Final = bool(os.environ.get("CHUTES_EXPORTER_TEST_DEEP"))
+"""Whether this is CI's deeper run."""
+
+
 def examples(count: int) -> int:
     """Return the number of examples of a property test, five times as many in CI's deeper run."""
-    return count * (5 if os.environ.get("CHUTES_EXPORTER_TEST_DEEP") else 1)
+    return count * (5 if _IS_DEEP else 1)
+
+
+def some(cases: Sequence[_T]) -> Sequence[_T]:
+    """Return a third of the cases, all of them in CI's deeper run."""
+    return cases if _IS_DEEP else cases[::3]
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

@@ -201,8 +201,6 @@ REFUSED = {
     "CHUTES_EXPORTER_COLLECTOR_NODES=1": "(CHUTES_EXPORTER_COLLECTOR_NODES) needs a hotkey's key",
     # Other commands.
     "demo --from 25:00": "'25:00' is no time of the day: write for example 06:00",
-    "demo --demo.fault nothing=503": "'nothing=503' does not start with an endpoint: write for exa",
-    "demo --demo.fault scores=99": "'scores=99' has no status of HTTP after =: write for example",
     "query nodes": "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key",
     f"advise --hotkey {HOTKEY}": "add --hotkey-file, or set MINER_SS58 with a key",
     f"{MINE} query chute x": "after chute, write CHUTE_ID VERSION",

@@ -15,11 +15,12 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
-from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day
+from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day, some
 from tests.truth import Row, differences
 from tests.unknown.taken import remembered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.support import Page
@@ -114,9 +115,9 @@ COMMANDS = (
 UNCLEAR = 19 * HOUR
 """At this hour, an instance was deleted in the oldest of the 24 reports. Only the report before
 shows whether the service cut its multiplier."""
-HOURS: list[dict[str, Any]] = json.loads(
-    lzma.decompress((RECORDINGS / "day-truth.json.xz").read_bytes())
-)["hours"]
+HOURS: Sequence[dict[str, Any]] = some(
+    json.loads(lzma.decompress((RECORDINGS / "day-truth.json.xz").read_bytes()))["hours"]
+)
 
 
 def truth_of(hour: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.findings import KINDS, find, verdict
+from chutes_exporter.findings import find
 from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
 from chutes_exporter.fleet.outages import Outage
 from chutes_exporter.rules.money import Costs
@@ -60,7 +60,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     (
         "purges",
         with_instance(state="starting", deadlines={"purge": NOW - 7200}),
-        *("llama", "2 pro_6000", "at any time, overdue since 17:17 UTC."),
+        *("llama on tee s1 (i1)", "2 pro_6000", "at any time, overdue since 17:17 UTC."),
     ),
     (
         "maintenance",
@@ -113,18 +113,20 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     (
         "idle_gpus",
         with_idle(LAUNCH),
-        *("2 pro_6000 on tee s1", "2 pro_6000", "259,200 compute units, and 259,200 a day later."),
+        "2 pro_6000 on tee s1: 259,200 units in the first day, 259,200 a day later",
+        *("2 pro_6000", ": 2."),
     ),
     # What could be launched is not known.
     (
         "idle_gpus",
         with_idle(may_be_more=True),
-        *("2 pro_6000 on tee s1", "2 pro_6000", "not known."),
+        "2 pro_6000 on tee s1: what they could earn is not known",
+        *("2 pro_6000", ": 2."),
     ),
     (
         "idle_gpus",
         make_fleet(gpus=make_gpus("idle", 1, server="")),
-        *("1 pro_6000", "1 pro_6000", ": 1. What they could earn is not known."),
+        *("1 pro_6000: what they could earn is not known", "1 pro_6000", ": 1."),
     ),
 ]
 
@@ -140,10 +142,7 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert ", ".join(finding.things) == things
     assert ", ".join(f"{count} {gpu}" for gpu, count in finding.gpus.items()) == gpus
     assert words in finding.problem
-    is_note = KINDS[kind].severity == "note"
-    assert finding.needs_action == (not is_note)
-    assert bool(finding.command) == (not is_note)
-    assert (finding.when is not None) == (" UTC" in finding.problem)
+    assert (finding.needs_action, bool(finding.command)) == (True, True)
 
 
 def test_a_quiet_miner_has_no_finding() -> None:
@@ -158,10 +157,10 @@ def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_th
         make_server("s3", boots=False, needs_upgrade=True),
     )
     found = find(make_fleet(*servers, window=OPEN), NOW, COSTS)
-    assert {one.kind: [server["name"] for server in one.servers] for one in found} == {
-        "maintenance": ["tee s1"],
-        "servers_without_tee": ["tee s2"],
-        "maintenance_pending": ["tee s3"],
+    assert {one.kind: one.things for one in found} == {
+        "maintenance": ["tee s1 (1.6.2)"],
+        "servers_without_tee": ["tee s2 (1.6.2)"],
+        "maintenance_pending": ["tee s3 (1.6.2)"],
     }
 
 
@@ -228,21 +227,4 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
     )
     (one,) = find(make_fleet(server), NOW, COSTS)
     assert one.command == "kubectl --context 'my server' -n chutes get pods"
-    assert one.instances[0]["server"] == "my server"
-
-
-@pytest.mark.parametrize(
-    ("costs", "text"),
-    [
-        (COSTS, "1 thing needs action, 2.20 USD per hour idle."),
-        (Costs(by_server={"tee s1": 0.9}), "1 thing needs action, 1.80 USD per hour idle."),
-        (Costs(), "1 thing needs action, idle GPUs: 2."),
-        (Costs(by_model={"h200": 1}), "1 thing needs action, idle GPUs: 2."),
-    ],
-)
-def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:
-    fleet = with_idle(LAUNCH)
-    found = find(fleet, NOW, costs)
-    # Where something needs action, the verdict does not say whether all is known.
-    for all_known in (True, False):
-        assert verdict(found, [fleet], costs, all_known=all_known) == text
+    assert one.things == ["llama on my server (i1)"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import logging
 import math
 import ssl
 import time
-import urllib.request
 from collections import defaultdict
 from contextlib import aclosing, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -51,7 +49,6 @@ _MAX_PORT = 65535
 _OK = str(httpx.codes.OK.value)
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
-_PIECES_AT_ONCE = 16
 _DETAIL_CHARACTERS = 200
 _ERRORS: dict[int, type[ApiError]] = {
     400: errors.BadRequestError,
@@ -97,7 +94,6 @@ class ChutesClient:
         clock: Returns the Unix time in seconds, by the local clock.
         monotonic: Returns the seconds of a clock that no correction changes.
         counters: Counts the requests.
-        scrub: Removes secrets from texts of the API.
 
     Attributes:
         api_clock: Returns the Unix time of the API, for all that is compared with its answers.
@@ -114,10 +110,8 @@ class ChutesClient:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
         counters: RequestCounters | None = None,
-        scrub: Callable[[str], str] = scrub,
     ) -> None:
         self._base_url = base_url
-        self._scrub = scrub
         self.api_clock = ApiClock(clock, monotonic)
         self.clock_checked_at = -math.inf
         self.changes: dict[str, FieldCheck] = {}
@@ -200,14 +194,8 @@ class ChutesClient:
             endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
         )
         # Paths and headers can be private, so the log has only the endpoint's name.
-        _note(
-            logging.DEBUG,
-            "requested",
-            endpoint,
-            status=code,
-            seconds=round(seconds, 3),
-            bytes=tally.size,
-        )
+        log = _log.bind(endpoint=endpoint.name)
+        log.debug("requested", status=code, seconds=round(seconds, 3), bytes=tally.size)
         # An answer that cannot be decoded is complete, too, and its changes may be the reason.
         check = tally.check
         if check is None or code not in (_OK, errors.UndecodableError.reason):
@@ -219,7 +207,7 @@ class ChutesClient:
         self.changes[endpoint.name] = check
         for change in check.found:
             if last is None or change not in last.found:
-                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(change))
+                log.info("the API changed", found=change)
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]
@@ -239,7 +227,7 @@ class ChutesClient:
                 async with aclosing(response):
                     self._set_api_clock(response)
                     if response.status_code != httpx.codes.OK:
-                        raise await _refusal(response, self._scrub)
+                        raise await _refusal(response)
                     return await self._read(endpoint, _received(response, tally), tally)
         except (TimeoutError, httpx.TimeoutException):
             raise errors.TimedOutError("no complete answer in time") from None
@@ -248,7 +236,7 @@ class ChutesClient:
         except httpx.TransportError as error:
             server = self._http.base_url.netloc.decode()
             raise errors.UnavailableError(
-                f"cannot connect to {server}: {_shortened(str(error), self._scrub)}"
+                f"cannot connect to {server}: {_shortened(str(error))}"
             ) from None
 
     def _set_api_clock(self, response: httpx.Response) -> None:
@@ -304,8 +292,6 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
     """Return a client for one server, or raise ClientSetupError."""
     is_encrypted = base_url.startswith("https:")
     try:
-        if is_encrypted:
-            _check_proxies()
         return httpx.AsyncClient(
             base_url=base_url,
             headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
@@ -324,32 +310,11 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             # Otherwise, httpx reads the address in every redirect, and may fail.
             event_hooks={"response": [_refuse_redirect]},
         )
-    except (ValueError, ImportError, OSError) as error:
+    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         raise ClientSetupError(
             f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
             "SSL_CERT_FILE and SSL_CERT_DIR"
         ) from None
-
-
-def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
-    """Log an event of an endpoint."""
-    # Without a configuration, structlog would print all levels.
-    if logging.getLogger("exporter").isEnabledFor(level):
-        _log.log(level, event, endpoint=endpoint.name, **fields)
-
-
-def _check_proxies() -> None:
-    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
-    proxies = urllib.request.getproxies()
-    for scheme in ("https", "all"):
-        address = proxies.get(scheme)
-        if address is None:
-            continue
-        # httpx takes an address without a scheme for one of HTTP.
-        url = address if "://" in address else f"http://{address}"
-        # The error does not show the address, because it may have a password.
-        if problem_of_address(url) is not None:
-            raise ValueError("the address of the proxy is invalid")
 
 
 async def _refuse_redirect(response: httpx.Response) -> None:
@@ -359,10 +324,10 @@ async def _refuse_redirect(response: httpx.Response) -> None:
         raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
 
 
-async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> ApiError:
+async def _refusal(response: httpx.Response) -> ApiError:
     """Return the error that an unsuccessful response means."""
     status = response.status_code
-    detail = await _error_detail(response, scrub)
+    detail = await _error_detail(response)
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
@@ -377,7 +342,7 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
 
 
-async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -> str:
+async def _error_detail(response: httpx.Response) -> str:
     """Return the start of an error's text on one line.
 
     It is the field ``detail`` of a JSON body, or else the body itself unless that is HTML.
@@ -394,10 +359,10 @@ async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -
     except (msgspec.DecodeError, KeyError, RecursionError):
         if text.lstrip().startswith("<"):
             return "(an HTML page)"
-    return _shortened(text, scrub)
+    return _shortened(text)
 
 
-def _shortened(text: str, scrub: Callable[[str], str]) -> str:
+def _shortened(text: str) -> str:
     """Return the start of a text on one line, without secrets."""
     # Scrub before cutting: half a secret is not recognized.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
@@ -406,13 +371,8 @@ def _shortened(text: str, scrub: Callable[[str], str]) -> str:
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
     """Yield the body, decompressed, and count its bytes in the tally."""
     coding = response.headers.get("content-encoding", "")
-    count = 0
     async for piece in inflated(response.aiter_raw(), coding):
         tally.size += len(piece)
-        count += 1
-        # What was received at once can have thousands of pieces. Let other tasks run in between.
-        if count % _PIECES_AT_ONCE == 0:
-            await asyncio.sleep(0)
         yield piece
 
 

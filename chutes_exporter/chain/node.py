@@ -6,10 +6,9 @@ All requests of a reading are about one finalized block.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -17,9 +16,8 @@ from chutes_exporter.api import errors as e
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
-from chutes_exporter.api.decoding import object_of
+from chutes_exporter.api.decoding import Shape
 from chutes_exporter.api.endpoint import MB, Endpoint
-from chutes_exporter.api.records import Record
 from chutes_exporter.chain import subnet as s
 from chutes_exporter.duration import HOUR, MINUTE, human_duration
 
@@ -34,20 +32,21 @@ _MAX_AGE: Final = 10 * MINUTE
 """Maximum age of the newest block in seconds. With an older one, the node is behind."""
 _MAX_LEAD: Final = HOUR
 """Seconds by which the block's time may be ahead of the API's clock. The clock may be set late."""
-_SHORTEST_KEY: Final = 4
-"""Characters of the shortest part of an address that may be a key. ``v1`` is none."""
+_METHOD_NOT_FOUND: Final = -32601
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
     "node, or your own. Until a node answers, only the metrics of the chain are missing."
 )
 
 
-class _Reply(Record, frozen=True):
-    UNUSED: ClassVar = {"envelope": "jsonrpc id"}
-    SOMETIMES = ("result", "error")
+class _Error(msgspec.Struct):
+    code: int
+    message: str = ""
 
+
+class _Reply(msgspec.Struct):
     result: Any = None
-    error: Any = None
+    error: _Error | None = None
 
 
 class _Changes(msgspec.Struct):
@@ -56,7 +55,8 @@ class _Changes(msgspec.Struct):
 
 
 _Version: Final = msgspec.defstruct("_Version", [("specVersion", int)])
-CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes=4 * MB)
+_REPLY: Final = Shape[_Reply](_Reply, lambda reply: reply, lambda _: 1)
+CHAIN: Final = Endpoint("chain", "", _REPLY, method="POST", max_bytes=4 * MB)
 """The address of the node."""
 
 
@@ -80,14 +80,12 @@ class Node:
         monotonic: Callable[[], float] = steady,
         counters: RequestCounters | None = None,
     ) -> None:
-        self._keys = _keys_in(url)
         self._client = ChutesClient(
             url,
             timeout=timeout,
             clock=clock,
             monotonic=monotonic,
             counters=counters,
-            scrub=self._scrub,
         )
         self._clock = clock
         is_own_node = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
@@ -198,41 +196,27 @@ class Node:
     async def _call(self, kind: Any, method: str, *params: Any) -> Any:
         """Call a method of the node, and convert its result to a type, or raise ApiError.
 
-        It waits until the pause after the last request is over.
+        It waits until the pause after the last request is over. An error does not quote the node,
+        which may echo the key in its address.
         """
         # A pause that is over is negative here, and asyncio.sleep then does not wait.
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        reply = (await self._client.fetch(CHAIN, body=body)).value
+        try:
+            reply = (await self._client.fetch(CHAIN, body=body)).value
+        except e.ApiError as error:
+            if error.status not in (None, 200):
+                error.args = (f"{method} is answered with status {error.status}",)
+            raise
         if reply.error is None:
             try:
                 return msgspec.convert(reply.result, kind)
             except msgspec.ValidationError as error:
                 raise e.UndecodableError(str(error)) from None
-        in_one_line = " ".join(str(reply.error).split())
-        text = self._scrub(in_one_line)[:200]
-        # If the runtime does not export a function, a node replies with the code "method not found"
-        # (-32601), or with another code and these words.
-        if "-32601" in text or "Exported method" in text:
+        text = f"{method} fails with code {reply.error.code}"
+        # Some nodes have another code for a function that the runtime does not export.
+        is_missing = reply.error.code == _METHOD_NOT_FOUND
+        if is_missing or "Exported method" in reply.error.message:
             raise e.NotFoundError(text)
         raise e.UnavailableError(text)
-
-    def _scrub(self, text: str) -> str:
-        """Return a text of a node without keys, which it may echo."""
-        for key in self._keys:
-            text = re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
-        return e.scrub(text)
-
-
-def _keys_in(url: str) -> list[str]:
-    """Return the parts of an address that may be keys, with and without their percent encoding.
-
-    The longest come first, because a shorter one may be a part of a longer one.
-    """
-    parts = urlsplit(url)
-    # Names of parameters count, too, because one without a value may itself be a key.
-    candidates = set(re.split("[/&=]", f"{parts.path}/{parts.query}"))
-    candidates |= {unquote(candidate) for candidate in candidates}
-    keys = [candidate for candidate in candidates if len(candidate) >= _SHORTEST_KEY]
-    return sorted(keys, key=len, reverse=True)

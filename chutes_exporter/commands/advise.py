@@ -17,14 +17,14 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_first_rows, say
+from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
@@ -277,11 +277,11 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
     chutes = miner["chutes"]
     if any(row["failed_6h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
-    _show_table("Plan", miner["plan"])
-    _show_table("Idle in the plan", miner["stay_idle"])
+    print_table(miner["plan"], title="Plan")
+    print_table(miner["stay_idle"], title="Idle in the plan")
     for model in dict.fromkeys(row["gpu"] for row in chutes):
         rows = [row for row in chutes if row["gpu"] == model]
-        _show_table(f"Chutes for {model}", rows, most=_MOST_CHUTES)
+        print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)
     if any(row["fails_here"] for row in chutes):
         say(
             f"Chutes that fail here have {FAILS_FROM} or more failures on this miner's servers in "
@@ -289,13 +289,4 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
             "Reasons: chutes-exporter incidents.",
             fg="yellow",
         )
-    _show_table("Chutes that cannot be launched", miner["refused"])
-
-
-def _show_table(title: str, rows: Sequence[Row], most: int | None = None) -> None:
-    """Print a table with its title. Without rows, print nothing."""
-    if not rows:
-        return
-    click.echo()
-    say(title, bold=True)
-    print_first_rows(rows, most or len(rows), "chutes")
+    print_table(miner["refused"], title="Chutes that cannot be launched")

@@ -22,7 +22,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.snapshot import PATIENCE, unknown_server_names
-from chutes_exporter.commands.terminal import print_table, say
+from chutes_exporter.commands.terminal import print_table, say, with_columns
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from chutes_exporter.page.exposition import States
 
 Verdict = Literal["ok", "failed", "not known"]
+_COLUMNS = ("subject", "verdict", "status", "records", "hotkey", "seconds")
+"""Columns on the screen. Reasons stand before and after the table."""
 _NOTABLE_OFFSET = 30.0
 """Seconds by which the local clock may differ without a line about it."""
 _CHANGED = (
@@ -128,7 +130,6 @@ def _result(settings: Settings, lines: list[Line]) -> Result:
     failed = [line for line in lines if line.verdict == "failed"]
     summary = {
         "api": settings.api_url,
-        "ok": not gaps and not failed,
         "checks": [asdict(line) for line in lines],
     }
     show = partial(_print_report, settings, lines)
@@ -231,23 +232,23 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
     seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
-    # None if it is unknown.
     blacklisted = None if seat is None else is_blacklisted(seat)
-    # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.complete:
+    verdict: Verdict = "failed"
+    if seat is not None and blacklisted:
+        reason = f"blacklisted: {seat.blacklist_reason}"
+        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+    elif seat is not None and blacklisted is False:
+        reason, advice, verdict = f"registered as UID {seat.node_id}", "", "ok"
+    elif seat is None and metagraph.complete:
+        # Only a complete answer shows that a miner has no seat.
         reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
         if hotkey in {seat.coldkey for seat in metagraph.value}:
             reason += " It is the cold key of a miner: use the hotkey."
         advice = "Register it on subnet 64, or watch another hotkey."
-        return Line("registration", hotkey, reason, advice, "failed")
-    if seat is None or blacklisted is None:
+    else:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return Line("registration", hotkey, reason, UPDATE, "not known")
-    if blacklisted:
-        reason = f"blacklisted: {seat.blacklist_reason}"
-        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-        return Line("registration", hotkey, reason, advice, "failed")
-    return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+        advice, verdict = UPDATE, "not known"
+    return Line("registration", hotkey, reason, advice, verdict)
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
@@ -256,25 +257,16 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     Result.print adds at the end what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    failed = [line for line in lines if line.verdict == "failed"]
-    if failed:
+    by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
+    for line in lines:
+        by_verdict[line.verdict].append(line)
+    if failed := by_verdict["failed"]:
         say(f"{len(failed)} failed.", fg="red")
-    elif all(line.verdict == "ok" for line in lines):
-        say("All checks passed.", fg="green")
-    else:
+    elif by_verdict["not known"]:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
+    else:
+        say("All checks passed.", fg="green")
     print_remarks("failed", failed, "red")
-    print_table([_row(line) for line in lines])
+    print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
     # Most lines that passed have no reason.
-    print_remarks("ok", [line for line in lines if line.verdict == "ok" and line.reason], "green")
-
-
-def _row(line: Line) -> dict[str, Any]:
-    """Return the cells of a line. The hotkey is shortened, so that the table fits."""
-    return {
-        "subject": line.subject,
-        "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
-        "status": line.verdict if line.status is None else f"{line.verdict} {line.status}",
-        "records": line.records,
-        "seconds": line.seconds,
-    }
+    print_remarks("ok", [line for line in by_verdict["ok"] if line.reason], "green")

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, time
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +20,8 @@ from chutes_exporter.commands.options import Command, Parsed, option, serving_op
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, Credentials
 from chutes_exporter.demo.day import Day
-from chutes_exporter.demo.replay import Fault, Replay
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.duration import HOUR, MINUTE
-from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
@@ -37,19 +35,6 @@ def _parse_time(text: str) -> float:
     except ValueError:
         raise ValueError(f"{text!r} is no time of the day: write for example 06:00") from None
     return clock.hour * HOUR + clock.minute * MINUTE
-
-
-def _parse_fault(text: str) -> tuple[str, Fault]:
-    """Return an endpoint's name and its fault, such as ``scores=503``, or raise ValueError."""
-    name, _, status = text.partition("=")
-    if name not in [endpoint.name for endpoint in ENDPOINTS]:
-        raise ValueError(f"{text!r} does not start with an endpoint: write for example scores=503")
-    try:
-        return name, Fault(status=HTTPStatus(int(status)).value)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} has no status of HTTP after =: write for example scores=503"
-        ) from None
 
 
 @click.command(cls=Command)
@@ -72,12 +57,6 @@ def _parse_fault(text: str) -> tuple[str, Fault]:
     default="127.0.0.1:10065",
     help="Address on which the recorded API listens.",
 )
-@option(
-    "--demo.fault",
-    multiple=True,
-    type=Parsed("ENDPOINT=STATUS", _parse_fault),
-    help="Status with which an endpoint answers instead (repeatable), for example scores=503.",
-)
 @serving_options("127.0.0.1:10064")
 def demo(**flags: Any) -> None:
     """Serve metrics of a recorded day of the service, without a key.
@@ -96,7 +75,6 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     """
     day = Day()
     replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
-    replay.faults.update(dict(flags["demo_fault"]))
     key = day.miners[flags["miner"]]
     settings = settings_of(
         flags,

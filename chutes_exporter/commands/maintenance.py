@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say, with_columns
-from chutes_exporter.duration import HOUR
+from chutes_exporter.commands.terminal import iso_time, print_table, say
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
-from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,31 +21,27 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
 
 
-async def read_maintenance(settings: Settings, report: Snapshot) -> dict[str, dict[str, Any]]:
-    """Return the maintenance of each miner with a key, by hotkey.
+async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -> dict[str, Any]:
+    """Return the maintenance of a miner.
 
     What a pending server waits for becomes a gap of the report if it is not known.
     """
-    found = {}
+    plan = plan_upgrades(fleet, report.now)
+    rows = [_row(upgrade, report.now) for upgrade in plan.servers]
+    pending = [row for row in rows if row["status"] == "pending"]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for key in settings.keys:
-            fleet = report.fleets[key.address]
-            plan = plan_upgrades(fleet, report.now)
-            rows = []
-            for upgrade in plan.servers:
-                row = _row(upgrade, report.now)
-                if upgrade.server.maintenance == "pending":
-                    # Only the answer about a single server says what it waits for.
-                    path = {"server_id": upgrade.server.server_id}
-                    try:
-                        answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path=path)
-                        row |= _pending(answer.value, fleet)
-                    except ApiError as error:
-                        subject = f"server_maintenance of {row['server']}"
-                        report.gaps.append(NotKnown.after(error, subject, key.address))
-                rows.append(row)
-            found[key.address] = {"window": _window(plan), "maintenance": rows}
-    return found
+        for row in pending:
+            # Only the answer about a single server says what it waits for.
+            key = next(key for key in settings.keys if key.address == fleet.hotkey)
+            path = {"server_id": row["server_id"]}
+            try:
+                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path=path)
+            except ApiError as error:
+                subject = f"server_maintenance of {row['server']}"
+                report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
+            else:
+                row.update(_pending(answer.value, fleet))
+    return {"window": _window(plan), "maintenance": rows}
 
 
 def _window(plan: UpgradePlan) -> dict[str, Any]:
@@ -80,7 +74,6 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
         "idle_gpus": server.idle_gpus,
         "version": server.version,
         "status": server.maintenance,
-        "units_per_second": server.earned_units_per_second,
         "server_id": server.server_id,
         "reason": upgrade.reason,
         "waits_for": None,
@@ -99,42 +92,14 @@ def print_maintenance(found: Mapping[str, Any]) -> None:
     """Print the maintenance of a miner, if a window is open or announced or a server has a step."""
     window = found["window"]
     rows = [row for row in found["maintenance"] if row["step"] != "nothing"]
-    if window["window"] in ("open", "announced") or rows:
-        say(_window_text(window))
-    if rows:
-        _print_steps(rows)
-
-
-def _print_steps(rows: list[dict[str, Any]]) -> None:
-    hidden = {"units_per_second", "server_id", "reason", "waits_for"}
-    cells = with_columns(rows, [name for name in rows[0] if name not in hidden])
-    print_table(cells, indent="  ")
+    if rows or window["window"] in ("open", "announced"):
+        print_table([window], title="Maintenance window")
+    if window["late"]:
+        say("Not all servers will be in time. Ask the operators of Chutes for more time.")
+    print_table(rows, title="Maintenance of servers")
     for row in rows:
-        text = f"{row['server']}: {row['reason']}"
         if row["waits_for"] is not None:
-            text += f" It waits for replacements of: {', '.join(row['waits_for']) or 'none'}."
-        say(text, indent="    ", start="  ")
-    say(
-        "Do not reboot a server before its step is boot. A reboot now would lose the units in the "
-        "table. After maintenance has ended its instances, no score is lost."
-    )
-
-
-def _window_text(window: Mapping[str, Any]) -> str:
-    """Return whether a window is open or announced, its slots, and how many will not make it."""
-    match window["window"]:
-        case None:
-            return "Whether a maintenance window is open or announced is not known."
-        case "none" | "over":
-            return "No maintenance window is open or announced."
-        case "announced":
-            begin = f"A maintenance window opens {cell_text(window['starts_at'])}"
-        case _:
-            begin = "A maintenance window is open"
-    text = (
-        f"{begin}, and ends {cell_text(window['ends_at'])}. Target version: "
-        f"{cell_text(window['target_version'])}. Free upgrade slots: "
-        f"{cell_text(window['free_slots'])}. An upgrade takes up to {UPGRADE_SECONDS / HOUR:g} "
-        f"hours. Too late: {cell_text(window['late'])}."
-    )
-    return f"{text} Ask the operators of Chutes for more time." if window["late"] else text
+            chutes = ", ".join(row["waits_for"]) or "none"
+            say(f"{row['server']} waits for replacements of: {chutes}.")
+    if rows:
+        say("Do not reboot a server before its step is boot.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,32 +85,25 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
         )
     if endpoint in _OF_ALL_MINERS and hotkeys:
         rows = [row for row in rows if row.get("hotkey", row.get("miner_hotkey")) in hotkeys]
-    _print_rows(endpoint.name, rows, flags["columns"], as_json=flags["as_json"])
+    _print_rows(endpoint.name, rows, flags)
 
 
-def _print_rows(endpoint: str, rows: list[Cells], columns: str, *, as_json: bool) -> None:
+def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> None:
     """Print the chosen columns of rows, by default all in JSON, and the most useful in a table."""
-    chosen = columns.replace(",", " ").split()
-    existing: Cells = {}
-    for row in rows:
-        existing |= row
-    unknown = [column for column in chosen if column not in existing]
+    known = [*dict.fromkeys(chain.from_iterable(rows))]
+    chosen = flags["columns"].replace(",", " ").split()
+    unknown = [column for column in chosen if column not in known]
     # Without rows, no column is known.
     if rows and unknown:
         raise click.UsageError(
-            f"there is no column {', '.join(unknown)}: the columns are {', '.join(existing)}"
+            f"there is no column {', '.join(unknown)}: the columns are {', '.join(known)}"
         )
-    if not chosen and not as_json:
-        chosen = _COLUMNS.get(endpoint, "").split()
-    if chosen:
-        rows = with_columns(rows, chosen)
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
+    if flags["as_json"]:
+        click.echo(json.dumps(with_columns(rows, chosen or known), indent=2))
         return
-    left_out = print_table(rows, fit=not columns)
+    useful = _COLUMNS.get(endpoint, "").split()
+    print_table(with_columns(rows, chosen or useful or known), fit=not chosen)
     click.echo(f"Rows: {len(rows)}", err=True)
-    if left_out:
-        click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
 
 
 def _selected_hotkeys(settings: Settings, flags: Mapping[str, Any]) -> Collection[str]:

@@ -23,7 +23,7 @@ from chutes_exporter.commands.snapshot import (
     take_snapshot,
     unknown_server_names,
 )
-from chutes_exporter.commands.terminal import moment, percent, print_first_rows, print_table, say
+from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES
 
@@ -39,17 +39,16 @@ NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5
 """Most names of a finding on the screen."""
 
-_METRICS = frozenset(
-    {
-        "chutes_miner_emission_alpha_per_day",
-        "chutes_miner_estimated_usd_per_day",
-        "chutes_miner_incentive_ratio",
-        "chutes_miner_score_heading_ratio",
-        "chutes_miner_score_rank",
-        "chutes_miner_score_ratio",
-        "chutes_scored_miners",
-    }
-)
+_SCORED_MINERS = "chutes_scored_miners"
+_STANDING = {
+    "rank": "chutes_miner_score_rank",
+    "share": "chutes_miner_score_ratio",
+    "heading_share": "chutes_miner_score_heading_ratio",
+    "incentive_share": "chutes_miner_incentive_ratio",
+    "estimated_alpha_per_day": "chutes_miner_emission_alpha_per_day",
+    "estimated_usd_per_day": "chutes_miner_estimated_usd_per_day",
+}
+"""How a miner stands, and the metric that says it."""
 
 
 @click.command(cls=Command)
@@ -65,21 +64,20 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     answers are incomplete.
     """
     require_miner(settings)
-    report = await take_snapshot(settings, _METRICS)
+    report = await take_snapshot(settings, frozenset({_SCORED_MINERS, *_STANDING.values()}))
     fleets = report.fleets
-    maintenance = await read_maintenance(settings, report)
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
-    for hotkey in sorted(settings.watched):
-        findings += find(fleets[hotkey], report.now, settings.costs)
-        # Without a key, the servers of a miner are not known.
-        nothing: dict[str, Any] = {"window": None, "maintenance": []}
-        miners.append(_miner(settings, hotkey, report) | maintenance.get(hotkey, nothing))
+    for hotkey, fleet in sorted(fleets.items()):
+        findings += find(fleet, report.now, settings.costs)
+        gpus = _gpu_rows(fleet, settings) if hotkey in report.counted else None
+        maintenance = await read_maintenance(settings, report, fleet)
+        miners.append({"hotkey": hotkey, "gpus": gpus} | _standing(hotkey, report) | maintenance)
     needs_action = any(finding.needs_action for finding in findings)
     conclusion = NOTHING_KNOWN
     if any(state.snapshot for state in report.states.values()):
         all_known = not report.gaps
-        conclusion = verdict(findings, fleets.values(), settings.costs, all_known=all_known)
+        conclusion = verdict(findings, all_known=all_known)
     summary = {
         "api": settings.api_url,
         "verdict": conclusion,
@@ -92,29 +90,10 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     return Result(summary, show, report.gaps, needs_action)
 
 
-def _miner(settings: Settings, hotkey: str, report: Snapshot) -> dict[str, Any]:
-    """Return how a miner stands. What is not known is None.
-
-    ``private`` is whether there is a key of the miner. Without a key, the miner's GPUs and their
-    cost are not known.
-    """
-    value = partial(report.value, hotkey=hotkey)
-    fleet = report.fleets[hotkey]
-    known = hotkey in report.counted
-    # The best rank is 1. If there are no scored miners, there is no rank, and both are None.
-    rank, scored_miners = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
-    return {
-        "hotkey": hotkey,
-        "private": any(key.address == hotkey for key in settings.keys),
-        "rank": int(rank) if rank else None,
-        "scored_miners": int(scored_miners) if scored_miners else None,
-        "share": value("chutes_miner_score_ratio"),
-        "heading_share": value("chutes_miner_score_heading_ratio"),
-        "incentive_share": value("chutes_miner_incentive_ratio"),
-        "gpus": _gpu_rows(fleet, settings) if known else None,
-        "estimated_alpha_per_day": value("chutes_miner_emission_alpha_per_day"),
-        "estimated_usd_per_day": value("chutes_miner_estimated_usd_per_day"),
-    }
+def _standing(hotkey: str, report: Snapshot) -> dict[str, Any]:
+    """Return how a miner stands. What is not known is None."""
+    standing = {name: report.value(metric, hotkey=hotkey) for name, metric in _STANDING.items()}
+    return standing | {"scored_miners": report.value(_SCORED_MINERS)}
 
 
 def _gpu_rows(fleet: Fleet, settings: Settings) -> list[dict[str, Any]]:
@@ -148,13 +127,13 @@ def _print_screen(
         say(f"{hotkey}  {moment(report.now)}", bold=True)
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
         _print_findings(findings_of_miner, has_prices=bool(settings.costs))
-        click.echo()
-        _print_standing(miner)
-        if miner["window"] is not None:
-            click.echo()
-            print_maintenance(miner)
+        print_table(with_columns([miner], [*_STANDING, "scored_miners"]), title="Standing")
+        print_table(miner["gpus"] or (), title="GPUs")
+        print_maintenance(miner)
     for name in summary["servers_not_found"]:
         say(f"No server has the name {name} of --server.cost.")
+    if not settings.costs:
+        say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
         say(DOLLARS_ADVICE)
 
@@ -174,40 +153,10 @@ def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
             say(f"-  {text}", indent="   ")
+        for name in finding.things[:_MOST_NAMES]:
+            say(name, indent="     ", start="   ")
         hidden = len(finding.things) - _MOST_NAMES
-        more = f"and {hidden} more" if hidden > 0 else ""
-        if finding.instances:
-            print_table(finding.instances[:_MOST_NAMES], indent="   ")
-            say(more, start="   ")
-        else:
-            names = ", ".join(finding.things[:_MOST_NAMES])
-            say(f"{names} {more}".strip(), indent="   ", start="   ")
+        if hidden > 0:
+            say(f"and {hidden} more", start="   ")
         if finding.command:
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
-
-
-def _print_standing(miner: Mapping[str, Any]) -> None:
-    """Print score, estimate and, for a miner with a key, GPUs.
-
-    The score is heading for the share that it approaches if all active instances continue. What is
-    not known has a dash, but an unknown estimate is left out.
-    """
-    rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
-    share, heading = percent(miner["share"]), percent(miner["heading_share"])
-    incentive = percent(miner["incentive_share"])
-    say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
-    if miner["estimated_alpha_per_day"] is not None:
-        text = f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha"
-        if miner["estimated_usd_per_day"] is not None:
-            text += f", {miner['estimated_usd_per_day']:,.2f} USD"
-        say(f"{text}.")
-    if not miner["private"]:
-        return
-    rows = miner["gpus"]
-    if rows is None:
-        say("GPUs: -")
-        return
-    print_first_rows(rows, len(rows), "models")
-    # The last row has the sum.
-    if rows[-1]["cost_usd_per_hour"] is None:
-        say("For the cost of all GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")

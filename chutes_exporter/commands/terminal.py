@@ -8,13 +8,10 @@ import re
 import shutil
 import statistics
 import textwrap
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,25 +52,31 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
         click.echo(click.style(line, **style))
 
 
-@dataclass
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    heading: str
-    lines: list[str]
-    cells: list[str]
-    has_numbers: bool
+    def __init__(self, heading: str, values: Sequence[Any]) -> None:
+        self.heading = heading
+        self.lines = [heading]
+        self.cells = _cells(values)
+        # type, because a bool is an instance of int.
+        has_numbers = any(type(value) in (int, float) for value in values)
+        self._align = str.rjust if has_numbers else str.ljust
 
     @property
     def width(self) -> int:
         return max(len(text) for text in (*self.lines, *self.cells))
 
+    def fold_heading(self) -> None:
+        """Fold the heading between its words, as its cells need the width anyway."""
+        words = self.heading.replace("_", " ")
+        self.lines = textwrap.wrap(words, max(map(len, (*words.split(), *self.cells))))
+
     def texts(self, height: int) -> list[str]:
         """Return all lines in the width of the column, with a heading of this height."""
         empty_lines = [""] * (height - len(self.lines))
-        texts = [*empty_lines, *self.lines, *self.cells]
-        align = str.rjust if self.has_numbers else str.ljust
-        return [align(text, self.width) for text in texts]
+        width = self.width
+        return [self._align(text, width) for text in (*empty_lines, *self.lines, *self.cells)]
 
 
 def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -82,75 +85,63 @@ def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> l
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], *, fit: bool = True, indent: str = ""
-) -> list[str]:
-    """Print a table that fits the terminal, and return the headings of the last columns, which are
-    left out if they do not fit.
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    most: int | None = None,
+    indent: str = "",
+    fit: bool = True,
+) -> None:
+    """Print a table that fits the terminal, and below it what is not shown: the rows after the
+    first ``most``, and the last columns, if they do not fit. Without rows, print nothing.
 
-    The keys of the rows are the headings. Columns with numbers are aligned to the right, with the
-    same number of decimals in all rows.
+    The keys of the first row are the headings. A column in which nothing is known is left out.
+    Columns with numbers are aligned to the right, with the same number of decimals in all rows.
 
     The width is that of the variable ``COLUMNS``, otherwise that of the terminal. Without both, or
-    without ``fit``, it is unlimited.
+    without ``fit``, it is unlimited, and no column is left out.
     """
-    limit = _UNLIMITED
-    if fit:
-        # The fallback counts if there is neither COLUMNS nor a terminal.
-        width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
-        limit = width - len(indent)
-    columns = _columns_of(rows)
+    if not rows:
+        return
+    if title:
+        click.echo()
+        say(title, bold=True)
+    columns = []
+    for heading in rows[0]:
+        values = [row.get(heading) for row in rows]
+        if not fit or any(value is not None for value in values):
+            columns.append(_Column(heading, values[:most]))
+    # The fallback counts if there is neither COLUMNS nor a terminal.
+    width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns if fit else _UNLIMITED
+    not_shown = _fit(columns, width - len(indent))
+    height = max((len(column.lines) for column in columns), default=0)
+    texts_by_column = [column.texts(height) for column in columns]
+    for number, texts in enumerate(zip(*texts_by_column, strict=True)):
+        line = indent + _GAP.join(texts).rstrip()
+        click.echo(click.style(line, bold=number < height))
+    if most is not None and len(rows) > most:
+        not_shown.insert(0, f"{len(rows) - most} of {len(rows)} rows")
+    if not_shown:
+        text = f"Not shown: {', '.join(not_shown)}. --json has everything."
+        say(text, indent=indent, start=indent)
+
+
+def _fit(columns: list[_Column], limit: int) -> list[str]:
+    """Make columns fit a width: fold their headings, then leave out the last columns.
+
+    Return the headings of these.
+    """
     if _line_width(columns) > limit:
         for column in columns:
-            # A heading is folded between its words, as its cells need the width anyway.
-            words = column.heading.replace("_", " ")
-            widths = map(len, (*words.split(), *column.cells))
-            column.lines = textwrap.wrap(words, max(widths))
+            column.fold_heading()
     left_out: list[str] = []
     while len(columns) > 1 and _line_width(columns) > limit:
         left_out.insert(0, columns.pop().heading)
-    heading_height = max((len(column.lines) for column in columns), default=0)
-    texts_by_column = [column.texts(heading_height) for column in columns]
-    for number, texts in enumerate(zip(*texts_by_column, strict=True)):
-        line = indent + _GAP.join(texts).rstrip()
-        click.echo(click.style(line, bold=number < heading_height))
     return left_out
-
-
-def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
-    """Return a column for each key of the rows, in the order in which they appear first."""
-    # A dict, because it keeps the order and finds a heading faster than a list.
-    headings: dict[str, None] = {}
-    for row in rows:
-        headings |= dict.fromkeys(row)
-    columns = []
-    for heading in headings:
-        values = [row.get(heading) for row in rows]
-        # type, because a bool is an instance of int.
-        has_numbers = any(type(value) in (int, float) for value in values)
-        columns.append(_Column(heading, [heading], _cells(values), has_numbers))
-    return columns
 
 
 def _line_width(columns: Sequence[_Column]) -> int:
     return sum(column.width + len(_GAP) for column in columns) - len(_GAP)
-
-
-def print_first_rows(rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str) -> None:
-    """Print a table of at most this many rows, without the columns in which nothing is known, and
-    below it what is not shown: the number of other rows, and the columns that do not fit.
-
-    ``noun`` is what the rows are, such as ``chutes``.
-    """
-
-    def is_known(name: str) -> bool:
-        return any(row.get(name) is not None for row in rows)
-
-    known = list(filter(is_known, rows[0]))
-    not_shown = print_table(with_columns(rows[:most_rows], known))
-    if len(rows) > most_rows:
-        not_shown.insert(0, f"{len(rows) - most_rows} more {noun}")
-    if not_shown:
-        say(f"Not shown: {', '.join(not_shown)}. --json has everything.")
 
 
 def moment(time: float) -> str:
@@ -161,12 +152,6 @@ def moment(time: float) -> str:
 def iso_time(time: float | None) -> str | None:
     """Return a Unix time as text for scripts, None if it is unknown."""
     return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
-
-
-def percent(ratio: float | None) -> str:
-    """Return a ratio with three digits, or a dash if it is unknown or too large for a number."""
-    value = product(100, ratio)
-    return "-" if value is None else f"{value:.3g} %"
 
 
 def cell_text(value: Any) -> str:

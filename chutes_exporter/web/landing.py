@@ -117,7 +117,7 @@ def _actions(collected: Collected, settings: Settings, now: float) -> str:
         gaps.append(NotKnown("the chutes that fail", "", reason, _READING))
     items = "".join(_action(item) for item in found if item.needs_action)
     tone = "wait" if gaps else "good"
-    verdict = findings.verdict(found, fleets, settings.costs, all_known=not gaps)
+    verdict = findings.verdict(found, all_known=not gaps)
     html = _paragraph("bad" if items else tone, verdict)
     if items:
         html += f"<ol>{items}</ol>"

@@ -114,14 +114,6 @@ HOTKEY_7, FIRST_HOTKEY = HOTKEYS.of_uid(7).key, recorded_block().storage[HOTKEYS
 FAULTS: dict[str, tuple[FakeNode, str]] = {
     "null": (storage_of(registration_cost=None), "Burn: it has no bytes instead of 8"),
     "cut list": (storage_of(incentive="0x080100"), "Incentive: it has 3 bytes instead of 5"),
-    "neither true nor false": (
-        storage_of(registration_open="0x02"),
-        "NetworkRegistrationAllowed: it is nei",
-    ),
-    "too dear": (
-        storage_of(registration_cost=number(10**12, 8)),
-        "Burn: it is not between its least",
-    ),
     "old": (
         storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
         "its newest block is 1 hour old, it is behind",
@@ -135,7 +127,7 @@ FAULTS: dict[str, tuple[FakeNode, str]] = {
     "a key less": (replying(STORAGE, without_a_key), "MechanismCountCurrent: it has no bytes"),
     "unknown method": (
         replying(STORAGE, lambda _: error(-32601)),
-        "{'code': -32601, 'message': 'no'}",
+        "state_queryStorageAt fails with code -32601",
     ),
     "HTML": (
         replying(STORAGE, lambda _: Response("<html>")),
@@ -175,7 +167,7 @@ PAY = {
         (storage_of(pending_miners=None), PAY),
         (storage_of(last_paid_epoch=None), PAY),
         (storage_of(emission_per_block=None), {"chutes_subnet_miners_emission_ratio"}),
-        (storage_of(min_not_immune=None, max_safe=None, min_cost=None, mechanisms=None), set()),
+        (storage_of(min_not_immune=None, max_safe=None, mechanisms=None), set()),
         (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
         (
             replying(PRICE, lambda _: error(1, "Exported method X is not found")),

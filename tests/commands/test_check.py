@@ -32,7 +32,6 @@ async def check_json(
     """Run the command with ``--json``; returns its exit status, and each line by its feed."""
     status, output = await check(target, "--json", *arguments, **variables)
     report = json.loads(output)
-    assert report["ok"] is (status == 0)
     return status, {line["subject"]: line for line in report["checks"]}
 
 

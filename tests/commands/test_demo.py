@@ -87,13 +87,6 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
     assert "balder" in results["query servers"].stdout
 
 
-def test_an_endpoint_fails_as_the_user_wants() -> None:
-    with running("demo", *LISTEN, *ANY_PORT, "--demo.fault", "scores=503") as service:
-        (url,) = re.findall(r"API_URL=(\S+)", "".join(printed(service.process)))
-        assert httpx.get(f"{url}/miner/scores", timeout=PATIENCE).status_code == 503
-        assert httpx.get(f"{url}/fmv", timeout=PATIENCE).status_code == 200
-
-
 @pytest.mark.parametrize("flag", ["--demo.listen-address", "--web.listen-address"])
 def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
     addresses = {"--demo.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}

@@ -19,41 +19,31 @@ STUCK = "c105691c-bff6-47f6-96b9-1ac38432bfb8"
 """The stuck job of the troubled miner."""
 
 
-async def stuck_jobs(replay: Replay) -> str:
-    """Return the list of stuck jobs."""
-    _, output, _ = await run(replay, "release-job")
-    return output
-
-
 async def test_releasing_a_job_asks_first(replay: Replay) -> None:
-    status, output, _ = await run(replay, "release-job", STUCK, stdin="n\n")
-    assert status == 1
-    assert f"Release job {STUCK} of {HOTKEY}" in output
+    _, output, _ = await run(replay, "release-job", stdin="n\n")
+    assert f"Release job {STUCK} (chute " in output
+    assert f" of {HOTKEY} at {replay.url}? [y/N]" in output
     # The input ends without an answer to the question.
-    status, _, _ = await run(replay, "release-job", STUCK)
-    assert (status, STUCK in await stuck_jobs(replay)) == (1, True)
-    status, output, _ = await run(replay, "release-job", STUCK, stdin="y\n")
-    assert (status, await stuck_jobs(replay)) == (0, "")
-    assert "Released" in output
-    status, _, errors = await run(replay, "release-job", STUCK, "--yes")
-    assert status == 1
-    assert f"job {STUCK} is not released: " in errors
-    status, _, errors = await run(replay, "release-job", STUCK, "--yes", variables={})
-    assert status == 2
-    assert "--hotkey-file" in errors
+    status, output, _ = await run(replay, "release-job")
+    assert (status, STUCK in output) == (1, True)
+    status, output, _ = await run(replay, "release-job", stdin="y\n")
+    assert (status, f"Released job {STUCK}." in output) == (0, True)
+    status, _, errors = await run(replay, "release-job", stdin="y\n")
+    assert (status, errors) == (0, f"No job is stuck with {HOTKEY}.\n")
+    status, _, errors = await run(replay, "release-job", variables={})
+    assert (status, "--hotkey-file" in errors) == (2, True)
 
 
 async def test_a_failure_says_how_to_see_whether_the_job_is_released(replay: Replay) -> None:
     replay.faults["release_job"] = Fault(status=500)
-    status, _, errors = await run(replay, "release-job", STUCK, "--yes")
-    assert status == 1
-    assert f"Error: the release of job {STUCK} failed: " in errors
-    assert "→ Run release-job without JOB_ID to see whether the job is still stuck." in errors
+    status, output, errors = await run(replay, "release-job", stdin="y\n")
+    assert (status, "Released" in output) == (1, False)
+    assert "Error: the release failed. Run release-job again to see whether" in errors
 
 
 async def test_a_key_of_another_miner_beside_it_is_refused(replay: Replay, tmp_path: Path) -> None:
     both_keys = ("--hotkey-file", str(hotkey_file(tmp_path)))
-    status, _, errors = await run(replay, "release-job", STUCK, "--yes", *both_keys)
+    status, _, errors = await run(replay, "release-job", *both_keys, stdin="y\n")
     assert (status, "exactly one key" in errors) == (2, True)
 
 
@@ -88,13 +78,11 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
         {"miner_hotkey": HOTKEY, "finished_at": "2026-11-24T12:00:00"},
         # It does not say whether it is finished.
         {"miner_hotkey": HOTKEY},
-        {"job_id": "b", "miner_hotkey": HOTKEY, "finished_at": None},
     ],
 )
-async def test_a_job_that_is_not_stuck_with_the_miner_is_not_released(job: dict[str, Any]) -> None:
+async def test_a_job_that_is_not_stuck_with_the_miner_is_not_offered(job: dict[str, Any]) -> None:
     line = json.dumps({"job_id": "a", "chute_id": "c", **job})
     async with served(support.replay({"jobs": line.encode()})) as url:
-        status, output, errors = await run(Target(url), "release-job", "a", "--yes")
-    assert (status, output) == (1, "")
-    assert f"Error: job a is not released: it is not stuck with {HOTKEY}" in errors
+        status, output, errors = await run(Target(url), "release-job", stdin="n\n")
+    assert (status, "job a" in output) == (0, False)
     assert ("incomplete" in errors) is (job == {"miner_hotkey": HOTKEY})

@@ -60,9 +60,6 @@ SILENT: Final = {
     # The window is open.
     "chutes-fleet: Upgrade window A",
     "chutes-exporter: Exporters C",
-    # The miner has a seat, and is not blacklisted. The seat is immune.
-    *(f"docs/queries.md: {name}" for name in ("blacklisted", "deregistered", "doubted")),
-    "docs/queries.md: registrations-before-loss",
     # No GPU has an error, and no answer is doubted.
     "chutes-fleet: GPUs B",
     "chutes-exporter: All feeds C",

@@ -42,11 +42,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.newest
 
-_SECTION = (
-    (ROOT / "docs" / "operations.md")
-    .read_text()
-    .partition("## Prometheus 3 and VictoriaMetrics\n")[2]
-)
+_SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## VictoriaMetrics\n")[2]
 DOCUMENTED = {
     words[0]: words
     for block in re.findall(r"```sh\n(.*?)```", _SECTION.partition("\n## ")[0], re.DOTALL)

@@ -33,6 +33,18 @@ test_alerts_about_the_fleet = scenarios(
         .pays(0)
         .state(20, ALPHA, "idle")
         .fires({4 * HOUR: []}),
+        "idle GPUs of a server that has probably died send to the server": Scenario(HOUR, FLEET)
+        .state(20, ALPHA, "idle")
+        .pays(0)
+        .set("chutes_server_launch_left_out", 1, 20, reason="may_be_dead", **ALPHA_LABELS)
+        .fires({44: [], 55: [IDLE]})
+        .says(
+            IDLE,
+            HOUR,
+            "server alpha: 8 pro_6000 idle, at an unknown pay",
+            "First see whether it answers: `chutes-miner tee node-health --name alpha`.",
+            **ALPHA_LABELS,
+        ),
         "idle GPUs are a warning while it is not known what can be launched": Scenario(HOUR, FLEET)
         .state(20, ALPHA, "idle")
         .fires({44: [], 55: [IDLE]})

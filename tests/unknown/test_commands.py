@@ -240,10 +240,8 @@ NOT_MISSED: Final = {
     ("tee_measurements", "gpu_count"),
 }
 """Fields that decide what needs action, and whose absence is no gap."""
-ToDo = dict[tuple[str, float | None], int]
-"""The number of things of each finding that needs action, by its kind and the time of what happens
-next.
-"""
+ToDo = set[tuple[str, str]]
+"""The kind and the text of each finding that needs action, with the number of things and times."""
 
 
 async def _todo_and_gaps(
@@ -251,10 +249,10 @@ async def _todo_and_gaps(
 ) -> tuple[ToDo, list[NotKnown]]:
     """Return what needs action, and what is not known."""
     collected = await exporter.samples((), timeout=PATIENCE, reports=reports)
-    todo = {}
+    todo = set()
     for finding in find(collected.fleets[hotkey], now, exporter.settings.costs):
         if finding.needs_action:
-            todo[finding.kind, finding.when] = finding.count
+            todo.add((finding.kind, finding.problem))
     gaps, _ = find_gaps(collected, exporter.settings, now)
     return todo, gaps
 
@@ -283,7 +281,7 @@ async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
                     if todo != whole:
                         decisive_fields.add(field)
                         if not gaps and (feed.name, field) not in NOT_MISSED:
-                            wrong.append((feed.name, field, whole.items() ^ todo.items()))
+                            wrong.append((feed.name, field, whole ^ todo))
                 exporter.feeds.forget([feed])
 
     assert wrong == []

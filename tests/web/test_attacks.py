@@ -210,7 +210,7 @@ CHUNKS = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         pytest.param(60, ["GET / HTTP/1.1\r\nX: "], marks=pytest.mark.soak, id="half requests"),
     ],
 )
-@pytest.mark.parametrize("addresses", [1, 100])
+@pytest.mark.parametrize("addresses", [1, pytest.param(100, marks=pytest.mark.soak)])
 def test_clients_of_other_addresses_delay_an_honest_scrape_by_milliseconds(
     write: Callable[[str], Path], addresses: int, patience: float, requests: list[str]
 ) -> None:
@@ -230,6 +230,7 @@ def test_clients_of_other_addresses_delay_an_honest_scrape_by_milliseconds(
             assert statistics.median(durations(service, scrape)) < 0.25
 
 
+@pytest.mark.soak
 def test_guesses_of_passwords_do_not_delay_the_end(write: Callable[[str], Path]) -> None:
     # 100 checks take 25 seconds.
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()
