@@ -42,6 +42,8 @@ test_alerts_about_the_fleet = scenarios(
             IDLE,
             HOUR,
             "server alpha: 8 pro_6000 idle, at an unknown pay",
+            "These GPUs have been idle for 25 minutes or longer. The server has probably died: "
+            "several instances ended within minutes, and nothing earns there since. "
             "First see whether it answers: `chutes-miner tee node-health --name alpha`.",
             **ALPHA_LABELS,
         ),
@@ -53,7 +55,8 @@ test_alerts_about_the_fleet = scenarios(
             HOUR,
             "server alpha: 8 pro_6000 idle, at an unknown pay",
             "These GPUs have been idle for 25 minutes or longer. If all GPUs of a server are idle, "
-            "it may be dead: the API cannot tell.",
+            "it may be dead: the API cannot tell. First, on the exporter's host: `chutes-exporter "
+            "advise --hotkey {{ $labels.hotkey }}`, which says what to launch.",
             **ALPHA_LABELS,
         ),
         "all GPUs that become unverified in no instance are critical within 20 minutes": Scenario(
