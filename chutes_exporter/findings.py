@@ -134,17 +134,13 @@ def _miner(moment: Moment) -> Subject:
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
     (probes 3, miner 1), runs now on s1``.
-
-    A fleet that was read without the audit reports has no failures to look at.
     """
     failures = moment.fleet.failures
-    if failures is None:
-        return []
     subjects = []
     for chute_id in failures.failing:
         reasons = failures.reasons[chute_id].most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{failures.names[chute_id]}: {failures.known[chute_id]} times ({by_reason})"
+        text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
         instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
         places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}

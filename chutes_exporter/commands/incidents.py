@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from chutes_exporter.api import ChutesClient
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -17,13 +18,13 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_ledger
+from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
-from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
 from chutes_exporter.rules.sums import product
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
 
+Names = dict[str | None, str | None]
 Row = dict[str, Any]
 """A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
@@ -93,13 +95,14 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
     snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
-    ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
+    chutes = snapshot.records(CHUTES)
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        reports, gaps = await read_reports(client, settings, hours, all_losses=True, chutes=chutes)
+    snapshot.gaps.extend(gaps)
+    ledger = Ledger(reports, chutes)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
-    names = {chute.chute_id: chute.name for chute in snapshot.records(names_feed)}
-    if not settings.keys:
-        # The public answer names private chutes by a placeholder.
-        names |= {end.chute_id: None for end in ends if end.private}
+    names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
     is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
@@ -134,9 +137,16 @@ def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     return gaps
 
 
-def _tables(
-    ends: list[End], names: Mapping[str | None, str | None], *, is_complete: bool
-) -> dict[str, list[Row]]:
+def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -> Names:
+    """Return the names of chutes by id."""
+    names: Names = {chute.chute_id: chute.name for chute in chutes}
+    if not has_key:
+        # The public answer names private chutes by a placeholder.
+        names |= {end.chute_id: None for end in ends if end.private}
+    return names
+
+
+def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, list[Row]]:
     """Return what a miner lost by reason with the sum, by chute, and by instance.
 
     The report of a missing hour may have more ends.
@@ -178,7 +188,7 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
     }
 
 
-def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
+def _ended(end: End, names: Names) -> Row:
     """Return an ended instance. An unknown chute has no name.
 
     A duration is never negative, even if the times contradict each other.

@@ -113,8 +113,7 @@ def _actions(collected: Collected, settings: Settings, now: float) -> str:
     gaps, _ = find_gaps(collected, settings, now)
     for hotkey, fleet in collected.fleets.items():
         found += findings.find(fleet, now, settings.costs)
-        # Without any report, the failures of a fleet are None.
-        if fleet.failures is None or not fleet.failures.are_all_known:
+        if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
     verdict = findings.verdict(found, all_known=not gaps)
     actions = "".join(_action(item) for item in found if item.needs_action)

@@ -104,6 +104,16 @@ async def test_rows_are_joined_with_names_and_shares_and_are_those_of_the_hotkey
             assert {row[column] for row in rows} == {HEALTHY if flags else HOTKEY}
 
 
+async def test_a_column_that_there_is_not_is_refused_with_those_that_there_are(
+    replay: Replay,
+) -> None:
+    status, table, errors = await run(replay, "query", "servers", "--columns", "name,nonsense")
+    assert (status, table) == (2, "")
+    assert "there is no column nonsense: the columns are server_id, name, " in errors
+    _, table, _ = await run(replay, "query", "servers", "--columns", "version,name")
+    assert table.split()[:2] == ["version", "name"]
+
+
 async def test_unreadable_records_are_reported(replay: Replay) -> None:
     # The first id is no text.
     replay.faults["metrics"] = Fault(
