@@ -89,26 +89,14 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     miners = []
     for hotkey in sorted(settings.watched):
         is_known = hotkey in snapshot.counted
-        snapshot.gaps.extend(_gaps(fleets[hotkey], is_known=is_known))
+        for market in fleets[hotkey].markets or ():
+            if market.refused.get("unknown"):
+                subject = f"chutes for {market.model}"
+                snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
         miners.append(_miner(fleets[hotkey], usd_per_unit, is_known=is_known))
     show = partial(_show, miners, snapshot.now, settings)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
-
-
-def _gaps(fleet: Fleet, *, is_known: bool) -> list[NotKnown]:
-    """Return what is not known about the chutes for idle GPUs.
-
-    ``is_known`` is whether the states of all GPUs are known. Otherwise the report has a gap about
-    them.
-    """
-    if fleet.markets is None:
-        has_idle = any(gpu.state == "idle" for gpu in fleet.gpus)
-        subjects = ["chutes for idle GPUs"] if is_known and has_idle else []
-    else:
-        unknown = [market.model for market in fleet.markets if market.refused.get("unknown")]
-        subjects = [f"chutes for {model}" for model in unknown]
-    return [NotKnown(subject, fleet.hotkey, _NO_LAUNCHES, TRY_AGAIN) for subject in subjects]
 
 
 def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[str, Any]:
@@ -208,7 +196,7 @@ def _stay_idle(fleet: Fleet, plans: Iterable[ServerPlan]) -> list[Row]:
         if count:
             reason = fleet.left_out.get(server_id, reasons[server_id, model])
             row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
-            rows.append(row | {"reason": reason, "meaning": _IDLE_REASONS[reason]})
+            rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
 
@@ -234,7 +222,6 @@ def _chutes(
 def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
     return {
-        "gpu": offer.model,
         "chute": offer.chute,
         "gpus": offer.size,
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
@@ -245,6 +232,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "private": offer.private,
         "urgency_boost": offer.urgency_boost,
         "bounty_boost": offer.bounty_boost,
+        "gpu": offer.model,
         "chute_id": offer.chute_id,
         "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,
@@ -260,7 +248,7 @@ def _refused(markets: Iterable[Market]) -> list[Row]:
         for reason, meaning in _REFUSALS.items():
             if chutes := market.refused.get(reason):
                 row = {"gpu": market.model, "chutes": chutes}
-                rows.append(row | {"reason": reason, "meaning": meaning})
+                rows.append(row | {"meaning": meaning, "reason": reason})
     return rows
 
 

@@ -30,8 +30,8 @@ async def read_ledger(
 ) -> Ledger:
     """Return the ends of the newest hours, with what is known of their losses.
 
-    For all losses, it also reads older reports, as long as the next one may have a multiplier that
-    is missing. What could not be read becomes a gap of the snapshot.
+    For all losses, it also reads the listed older reports, since what lost units was created. What
+    could not be read becomes a gap of the snapshot.
     """
     ledger = Ledger([], snapshot.records(CHUTES))
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
@@ -55,7 +55,7 @@ async def read_ledger(
             if path is not None:
                 reports += await _read_report(client, end, path, settings, snapshot.gaps)
                 ledger = Ledger(reports, snapshot.records(CHUTES))
-            elif age < DAY_HOURS:
+            elif age < hours:
                 snapshot.gaps.append(_not_listed(end))
     return ledger
 
