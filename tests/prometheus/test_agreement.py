@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.landing import landing_page
 from grafana.boards.overview import SAID
 from tests.commands.support import hotkey_file, run
 from tests.day import DAY, LAST
 from tests.grafana.answers import filled_in, whole_day
+from tests.replay import Replay
 from tests.support import Clock, page_of, patient, read_reports, some
 
 if TYPE_CHECKING:

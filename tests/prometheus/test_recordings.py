@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.model import SERVER_STATES
-from grafana import states
-from tests.prometheus.scenario import CHUTE, HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import CHUTE, HOTKEY, Scenario
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,35 +38,6 @@ def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
             instance = f"{server}-{number}"
             miner.instance(instance, 0, server=server).remove(instance, 20)
     miner.check(tmp_path, {40: []}, values={name: (40, found)})
-
-
-def test_each_state_has_the_number_that_boards_show_also_while_two_exporters_disagree(
-    tmp_path: Path,
-) -> None:
-    numbers = {
-        name: float(one.value) for name, one in zip(SERVER_STATES, states.SERVER, strict=True)
-    }
-    recorded = "hotkey_server_id:chutes_server_state:number"
-    *_, last = numbers
-    series = []
-    # At 0:10, everything gets the last state. The second exporter sees it 2 minutes later.
-    for exporter, minutes in (("one:1", 10), ("two:2", 12)):
-        for name in numbers:
-            for state in numbers:
-                of_state = {"server_id": name, "state": state, "instance": exporter}
-                values = f"{int(state == name)}x{minutes - 1} {int(state == last)}x20"
-                series.append(
-                    {"series": labels("chutes_server_state", **of_state), "values": values}
-                )
-    tests = []
-    for minute in (5, 11, 15):
-        samples = []
-        for name, number in numbers.items():
-            seen = number if minute == 5 else numbers[last]
-            samples.append({"labels": labels(recorded, server_id=name), "value": seen})
-        tests.append({"expr": recorded, "eval_time": f"{minute}m", "exp_samples": samples})
-    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
