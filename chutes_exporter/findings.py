@@ -134,12 +134,8 @@ def _miner(moment: Moment) -> Subject:
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
     (probes 3, miner 1), runs now on s1``.
-
-    A fleet that was read without the audit reports has no failures to look at.
     """
     failures = moment.fleet.failures
-    if failures is None:
-        return []
     subjects = []
     for chute_id in failures.failing:
         reasons = failures.reasons[chute_id].most_common()

@@ -140,8 +140,6 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """
     reports = answers[AUDIT_REPORT]
     ledger = answers.joined.ledger
-    if ledger is None:
-        return
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
     _add_planned_starts(ledger.ends(FAILURE_HOURS), miners, out)

@@ -23,7 +23,7 @@ LAUNCH_FEEDS: Final = tuple(
     )
 )
 """The feeds that decide what can be launched, and what it pays."""
-_PART = Part(also=LAUNCH_FEEDS, of_fleet=True)
+_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT), of_fleet=True)
 _metric = _PART.metric
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (
@@ -35,8 +35,9 @@ SERVER_IDLE_UNITS = _metric(
     "chutes_server_idle_compute_units_per_second",
     "Compute units per second, on average of the first day, that the server's idle GPUs would earn "
     "in their best use. Each server is filled with the chutes that the service "
-    "lets the miner launch now, and the room of a chute is given to one server only, less the "
-    "launches that are under way. 0 if no GPU is idle, the plan leaves the server out "
+    "lets the miner launch now and that do not fail here, as far as is known. The room of a chute "
+    "is given to one server only, less the launches that are under way. 0 if no GPU is idle, the "
+    "plan leaves the server out "
     "(chutes_server_launch_left_out), or nothing can be launched. At least so much if it is "
     "unknown of a chute whether it can be launched, which chutes_launch_refused_chutes counts. "
     "Absent if nothing more is known, as the pay of unverified GPUs is.",
@@ -53,14 +54,16 @@ SERVER_LEFT_OUT = _metric(
     "1 for a server with idle GPUs that their best use leaves out, and why: upgrade_slot (it holds "
     "an upgrade slot, so launches are refused), upgrade_due (it waits for its upgrade, and the "
     "open window ends within 12 hours), starts_hang (no instance on it is active, and one has been "
-    "starting for over an hour, not in vain). Starts that failed are only in "
+    "starting for over an hour, not in vain), may_be_dead (several instances ended within minutes, "
+    "maybe on it, and nothing earns there since). Starts that failed are only in "
     "hotkey_server_id_chute_id:chutes_failed_starts:count6h, because no answer says where an ended "
     "instance was.",
     (*OF_SERVER, "reason"),
 )
 SERVER_LAUNCH = _metric(
     "chutes_server_launch_instances",
-    "Instances of the chute in the best use of the server's idle GPUs of the model.",
+    "Instances of the chute in the best use of the server's idle GPUs of the model. Absent while "
+    "it is unknown which chutes fail on the miner's servers, because an audit report is missing.",
     (*OF_SERVER, "gpu", "chute_id", "chute"),
 )
 SERVER_LAUNCH_UNITS = _metric(
@@ -173,7 +176,9 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         reason = fleet.left_out.get(server.server_id)
         if server.idle_models and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
-    _add_plans(fleet, out)
+    # Otherwise, the best use may have a chute that fails here.
+    if fleet.failures.are_all_known:
+        _add_plans(fleet, out)
     out.add(FLEET_IDLE_UNITS, fleet.idle_units_of_all, fleet.hotkey)
 
 

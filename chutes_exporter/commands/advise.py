@@ -15,13 +15,11 @@ from chutes_exporter.commands.options import (
     miner_options,
 )
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
-from chutes_exporter.duration import DAY, DAY_HOURS
-from chutes_exporter.fleet.failures import FAILS_FROM
-from chutes_exporter.fleet.offers import plan_servers
+from chutes_exporter.duration import DAY
+from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product, total
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Market, Offer, ServerPlan
+    from chutes_exporter.fleet.model import Fleet, Market, Offer
     from chutes_exporter.rules.launch import LaunchRefusal
 
 Row = dict[str, Any]
@@ -74,26 +72,23 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     """Show what to launch on idle GPUs: a plan, and all chutes that they can run now.
 
     It leaves out chutes whose launch the service would refuse, and counts them by reason. The plan
-    leaves out what failed on this miner's servers in the past day. It requests fresh data from the
-    API. The exit status is 0 when there is nothing to launch, 1 when there is, 2 when the command
-    line is wrong, and 3 when nothing was found but something is not known.
+    leaves out what failed on this miner's servers in the past 6 hours. It requests fresh data from
+    the API. The exit status is 0 when there is nothing to launch, 1 when there is, 2 when the
+    command line is wrong, and 3 when nothing was found but something is not known.
     """
     # A hotkey without its key is not enough. Without a key, this raises UsageError.
     first_key(settings)
     snapshot = await take_snapshot(settings, _METRICS)
-    fleets = snapshot.fleets
-    # Failures matter only if there are offers, which may be of chutes that failed.
-    if any(market.offers for fleet in fleets.values() for market in fleet.markets or ()):
-        fleets = await fleets_with_reports(snapshot, settings, DAY_HOURS)
     usd_per_unit = snapshot.value("chutes_compute_unit_usd")
     miners = []
     for hotkey in sorted(settings.watched):
         is_known = hotkey in snapshot.counted
-        for market in fleets[hotkey].markets or ():
+        fleet = snapshot.fleets[hotkey]
+        for market in fleet.markets or ():
             if market.refused.get("unknown"):
                 subject = f"chutes for {market.model}"
                 snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
-        miners.append(_miner(fleets[hotkey], usd_per_unit, is_known=is_known))
+        miners.append(_miner(fleet, usd_per_unit, is_known=is_known))
     show = partial(_show, miners, snapshot.now, settings)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
@@ -108,10 +103,8 @@ def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[
     if is_known:
         idle_gpus = sum(gpu.state == "idle" for gpu in fleet.gpus)
     if is_known and fleet.markets is not None:
-        avoided = () if fleet.failures is None else fleet.failures.failing
-        plans = plan_servers(fleet.servers, fleet.markets, fleet.left_out, avoided=avoided)
-        plan = _plan(fleet, plans, usd_per_unit)
-        stay_idle = _stay_idle(fleet, plans)
+        plan = _plan(fleet, usd_per_unit)
+        stay_idle = _stay_idle(fleet)
         chutes = _chutes(fleet.markets, fleet.failures, usd_per_unit)
         refused = _refused(fleet.markets)
     return {
@@ -124,10 +117,10 @@ def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[
     }
 
 
-def _plan(fleet: Fleet, plans: Iterable[ServerPlan], usd_per_unit: float | None) -> list[Row]:
+def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
     """Return a row for each launch, the servers with the most units first, then their sum."""
     rows: list[Row] = []
-    for plan in sorted(plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
+    for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
         for launch in plan.launches:
             offer, instances = launch.offer, launch.instances
             row = {
@@ -146,10 +139,10 @@ def _plan(fleet: Fleet, plans: Iterable[ServerPlan], usd_per_unit: float | None)
             rows.append(row | _pay_of(offer, instances, usd_per_unit) | more)
     if rows:
         # None if something more may be possible where nothing is planned.
-        first_day_units = total(plan.first_day_units for plan in plans)
+        first_day_units = total(plan.first_day_units for plan in fleet.plans)
         later = None
         if first_day_units is not None:
-            later = sum(plan.later_units_per_second for plan in plans)
+            later = sum(plan.later_units_per_second for plan in fleet.plans)
         everything = {
             "server": "all",
             "instances": sum(row["instances"] for row in rows),
@@ -179,14 +172,14 @@ def _pay(
     }
 
 
-def _stay_idle(fleet: Fleet, plans: Iterable[ServerPlan]) -> list[Row]:
+def _stay_idle(fleet: Fleet) -> list[Row]:
     """Return the idle GPUs that the plan does not use, and why."""
     unused = Counter(
         (gpu.server_id or "", gpu.model or "") for gpu in fleet.gpus if gpu.state == "idle"
     )
     # The GPUs of an unknown server are in no plan.
     reasons = dict.fromkeys(unused, "not_known")
-    for plan in plans:
+    for plan in fleet.plans:
         place = plan.server_id, plan.model
         unused[place] -= plan.used
         if not plan.may_be_more:
@@ -205,13 +198,8 @@ def _server_name(fleet: Fleet, server_id: str) -> str | None:
     return (server and server.name) or server_id or None
 
 
-def _chutes(
-    markets: Iterable[Market], failures: Failures | None, usd_per_unit: float | None
-) -> list[Row]:
+def _chutes(markets: Iterable[Market], failures: Failures, usd_per_unit: float | None) -> list[Row]:
     """Return the chutes that can be launched, by model. Those that failed here come last."""
-    if failures is None:
-        # The reports were not read, because there is no offer.
-        return []
     rows = []
     for market in markets:
         offers = sorted(market.offers, key=lambda offer: failures.fails(offer.chute_id) is True)
@@ -227,7 +215,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
         "room_after_starting": offer.room_after_starting,
         "fails_here": failures.fails(offer.chute_id),
-        "failed_24h": failures.count(offer.chute_id),
+        "failed_6h": failures.count(offer.chute_id),
         "hanging_here": offer.hanging,
         "private": offer.private,
         "urgency_boost": offer.urgency_boost,
@@ -237,7 +225,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,
         "starting_instances": offer.starting,
-        "unclear_24h": failures.unclear.get(offer.chute_id, 0),
+        "unclear_6h": failures.unclear.get(offer.chute_id, 0),
     }
 
 
@@ -275,7 +263,7 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
     if not miner["plan"]:
         say("No chute can run on the idle GPUs now.")
     chutes = miner["chutes"]
-    if any(row["failed_24h"] is None for row in chutes):
+    if any(row["failed_6h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
     print_table(miner["plan"], title="Plan")
     print_table(miner["stay_idle"], title="Idle in the plan")
@@ -285,8 +273,8 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
     if any(row["fails_here"] for row in chutes):
         say(
             f"Chutes that fail here have {FAILS_FROM} or more failures on this miner's servers in "
-            "the 24 hours before the newest hourly report. The plan leaves them out. Reasons: "
-            "chutes-exporter incidents.",
+            f"the {FAILURE_HOURS} hours before the newest hourly report. The plan leaves them out. "
+            "Reasons: chutes-exporter incidents.",
             fg="yellow",
         )
     print_table(miner["refused"], title="Chutes that cannot be launched")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from chutes_exporter.api import ChutesClient
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -17,13 +18,13 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_ledger
+from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
-from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
 from chutes_exporter.rules.sums import product
@@ -94,7 +95,11 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
     snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
-    ledger = await read_ledger(snapshot, settings, hours, all_losses=True)
+    chutes = snapshot.records(CHUTES)
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        reports, gaps = await read_reports(client, settings, hours, all_losses=True, chutes=chutes)
+    snapshot.gaps.extend(gaps)
+    ledger = Ledger(reports, chutes)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
     names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))

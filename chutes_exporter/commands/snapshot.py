@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from chutes_exporter.commands.reports import read_reports
+from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
@@ -58,14 +61,20 @@ class Snapshot:
 async def take_snapshot(
     settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] | None = None
 ) -> Snapshot:
-    """Request once what the metrics need, and some feeds, by default those of the fleets.
+    """Request once what the metrics need, and some feeds, by default those of the fleets with the
+    newest audit reports.
 
     What is not known becomes a gap of the snapshot.
     """
+    reports: list[HourlyAudit] = []
+    report_gaps: list[NotKnown] = []
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(metrics, feeds, timeout=PATIENCE)
+        if feeds is None:
+            reports, report_gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
+        collected = await exporter.samples(metrics, feeds, timeout=PATIENCE, reports=reports)
         now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings, now)
+    gaps += report_gaps
     return Snapshot(
         samples=collected.samples,
         now=now,

@@ -18,7 +18,6 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import fleets_with_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import (
     DOLLARS_ADVICE,
@@ -26,7 +25,6 @@ from chutes_exporter.commands.snapshot import (
 )
 from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import GPU_STATES
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     """
     require_miner(settings)
     report = await take_snapshot(settings, frozenset({_SCORED_MINERS, *_STANDING.values()}))
-    fleets = await fleets_with_reports(report, settings, FAILURE_HOURS)
+    fleets = report.fleets
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
     for hotkey, fleet in sorted(fleets.items()):

@@ -11,16 +11,15 @@ from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.fleet.answers import FleetAnswers
-from chutes_exporter.fleet.ends import Ledger
-from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
+from chutes_exporter.fleet.ends import NO_REPORTS, Ledger
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.offers import find_demand
-from chutes_exporter.fleet.outages import with_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
@@ -44,6 +43,8 @@ FEEDS: Final[dict[str, Feed[Any]]] = {
     "supported_gpus": f.SUPPORTED_GPUS,
 }
 """The feeds of a fleet, by the name of the answer."""
+FLEET_FEEDS: Final[tuple[Feed[Any], ...]] = (*FEEDS.values(), f.AUDIT_REPORT)
+"""All feeds that a fleet is joined from."""
 RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
     f.AUDIT_REPORT,
@@ -54,14 +55,17 @@ _NEAR: Final = 4
 
 
 def fleet_answers(
-    answers: Mapping[str, Answer[Any]], hotkey: str, demand: list[Demand] | None = None
+    answers: Mapping[str, Answer[Any]],
+    hotkey: str,
+    demand: list[Demand] | None = None,
+    ledger: Ledger = NO_REPORTS,
 ) -> FleetAnswers:
     """Return the answers that a fleet is joined from.
 
     ``answers`` are by the name of the feed.
     """
     known = {name: answers[feed.name] for name, feed in FEEDS.items() if feed.name in answers}
-    return FleetAnswers(hotkey, demand, **known)
+    return FleetAnswers(hotkey, demand, ledger, **known)
 
 
 JoinedFleets = dict[str, tuple[list["Answer[Any] | None"], "Fleet"]]
@@ -72,13 +76,17 @@ def join(
     states: Mapping[Feed[Any], FeedState],
     watched: Collection[str] = (),
     fleets: JoinedFleets | None = None,
+    reports: Sequence[HourlyAudit] | None = None,
 ) -> Joined:
-    """Return what all known answers make together. Fleets whose answers are the same stay."""
+    """Return what all known answers make together. Fleets whose answers are the same stay.
+
+    ``reports`` replace those of the feed.
+    """
     answers: dict[str, dict[str, Answer[Any]]] = defaultdict(dict)
     for feed, state in states.items():
         if state.snapshot is not None:
             answers[feed.hotkey][feed.name] = state.snapshot.answer
-    return Joined(answers, watched, fleets)
+    return Joined(answers, watched, fleets, reports)
 
 
 class Joined:
@@ -89,6 +97,7 @@ class Joined:
             are under :data:`THE_PLATFORM`.
         watched: The watched miners.
         fleets: The fleets of an earlier moment.
+        reports: Audit reports, instead of those of the feed.
     """
 
     def __init__(
@@ -96,10 +105,12 @@ class Joined:
         answers: Mapping[str, Mapping[str, Answer[Any]]],
         watched: Collection[str] = (),
         fleets: JoinedFleets | None = None,
+        reports: Sequence[HourlyAudit] | None = None,
     ) -> None:
         self._answers = answers
         self._watched = watched
         self._fleets = {} if fleets is None else fleets
+        self._reports = reports
 
     def about(self, hotkey: str) -> Mapping[str, Answer[Any]]:
         """Return the answers about a miner and the platform, by the name of their feed."""
@@ -116,28 +127,24 @@ class Joined:
         return find_demand(fleet_answers(self.about(THE_PLATFORM), THE_PLATFORM))
 
     @cached_property
-    def ledger(self) -> Ledger | None:
-        """The ended instances, None without a report."""
-        reports = self.about(THE_PLATFORM).get(f.AUDIT_REPORT.name)
+    def ledger(self) -> Ledger:
+        """The ended instances in the known reports."""
+        reports = self._reports
+        answer = self.about(THE_PLATFORM).get(f.AUDIT_REPORT.name)
+        if reports is None:
+            reports = () if answer is None else answer.value.hours
         # The names of chutes show which ends were redeployments. Without a key, they are not known.
-        return None if reports is None else Ledger(reports.value.hours, self._value(f.CHUTES))
+        return Ledger(reports, self._value(f.CHUTES))
 
     def fleet(self, hotkey: str) -> Fleet:
         """Return the fleet of a miner, the same one as long as its answers are the same."""
         answers = self.about(hotkey)
-        sources = [answers.get(feed.name) for feed in FEEDS.values()]
+        sources = [answers.get(feed.name) for feed in FLEET_FEEDS]
         known_sources, fleet = self._fleets.get(hotkey, ([], None))
         if fleet is None or not all(map(operator.is_, sources, known_sources)):
-            fleet = join_fleet(fleet_answers(answers, hotkey, self.demand))
+            fleet = join_fleet(fleet_answers(answers, hotkey, self.demand, self.ledger))
             self._fleets[hotkey] = sources, fleet
         return fleet
-
-    def fleet_with_reports(self, hotkey: str) -> Fleet:
-        """Return the fleet of a miner, with what the reports tell of it."""
-        fleet = self.fleet(hotkey)
-        if self.ledger is None:
-            return fleet
-        return with_reports(fleet, self.ledger, find_failures(self.ledger, hotkey, FAILURE_HOURS))
 
     @cached_property
     def neighbours(self) -> frozenset[str]:
@@ -196,7 +203,6 @@ class Joined:
             for one in stats.value if stats else ():
                 if one.window == "1d":
                     yield one.miner_hotkey, one.chute_id
-        if self.ledger is not None:
-            # Statistics leave out instances that lost their score.
-            for ended in self.ledger.ended_instances(DAY_HOURS):
-                yield ended.miner_hotkey, ended.chute_id
+        # Statistics leave out instances that lost their score.
+        for ended in self.ledger.ended_instances(DAY_HOURS):
+            yield ended.miner_hotkey, ended.chute_id

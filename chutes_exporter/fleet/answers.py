@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.api.answer import Answer
+from chutes_exporter.fleet.ends import NO_REPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chutes_exporter.api import records as r
+    from chutes_exporter.fleet.ends import Ledger
     from chutes_exporter.rules.launch import Demand
 
 _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
@@ -22,12 +24,13 @@ _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
 class FleetAnswers:
     """The answers about a miner and the platform. One that is missing has no record.
 
-    ``demand`` is what the answers about the platform make together, which is found once for all
-    miners.
+    ``demand`` and ``ledger`` are what the answers about the platform make together, which is found
+    once for all miners.
     """
 
     hotkey: str
     demand: list[Demand] | None = None
+    ledger: Ledger = NO_REPORTS
     servers: Answer[Sequence[r.Server]] = _MISSING
     nodes: Answer[Sequence[r.Node]] = _MISSING
     inventory: Answer[Sequence[r.InventoryItem]] = _MISSING

@@ -175,3 +175,7 @@ class Ledger:
             loss_precision=loss.precision,
             is_last_of_chute=loss.is_last_of_chute,
         )
+
+
+NO_REPORTS = Ledger(())
+"""The ledger while no report is known."""

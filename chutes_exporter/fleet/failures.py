@@ -6,7 +6,7 @@ The reports do not tell on which of its servers an instance ran.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FAILURE_HOURS: Final = 6
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed instances of a miner in some hours before the newest report.
+    """The failed instances of a miner in FAILURE_HOURS hours before the newest report.
 
     Attributes:
         unclear: Its ends of which no report tells whether they were failures.
@@ -35,10 +35,10 @@ class Failures:
         reasons: How often each chute is known to have failed for which reason, by its id.
     """
 
-    unclear: Mapping[str, int]
-    are_all_known: bool
-    names: Mapping[str, str]
-    reasons: Mapping[str, Counter[str]]
+    unclear: Mapping[str, int] = field(default_factory=dict)
+    are_all_known: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
 
     @property
     def failing(self) -> list[str]:
@@ -67,16 +67,16 @@ class Failures:
         return None if may_be_enough or not self.are_all_known else False
 
 
-def find_failures(ledger: Ledger, hotkey: str, hours: int) -> Failures:
-    """Return what failed of a miner in the newest hours, with the names of the chutes.
+def find_failures(ledger: Ledger, hotkey: str) -> Failures:
+    """Return what failed of a miner in the newest FAILURE_HOURS hours.
 
     A failure may be missing if the ledger lacks the report of one of these hours.
     """
-    are_all_known = not ledger.missing_hours(hours)
+    are_all_known = not ledger.missing_hours(FAILURE_HOURS)
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()
     names = {}
-    for end in ledger.ends(hours):
+    for end in ledger.ends(FAILURE_HOURS):
         if end.hotkey != hotkey or end.is_failure is False:
             continue
         if end.chute_id is None:

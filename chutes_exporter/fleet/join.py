@@ -9,8 +9,10 @@ from msgspec import UNSET
 
 from chutes_exporter.api import records as r
 from chutes_exporter.fleet.answers import are_complete
+from chutes_exporter.fleet.failures import find_failures
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
+from chutes_exporter.fleet.outages import find_dead, find_outages
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
 from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
@@ -42,7 +44,11 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     instances = _instances(answers, gpus, demand or ())
     servers = _servers(answers, gpus, instances)
     window = _window(answers.policy)
-    left_out = find_left_out(servers, window, answers.at)
+    ledger = answers.ledger
+    outages = find_outages(ledger, answers.hotkey, servers)
+    # A reason that is certain comes before that a server may be dead.
+    left_out = find_dead(ledger, outages, servers) | find_left_out(servers, window, answers.at)
+    failures = find_failures(ledger, answers.hotkey)
     markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
     registered = False if answers.metagraph.complete else None
@@ -55,9 +61,11 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         instances=instances,
         markets=markets,
         left_out=left_out,
-        plans=plan_servers(servers, markets, left_out),
+        plans=plan_servers(servers, markets, left_out, failures.failing),
         stuck_jobs=_stuck_jobs(answers),
         window=window,
+        failures=failures,
+        outages=outages,
         known=_known_topics(answers, gpus, instances, servers),
     )
 

@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
@@ -460,7 +460,7 @@ class Fleet:
         plans: The best use of its idle GPUs, one for each server and model.
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
-        failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
+        failures: What failed in the 6 hours before the newest audit report.
         outages: Servers that probably died in these hours.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
@@ -476,7 +476,7 @@ class Fleet:
     plans: tuple[ServerPlan, ...] = ()
     stuck_jobs: int | None = None
     window: Window | None = None
-    failures: Failures | None = None
+    failures: Failures = field(default_factory=Failures)
     outages: tuple[Outage, ...] = ()
     known: Mapping[Topic, bool] = field(default_factory=dict)
 

@@ -237,7 +237,6 @@ def plan_servers(
     servers: Iterable[Server],
     markets: Iterable[Market] | None,
     left_out: Collection[str],
-    *,
     avoided: Collection[str] = (),
 ) -> tuple[ServerPlan, ...]:
     """Return the best use of the idle GPUs of each server that can be used, one for each model,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.fleet.offers import plan_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Gpu, Server
+    from chutes_exporter.fleet.model import Gpu, LeftOut, Server
 
 _REASON: Final = "probes"
 """Why the service ends the instances of a server that does not answer."""
@@ -35,36 +33,38 @@ class Outage:
     ends: tuple[End, ...]
 
 
-def find_outages(ledger: Ledger, fleet: Fleet) -> tuple[Outage, ...]:
+def find_outages(ledger: Ledger, hotkey: str, servers: Iterable[Server]) -> tuple[Outage, ...]:
     """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first.
 
     A server on which something may earn is no candidate.
     """
     outages = []
-    candidates = [server for server in fleet.servers if _is_silent(server)]
-    for ends in reversed(_clusters(ledger.ends(FAILURE_HOURS), fleet.hotkey)):
-        servers = [server for server in candidates if _fits(server, ends, ledger)]
+    candidates = [server for server in servers if _is_silent(server)]
+    for ends in reversed(_clusters(ledger.ends(FAILURE_HOURS), hotkey)):
+        dead = [server for server in candidates if _fits(server, ends, ledger)]
         # Nothing has earned on a dead server since, so that it has not died twice.
-        candidates = [server for server in candidates if server not in servers]
-        if servers:
-            outages.append(Outage(tuple(servers), tuple(ends)))
+        candidates = [server for server in candidates if server not in dead]
+        if dead:
+            outages.append(Outage(tuple(dead), tuple(ends)))
     return tuple(outages)
 
 
-def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
-    """Return a fleet with what the reports tell of it. Nothing is launched on what died."""
-    outages = find_outages(ledger, fleet)
-    left_out = dict(fleet.left_out)
+def find_dead(
+    ledger: Ledger, outages: Iterable[Outage], servers: Iterable[Server]
+) -> dict[str, LeftOut]:
+    """Return why nothing is launched on servers that died, or may have, by the server's id.
+
+    While the report of an hour is missing, any server on which nothing earns may have died.
+    """
+    left_out: dict[str, LeftOut] = {}
+    if ledger.missing_hours(FAILURE_HOURS):
+        for server in servers:
+            if _is_silent(server):
+                left_out[server.server_id] = "use_not_known"
     for outage in outages:
         for server in outage.servers:
-            left_out.setdefault(server.server_id, "may_be_dead")
-    return replace(
-        fleet,
-        failures=failures,
-        outages=outages,
-        left_out=left_out,
-        plans=plan_servers(fleet.servers, fleet.markets, left_out),
-    )
+            left_out[server.server_id] = "may_be_dead"
+    return left_out
 
 
 def _clusters(ends: Iterable[End], hotkey: str) -> list[list[End]]:

@@ -17,7 +17,7 @@ from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
-from chutes_exporter.feeds.fleet import FEEDS, join
+from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Self
 
+    from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.feeds.fleet import JoinedFleets
@@ -115,7 +116,7 @@ class Exporter:
         snapshot = self.feeds.peek(AUDIT_REPORT)
         reports = None if snapshot is None else snapshot.answer.value
         self.telemetry.ends.watch(settings.watched, reports)
-        must_read_again = self._requests.reports.watch(self.plan.audited_miners)
+        must_read_again = self._requests.reports.watch(settings.watched)
         if must_read_again:
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
@@ -176,12 +177,14 @@ class Exporter:
         feeds: Iterable[Feed[Any]] | None = None,
         *,
         timeout: float | None = None,
+        reports: Sequence[HourlyAudit] | None = None,
     ) -> Collected:
         """Return the fleets, and the samples of all collectors that have one of the metrics and are
         on.
 
         It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
-        all of the fleets. Without a timeout, it takes the cached answers, and sends no request.
+        all of the fleets. ``reports`` replace the audit reports of the feed, which reads one with
+        each request. Without a timeout, it takes the cached answers, and sends no request.
         """
 
         def is_asked(entry: Entry) -> bool:
@@ -190,12 +193,10 @@ class Exporter:
         plan = Plan(filter(is_asked, self.plan.entries))
         if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
-            feeds = FEEDS.values() if self.settings.keys else (METAGRAPH,)
+            feeds = FLEET_FEEDS if self.settings.keys else (METAGRAPH, AUDIT_REPORT)
         names = {feed.name for feed in feeds}
-        if timeout is None:
-            # The chutes that failed are found in the cached reports. A command, which has a
-            # timeout, reads them itself: the pauses between them would take minutes.
-            names.add(AUDIT_REPORT.name)
+        if reports is not None:
+            names.discard(AUDIT_REPORT.name)
         # A dictionary keeps the order, and each feed once.
         wanted = dict.fromkeys(plan.feeds)
         wanted |= dict.fromkeys(feed for feed in self.plan.feeds if feed.name in names)
@@ -204,14 +205,16 @@ class Exporter:
         async with self._rendering:
             all_states = self._states(wanted)
             states = {feed: all_states[feed] for feed in wanted}
-            return await self._in_thread(partial(self._collect, plan.entries, states))
+            return await self._in_thread(partial(self._collect, plan.entries, states, reports))
 
-    def _collect(self, entries: Sequence[Entry], states: States) -> Collected:
+    def _collect(
+        self, entries: Sequence[Entry], states: States, reports: Sequence[HourlyAudit] | None
+    ) -> Collected:
         """Run collectors on the answers that are known, and join the fleets of watched miners.
 
         A collector that fails for one miner is listed with that hotkey.
         """
-        joined = join(states, self.settings.watched, self._fleets)
+        joined = join(states, self.settings.watched, self._fleets, reports)
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []
         for entry in entries:
@@ -223,7 +226,7 @@ class Exporter:
                 for sample in family.samples:
                     samples[sample.name].append((sample.labels, sample.value))
         watched = sorted(self.settings.watched)
-        fleets = {hotkey: joined.fleet_with_reports(hotkey) for hotkey in watched}
+        fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
         return Collected(samples, failed, states, fleets)
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:

@@ -244,9 +244,9 @@ class PageMaker:
         samples = Samples(room)
         succeeded = collect(entry, states, joined, samples)
         # The lines are made again for each new answer, which may have ends to count.
-        if entry.collector is ENDED_INSTANCES and joined.ledger is not None:
-            reports = joined.about(THE_PLATFORM)[AUDIT_REPORT.name].value
-            samples.add_families(self._telemetry.ends.families(reports, joined.ledger))
+        reports = joined.about(THE_PLATFORM).get(AUDIT_REPORT.name)
+        if entry.collector is ENDED_INSTANCES and reports is not None:
+            samples.add_families(self._telemetry.ends.families(reports.value, joined.ledger))
         return Lines(
             origin=origin,
             body=None if samples.overflowed else lines(samples.collect(), form),

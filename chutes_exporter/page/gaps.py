@@ -14,7 +14,7 @@ from chutes_exporter.feeds.definitions import (
     NODES,
     SERVERS,
 )
-from chutes_exporter.feeds.fleet import FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from chutes_exporter.feeds.sanity_checks import WORDS
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.rules import instances, maintenance
@@ -41,8 +41,6 @@ TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
-_FLEET_FEEDS: Final = frozenset(feed.name for feed in FEEDS.values())
-"""The names of the feeds that a fleet is joined from."""
 _UNCOUNTED = "the answers do not give the states of all GPUs"
 UPDATE = "Update the exporter. If that does not help, report a bug."
 """Advice about records and words that this version cannot read."""
@@ -130,7 +128,8 @@ def _incomplete_feeds(states: States) -> list[NotKnown]:
 
 def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:
     """Return whether a gap already names a feed that the fleet of a miner is joined from."""
-    return any(gap.subject in _FLEET_FEEDS and gap.hotkey in ("", hotkey) for gap in gaps)
+    names = [feed.name for feed in FLEET_FEEDS]
+    return any(gap.subject in names and gap.hotkey in ("", hotkey) for gap in gaps)
 
 
 def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:

@@ -9,7 +9,7 @@ from chutes_exporter.collectors import COLLECTORS, Collector, Miners
 from chutes_exporter.config import NEEDS_MINER, ConfigError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, STATS_PER_CHUTE
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.fleet import FEEDS, RELEVANCE_FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,17 +45,6 @@ class Plan:
             for feeds in entry.feeds.values():
                 feeds_in_order.update(dict.fromkeys(feeds))
         self.feeds = tuple(feeds_in_order)
-
-    @property
-    def audited_miners(self) -> frozenset[str] | None:
-        """The miners whose data in audit reports is exported, None for all.
-
-        Data of neighbours in reports is exported only if all miners are chosen.
-        """
-        for entry in self.entries:
-            if AUDIT_REPORT in entry.collector.feeds:
-                return None if entry.miners.choice == "all" else entry.miners.watched
-        return frozenset()
 
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
@@ -140,8 +129,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
                 wanted = of_subject.with_ttl(settings.ttl)
                 feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
             if part.of_fleet:
-                of_fleet = FEEDS.values()
-                feeds_of_fleets += [one.of(_subject(one, hotkey, miners)) for one in of_fleet]
+                feeds_of_fleets += [one.of(_subject(one, hotkey, miners)) for one in FLEET_FEEDS]
     by_hotkey = {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
     return Entry(collector, miners, by_hotkey, tuple(feeds_of_fleets))
 

@@ -112,8 +112,7 @@ def _actions(collected: Collected, settings: Settings, now: float) -> str:
     fleets = collected.fleets.values()
     found = [item for fleet in fleets for item in findings.find(fleet, now, settings.costs)]
     gaps, _ = find_gaps(collected, settings, now)
-    # Without any report, the failures of a fleet are None.
-    if not all(fleet.failures is not None and fleet.failures.are_all_known for fleet in fleets):
+    if not all(fleet.failures.are_all_known for fleet in fleets):
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
         gaps.append(NotKnown("the chutes that fail", "", reason, _READING))
     items = "".join(_action(item) for item in found if item.needs_action)

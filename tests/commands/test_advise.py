@@ -15,10 +15,12 @@ import pytest
 from tests.commands.worlds import PresentWorld
 from tests.recorded import WORLD_H, may_have_lost_race, reported_ends, rows
 
-FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
-"""A chute of which three instances lost their score. The start of a fourth may have lost a race."""
-NEARLY = "40299f28-ea43-56b8-a9f6-3774dee32f92"
-"""One that failed once. Another end has no reason, as that of a job that is over."""
+FAILING = "62a4a718-bb5d-5e08-861f-22a44325b76e"
+"""A chute of which two instances lost their score. The start of a third may have lost a race."""
+ALIKE = "390340b4-1897-57de-ac8f-697a71982d1d"
+"""One that failed once. The reports say that this was FAILING."""
+NEARLY = "bf81c7dd-9d9b-565f-bda8-ac6430e19acb"
+"""One that failed once."""
 REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
 PLANNED = ("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted")
 """How the reasons of ends begin that are no failures."""
@@ -28,19 +30,23 @@ RICH = {"effective_compute_multiplier": 40.0}
 
 @pytest.fixture
 def world() -> PresentWorld:
-    return PresentWorld(WORLD_H)
+    world = PresentWorld(WORLD_H)
+    for path, body in world.reports.items():
+        world.reports[path] = body.replace(ALIKE.encode(), FAILING.encode())
+    return world
 
 
 def true_failures(world: PresentWorld, chute_id: str) -> int:
-    """Return how often a chute failed on the miner's servers in 24 reports, by the database."""
+    """Return how often a chute failed on the miner's servers in 6 reports, by the database."""
     truth = json.loads((WORLD_H / "expected.json").read_bytes())
     private = truth["launch"][chute_id]["rules"] == "private"
     failures = 0
     for row in reported_ends(WORLD_H):
-        if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
+        chute = FAILING if row["chute_id"] == ALIKE else row["chute_id"]
+        if (row["miner"], chute) != (world.miner.hotkey, chute_id):
             continue
         # An end whose score still counts is no failure. The newest report has the number 0.
-        if row["counts"] or row["report"] >= 24:
+        if row["counts"] or row["report"] >= 6:
             continue
         reason = row["reason"] or ""
         # A private chute may have been filled by others while an instance started.
@@ -64,10 +70,10 @@ async def test_each_chute_has_its_true_number_of_failures(world: PresentWorld) -
     counts = {}
     for row in found["chutes"]:
         chute_id = row["chute_id"]
-        counts[chute_id] = row["failed_24h"], row["unclear_24h"]
-        assert row["failed_24h"] == true_failures(world, chute_id)
+        counts[chute_id] = row["failed_6h"], row["unclear_6h"]
+        assert row["failed_6h"] == true_failures(world, chute_id)
         assert row["fails_here"] is (chute_id == FAILING)
-    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == ((3, 1), (1, 1), (0, 0))
+    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == ((3, 1), (1, 0), (0, 0))
 
 
 async def test_a_failing_chute_comes_last_and_is_not_planned_however_much_it_pays(
@@ -85,7 +91,7 @@ async def test_a_failing_chute_comes_last_and_is_not_planned_however_much_it_pay
     assert NEARLY in str(found["plan"])
 
 
-@pytest.mark.parametrize("number", [None, 0, 7, 23])
+@pytest.mark.parametrize("number", [None, 2, 5])
 async def test_without_a_report_only_enough_failures_are_known(
     world: PresentWorld, number: int | None
 ) -> None:
@@ -97,7 +103,7 @@ async def test_without_a_report_only_enough_failures_are_known(
         world.forget_report(number)
     found = await world.found()
     offers = offers_of(found)
-    assert {row["failed_24h"] for row in offers.values()} == {None}
+    assert {row["failed_6h"] for row in offers.values()} == {None}
     assert offers[NEARLY]["fails_here"] is None
     # The plan is made from what is known, and what is not known is named.
     assert offers[FAILING]["fails_here"] is (None if number is None else True)
@@ -154,8 +160,6 @@ async def test_a_miner_that_may_launch_nothing_is_told_so(
         if reason is not None:
             seat["blacklist_reason"] = reason
     world.bodies["metagraph"] = json.dumps(seats).encode()
-    # Without offers, the reports are not read: otherwise these would be missing.
-    del world.bodies["audit"]
     code, _ = await world.run()
     assert code == (3 if reason is None else 0)
     found = await world.found()
@@ -165,4 +169,3 @@ async def test_a_miner_that_may_launch_nothing_is_told_so(
         reason is None,
         reason is not None,
     )
-    assert "report" not in str(found["gaps"])

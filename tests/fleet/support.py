@@ -7,8 +7,11 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.duration import DAY
+from chutes_exporter.api.records import HourlyAudit
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import GpuState
 
+QUIET = Ledger([HourlyAudit([], [], end=NOON - age * HOUR) for age in range(FAILURE_HOURS)])
+"""Reports of hours in which nothing ended."""
 WORLDS = [Miner(directory) for directory in DIRECTORIES]
 """The test miner of each recorded world."""
 
@@ -33,7 +38,7 @@ def world_answers(miner: Miner) -> FleetAnswers:
         if feed.name in bodies:
             answer = asyncio.run(decoded(feed, bodies[feed.name]))
             known[feed.name] = replace(answer, received_at=recorded_at)
-    return fleet_answers(known, miner.hotkey)
+    return fleet_answers(known, miner.hotkey, ledger=QUIET)
 
 
 def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
@@ -48,7 +53,7 @@ def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAn
         if name in bodies:
             sent = answer(feed, bodies[name], doubted=name in doubted)
             known[feed.name] = replace(sent, received_at=NOON)
-    return fleet_answers(known, ME)
+    return fleet_answers(known, ME, ledger=QUIET)
 
 
 def make_gpus(

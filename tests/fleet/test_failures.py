@@ -60,5 +60,5 @@ def test_a_chute_fails_from_three_failures_on(
 ) -> None:
     monkeypatch.setattr(Ledger, "ends", lambda _, hours: ends if hours == 6 else [])
     monkeypatch.setattr(Ledger, "missing_hours", lambda _, hours: [] if are_all_known else [hours])
-    found = find_failures(Ledger([]), "me", 6)
+    found = find_failures(Ledger([]), "me")
     assert (found.count("c"), found.fails("c")) == (count, fails)

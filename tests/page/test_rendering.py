@@ -90,8 +90,7 @@ async def test_each_miner_is_joined_once_until_its_answers_change(
         clock.now += 11
         await page_of(exporter)
         assert calls["join_fleet"] == len(keys)
-        assert calls["find_demand"] == 1
-        assert calls["Ledger"] <= 1
+        assert (calls["find_demand"], calls["Ledger"]) == (1, 1)
 
 
 async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
@@ -115,5 +114,5 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
     assert page[series(success, collector="servers", hotkey=second)] == 1
     servers_on_page = [dict(labels) for name, labels in page if name == "chutes_server_info"]
     assert {labels["hotkey"] for labels in servers_on_page} == {second}
-    (log,) = logs
+    (log,) = [log for log in logs if log["event"] != "requested"]
     assert (log["event"], log["hotkey"]) == ("collector failed", first)

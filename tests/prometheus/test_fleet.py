@@ -32,6 +32,20 @@ test_alerts_about_the_fleet = scenarios(
         .pays(0)
         .state(20, ALPHA, "idle")
         .fires({4 * HOUR: []}),
+        "idle GPUs of a server that has probably died send to the server": Scenario(HOUR, FLEET)
+        .state(20, ALPHA, "idle")
+        .pays(0)
+        .set("chutes_server_launch_left_out", 1, 20, reason="may_be_dead", **ALPHA_LABELS)
+        .fires({44: [], 55: [IDLE]})
+        .says(
+            IDLE,
+            HOUR,
+            "server alpha: 8 pro_6000 idle, at an unknown pay",
+            "These GPUs have been idle for 25 minutes or longer. The server has probably died: "
+            "several instances ended within minutes, and nothing earns there since. "
+            "First see whether it answers: `chutes-miner tee node-health --name alpha`.",
+            **ALPHA_LABELS,
+        ),
         "idle GPUs are a warning while it is not known what can be launched": Scenario(HOUR, FLEET)
         .state(20, ALPHA, "idle")
         .fires({44: [], 55: [IDLE]})
@@ -40,7 +54,8 @@ test_alerts_about_the_fleet = scenarios(
             HOUR,
             "server alpha: 8 pro_6000 idle, at an unknown pay",
             "These GPUs have been idle for 25 minutes or longer. If all GPUs of a server are idle, "
-            "it may be dead: the API cannot tell.",
+            "it may be dead: the API cannot tell. First, on the exporter's host: `chutes-exporter "
+            "advise --hotkey {{ $labels.hotkey }}`, which says what to launch.",
             **ALPHA_LABELS,
         ),
         "GPUs that become unverified in no instance are a warning after half an hour": Scenario(

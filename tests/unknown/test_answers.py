@@ -101,7 +101,9 @@ GONE: Final = {
     "fmv": f"""{UNIT} alpha_price_usd miner_estimated_profit_usd_per_day
         miner_estimated_usd_per_day tao_price_usd""",
     "platform_gpus": "@platform_gpus",
-    "audit_report": "@ended_instances",
+    # Whether a server on which nothing earns has died, and which chutes fail.
+    "audit_report": "@ended_instances fleet_idle_* server_launch_compute_units_per_second "
+    "server_launch_instances",
     "chain": f"@chain @earnings {UNIT} miner_estimated_profit_usd_per_day -tao_price_usd",
 }
 """The metrics that go with each answer, without their prefix. All those of a collector have its
