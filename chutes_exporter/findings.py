@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Fleet,
         Gpu,
         GpuState,
+        IdlePay,
         Instance,
         Server,
     )
@@ -138,20 +139,21 @@ def _stuck_jobs(moment: Moment) -> list[Subject]:
 
 
 def _failing_chutes(moment: Moment) -> list[Subject]:
-    """Return the chutes that failed again and again, the worst first, such as ``gemma (4 times,
-    3 by probes, now on s1)``.
+    """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
+    (probes 3, miner 1), runs now on s1``.
     """
     failures = moment.fleet.failures
     subjects = []
     for chute_id in failures.failing:
-        [(reason, times)] = failures.reasons[chute_id].most_common(1)
-        text = f"{failures.known[chute_id]} times, {times} by {reason}"
+        reasons = failures.reasons[chute_id].most_common()
+        by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
+        text = f"{failures.names[chute_id]}: {failures.known[chute_id]} times ({by_reason})"
         # The reports do not tell on which servers it failed.
         instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
         places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}
         if places:
-            text += f", now{' and'.join(sorted(places))}"
-        subjects.append(Subject(f"{failures.names[chute_id]} ({text})"))
+            text += f", runs now{' and'.join(sorted(places))}"
+        subjects.append(Subject(text))
     return subjects
 
 
@@ -325,14 +327,18 @@ def _idle(moment: Moment) -> list[Subject]:
             continue
         worth = "what they could earn is not known"
         if server is not None and pay is not None:
-            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-            at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-            worth = (
-                f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
-                f"{DAY * pay.later:,.0f} a day later"
-            )
+            worth = _worth(fleet, server, pay)
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
+
+
+def _worth(fleet: Fleet, server: Server, pay: IdlePay) -> str:
+    plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
+    at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
+    return (
+        f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
+        f"{DAY * pay.later:,.0f} a day later"
+    )
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -379,7 +385,7 @@ KINDS = {
         _starts_in_vain,
         "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",
-        "Stop them, because they cannot earn",
+        "Stop them, unless they run a job, because they cannot earn",
         "chutes-exporter query instances",
     ),
     "purges": Kind(

@@ -1,4 +1,4 @@
-"""Generates files from alerts, routing, metrics and the Helm chart: `make generate`."""
+"""Generates files from alerts, metrics and the Helm chart: `make generate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from deploy.chart import CHART
-from deploy.inhibitions import INHIBITIONS
 from deploy.reference import reference
 
 if TYPE_CHECKING:
@@ -45,11 +44,10 @@ ALERTS_HEAD: Final = """\
 `make generate` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
-- **warning**: something to know or to do today. [Three](alerting.md#routing) come at once.
-- **info**: can wait for a daily message.
+- **warning**: something to do today. [Two](alerting.md#routing) come at once.
 
 Each name links to its runbook, and each alert says what it costs. The routing example hides an alert that another one explains
-([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
+([rules](../alertmanager/alertmanager.yml)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
 6 hours, and an hour after it to get instances again.
 
 """
@@ -61,14 +59,6 @@ TABLE_HEAD: Final = """\
 
 def _read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
-
-
-def routing() -> str:
-    """Write the inhibitions at the end of the example of routing."""
-    head, begin, _ = (
-        (ROOT / "alertmanager" / "alertmanager.yml").read_text().partition("\ninhibit_rules:\n")
-    )
-    return head + begin + "".join(inhibition.routing() for inhibition in INHIBITIONS)
 
 
 def alertmanager_values() -> str:
@@ -134,7 +124,6 @@ def _rows(rules: list[dict[str, Any]]) -> str:
 
 FILES: Final[dict[str, Callable[[], str]]] = {
     "helm/chutes-exporter/README.md": chart_readme,
-    "../alertmanager/alertmanager.yml": routing,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,

@@ -136,9 +136,9 @@ def nothing_row(known: str, label: str, text: float | str = NOTHING.value) -> st
     return f'label_replace(group({known}), "{label}", "{text}", "", "")'
 
 
-def copied(query: str, label: str) -> str:
-    """Add a label with the name of the alert, which a column shows as another text."""
-    return f'label_replace({query}, "{label}", "$1", "alertname", "(.+)")'
+def copied(query: str, label: str, source: str = "alertname") -> str:
+    """Add a label with the value of another one, which a column shows as another text."""
+    return f'label_replace({query}, "{label}", "$1", "{source}", "(.+)")'
 
 
 def whole(query: str, feed: str) -> str:
@@ -195,9 +195,15 @@ def counted(series: str, known: str) -> str:
     return f"(count({series}) or on () 0 * {known})"
 
 
+def chute_names(**where: str) -> str:
+    """Select the name of each chute. Two exporters can know different ones."""
+    info = of_platform("chutes_chute_info", "chute_id", "name", **where)
+    return f"topk by (chute_id) (1, {info})"
+
+
 def with_chute_name(expression: str) -> str:
     """Add the label `name` to series with a `chute_id`."""
-    return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
+    return f"({expression}) * on (chute_id) group_left (name) {chute_names()}"
 
 
 def at_end(expression: str) -> str:
@@ -843,7 +849,7 @@ VARIABLES: Final = {
     "chute": Variable(
         "Chute",
         "Chutes, by name.",
-        "query_result(chute_id:chutes_chute_info:max)",
+        f"query_result({chute_names()})",
         ANYTHING,
         '/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),

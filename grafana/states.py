@@ -103,11 +103,11 @@ OLDER: Final = (State(1, "older than the target", ORANGE),)
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
 GPU: Final = (
-    State(0, "unverified", RED),
-    State(1, "idle", ORANGE),
-    State(2, "starting", PURPLE),
-    State(3, "disabled", BLUE),
-    State(4, "earning", GREEN),
+    State("unverified", "unverified", RED),
+    State("idle", "idle", ORANGE),
+    State("starting", "starting", PURPLE),
+    State("disabled", "disabled", BLUE),
+    State("earning", "earning", GREEN),
 )
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`'
 label `state`.
@@ -129,19 +129,17 @@ more than `chutes_server_state`.
 """
 
 INSTANCE: Final = (
-    State(1, "starting", PURPLE),
-    State(2, "disabled", BLUE),
-    State(3, "active", GREEN),
+    State("starting", "starting", PURPLE),
+    State("disabled", "disabled", BLUE),
+    State("active", "active", GREEN),
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
 DECISIONS: Final = (
-    State(0, "starting over 1 h", ORANGE),
-    State(1, "starting in vain", ORANGE),
-    State(2, "disabled", BLUE),
+    State("in_vain", "starting in vain", ORANGE),
+    State("slow", "starting over 1 h", ORANGE),
+    State("disabled", "disabled", BLUE),
 )
-"""Decisions by the number that the rules record, but that of no decision."""
-STARTS: Final = (State(10, "starting over 1 h", ORANGE), State(11, "starting in vain", ORANGE))
-"""The first two of DECISIONS, plus 10, so that their numbers are not those of INSTANCE."""
+"""Decisions about an instance, but that of none."""
 REASONS: Final = tuple(
     State(reason, reason, color)
     for reason, color in (
@@ -195,5 +193,5 @@ plus 3 for a heading above the chosen one's, and minus 3 for one below.
 """
 
 
-SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE), State(2, "info"))
+SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE))
 """Severities of alerts, the gravest first; the texts are the values of their label `severity`."""

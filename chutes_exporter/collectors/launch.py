@@ -128,7 +128,7 @@ IN_VAIN = _metric(
 DECISION = _metric(
     "chutes_instance_decision",
     "Whether this is what the miner has to decide about the instance (1), the first that applies: "
-    "slow (it has been starting for more than an hour), in_vain (it starts in vain), disabled, "
+    "in_vain (it starts in vain), slow (it has been starting for more than an hour), disabled, "
     "none. Absent while that is unknown.",
     (*OF_INSTANCE, "decision"),
 )

@@ -84,26 +84,14 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     for hotkey in sorted(settings.watched):
         is_known = hotkey in snapshot.counted
         fleet = snapshot.fleets[hotkey]
-        snapshot.gaps.extend(_gaps(fleet, is_known=is_known))
+        for market in fleet.markets or ():
+            if market.refused.get("unknown"):
+                subject = f"chutes for {market.model}"
+                snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
         miners.append(_miner(fleet, usd_per_unit, is_known=is_known))
     show = partial(_show, miners, snapshot.now, settings)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
-
-
-def _gaps(fleet: Fleet, *, is_known: bool) -> list[NotKnown]:
-    """Return what is not known about the chutes for idle GPUs.
-
-    ``is_known`` is whether the states of all GPUs are known. Otherwise the report has a gap about
-    them.
-    """
-    if fleet.markets is None:
-        has_idle = any(gpu.state == "idle" for gpu in fleet.gpus)
-        subjects = ["chutes for idle GPUs"] if is_known and has_idle else []
-    else:
-        unknown = [market.model for market in fleet.markets if market.refused.get("unknown")]
-        subjects = [f"chutes for {model}" for model in unknown]
-    return [NotKnown(subject, fleet.hotkey, _NO_LAUNCHES, TRY_AGAIN) for subject in subjects]
 
 
 def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[str, Any]:

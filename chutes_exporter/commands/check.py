@@ -21,11 +21,11 @@ from chutes_exporter.commands.options import (
     with_variables,
 )
 from chutes_exporter.commands.result import Result, print_remarks
-from chutes_exporter.commands.snapshot import PATIENCE, unknown_server_names
+from chutes_exporter.commands.snapshot import PATIENCE
 from chutes_exporter.commands.terminal import print_table, say, with_columns
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
-from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH, SERVERS
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
@@ -111,29 +111,19 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     async with Exporter(settings) as exporter:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
-    lines = [*_setting_lines(settings, credentials, states)]
-    lines += [_feed_line(states[feed]) for feed in requested]
-    # The metagraph belongs to no hotkey, and is always requested. A failed request has its line.
-    metagraph = states[METAGRAPH].snapshot
-    if metagraph is not None:
-        lines += [_seat_line(hotkey, metagraph.answer) for hotkey in sorted(settings.watched)]
-    lines += missing
-    # Without an answer, it is no wonder that the clock is unknown.
-    if any(state.snapshot for state in states.values()):
-        lines += _clock_line(client.api_clock.offset)
-    lines += _change_lines(client.changes)
-    return _result(settings, lines)
-
-
-def _result(settings: Settings, lines: list[Line]) -> Result:
+    lines = [
+        *_setting_lines(settings, credentials),
+        *_cost_lines(settings, states),
+        *[_feed_line(states[feed]) for feed in requested],
+        *_seat_lines(settings, states[METAGRAPH]),
+        *missing,
+        *_clock_lines(client.api_clock.offset, states),
+        *_change_lines(client.changes),
+    ]
+    failed = any(line.verdict == "failed" for line in lines)
+    summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
     gaps = [line for line in lines if line.verdict == "not known"]
-    failed = [line for line in lines if line.verdict == "failed"]
-    summary = {
-        "api": settings.api_url,
-        "checks": [asdict(line) for line in lines],
-    }
-    show = partial(_print_report, settings, lines)
-    return Result(summary, show, gaps, needs_action=bool(failed))
+    return Result(summary, partial(_print_report, settings, lines), gaps, needs_action=failed)
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -151,7 +141,7 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
     return [] if lacks_key else [THE_PLATFORM]
 
 
-def _setting_lines(settings: Settings, credentials: Credentials, states: States) -> Iterator[Line]:
+def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     """Yield a line for each key or file that cannot be used, and for each warning."""
     # The settings are without these keys already, as if the user had removed them.
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
@@ -168,9 +158,23 @@ def _setting_lines(settings: Settings, credentials: Credentials, states: States)
             yield Line("web configuration", "", with_variables(str(error)), advice, "failed")
     for warning in settings.warnings:
         yield Line("settings", "", warning, "", "ok")
-    unknown_names = unknown_server_names(settings, states)
-    if unknown_names:
-        problem = f"--server.cost has the name of no server: {', '.join(unknown_names)}"
+
+
+def _cost_lines(settings: Settings, states: States) -> Iterator[Line]:
+    """Yield a line if --server.cost has names that no server of the watched miners has.
+
+    While some servers are not known, one of them may have the name. Only the answers to a miner's
+    key list its servers.
+    """
+    answers = [states[SERVERS.of(key.address)].snapshot for key in settings.keys]
+    names: set[str | None] = set()
+    for snapshot in answers:
+        if snapshot is None or not snapshot.answer.complete:
+            return
+        names.update(server.name for server in snapshot.answer.value)
+    unknown = sorted(settings.server_costs.keys() - names)
+    if answers and unknown:
+        problem = f"--server.cost has the name of no server: {', '.join(unknown)}"
         advice = "Compare it with the names that chutes-exporter query servers lists."
         yield Line("settings", "", scrub_input(with_variables(problem)), advice, "ok")
 
@@ -196,12 +200,15 @@ def _feed_line(state: FeedState) -> Line:
     return replace(line, status=200, records=answer.count, seconds=answer.seconds)
 
 
-def _clock_line(offset: float | None) -> Iterator[Line]:
+def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
     """Yield a line if the local clock could not be compared, or differs notably.
 
     The offset is in seconds. It is positive if the local clock is ahead of the API's, and None if
     it is unknown.
     """
+    if not any(state.snapshot for state in states.values()):
+        # Without an answer, it is no wonder that the clock is unknown.
+        return
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
         yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
@@ -229,26 +236,32 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
             yield Line("changes of the API", "", reason, _CHANGED, verdict)
 
 
+def _seat_lines(settings: Settings, state: FeedState) -> Iterator[Line]:
+    """Yield a line for each watched hotkey, unless the request for the metagraph failed."""
+    if state.snapshot is not None:
+        for hotkey in sorted(settings.watched):
+            yield _seat_line(hotkey, state.snapshot.answer)
+
+
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
     seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
-    blacklisted = None if seat is None else is_blacklisted(seat)
-    verdict: Verdict = "failed"
-    if seat is not None and blacklisted:
-        reason = f"blacklisted: {seat.blacklist_reason}"
-        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-    elif seat is not None and blacklisted is False:
-        reason, advice, verdict = f"registered as UID {seat.node_id}", "", "ok"
-    elif seat is None and metagraph.complete:
-        # Only a complete answer shows that a miner has no seat.
+    # Only a complete answer shows that a miner has no seat.
+    if seat is None and metagraph.complete:
         reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
         if hotkey in {seat.coldkey for seat in metagraph.value}:
             reason += " It is the cold key of a miner: use the hotkey."
         advice = "Register it on subnet 64, or watch another hotkey."
-    else:
+        return Line("registration", hotkey, reason, advice, "failed")
+    blacklisted = seat and is_blacklisted(seat)
+    if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        advice, verdict = UPDATE, "not known"
-    return Line("registration", hotkey, reason, advice, verdict)
+        return Line("registration", hotkey, reason, UPDATE, "not known")
+    if blacklisted:
+        reason = f"blacklisted: {seat.blacklist_reason}"
+        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+        return Line("registration", hotkey, reason, advice, "failed")
+    return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:

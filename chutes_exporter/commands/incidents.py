@@ -32,6 +32,7 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
@@ -44,12 +45,12 @@ _DAY_UNITS: Final = "chutes_miner_score_window_compute_units"
 _UNCLEAR: Final = f"{REDEPLOYED} or {NO_REASON}"
 """The reason if only the name of a private chute would tell."""
 _MEANINGS: Final = {
-    "probes": "no answer to probes: look at server and network",
+    "probes": "no answer: look at server and network",
     "requests": "many requests failed: look at its log",
     "verification": "a check of its start failed",
     "not_active_in_time": "starting or disabled for too long",
     "gpu_missing": "one of its GPUs was deleted at the API",
-    "miner": "its miner deleted it (a last one loses most)",
+    "miner": "its miner deleted it: a last loses most",
     REDEPLOYED: "its chute got a new version",
     "scale_down": "fewer instances were wanted",
     "update": "its chute was updated",
@@ -99,22 +100,16 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ledger = Ledger(reports, snapshot.records(CHUTES))
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
-    # The public answer names private chutes by a placeholder.
-    hidden = set() if settings.keys else {end.chute_id for end in ends if end.private}
-    chutes = [chute for chute in snapshot.records(names_feed) if chute.chute_id not in hidden]
-    names = {chute.chute_id: chute.name for chute in chutes}
+    names = {chute.chute_id: chute.name for chute in snapshot.records(names_feed)}
+    if not settings.keys:
+        # The public answer names private chutes by a placeholder.
+        names |= {end.chute_id: None for end in ends if end.private}
     is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
         of_miner = [end for end in ends if end.hotkey == hotkey]
         tables = _tables(of_miner, names, is_complete=is_complete)
-        unit_usd = snapshot.value(_UNIT_USD)
-        for row in chain.from_iterable(tables.values()):
-            row["lost_usd"] = product(row["lost_compute_units"], unit_usd)
-        # The units of the day may be unknown or 0.
-        if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
-            for row in (*tables["sums"], *tables["chutes"]):
-                row["lost_ratio_of_day"] = product(row["lost_compute_units"], 1 / day_units)
+        _add_worth(tables, hotkey, snapshot)
         miners.append({"hotkey": hotkey} | tables)
 
     def show() -> None:
@@ -158,15 +153,18 @@ def _tables(
     sums: list[Row] = []
     for reason, of_reason in by_reason.items():
         loss = _loss(of_reason, is_complete=is_complete)
-        sums.append({"reason": reason} | loss | {"meaning": _MEANINGS[reason]})
+        meaning = {"meaning": _MEANINGS[reason], "lost_ratio_of_day": None}
+        sums.append({"reason": reason} | loss | meaning)
     chutes: list[Row] = []
     for chute_id, of_chute in by_chute.items():
         loss = _loss(of_chute, is_complete=is_complete)
-        chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
+        ids = {"lost_ratio_of_day": None, "chute_id": chute_id}
+        chutes.append({"chute": names.get(chute_id)} | loss | ids)
     ended = [_ended(end, names) for end in ends]
     for rows in (sums, chutes, ended):
         rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-    sums.append({"reason": "all"} | _loss(ends, is_complete=is_complete))
+    everything = _loss(ends, is_complete=is_complete)
+    sums.append({"reason": "all"} | everything | {"meaning": None, "lost_ratio_of_day": None})
     return {"sums": sums, "chutes": chutes, "ended": ended}
 
 
@@ -182,7 +180,6 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
         "instances": len(ends) if is_complete else None,
         "lost_compute_units": units,
         "lost_precision": precision,
-        "lost_ratio_of_day": None,
         "lost_usd": None,
     }
 
@@ -198,19 +195,30 @@ def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
     return {
         "ended_at": iso_time(end.ended_at),
         "reason": end.reason,
-        "outcome": end.outcome,
         "lost_compute_units": end.lost_units,
-        "lost_precision": end.loss_precision,
         "lost_usd": None,
+        "last_of_chute": end.is_last_of_chute,
         "chute": names.get(end.chute_id),
         "active_minutes": active_minutes,
+        "outcome": end.outcome,
+        "lost_precision": end.loss_precision,
         "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
-        "last_of_chute": end.is_last_of_chute,
         "private": end.private,
         "chute_id": end.chute_id,
         "instance_id": end.instance_id,
         "reason_text": end.text,
     }
+
+
+def _add_worth(tables: Mapping[str, list[Row]], hotkey: str, snapshot: Snapshot) -> None:
+    """Add to each row what the loss was worth, and to each sum what part of the day it was."""
+    unit_usd = snapshot.value(_UNIT_USD)
+    for row in chain.from_iterable(tables.values()):
+        row["lost_usd"] = product(row["lost_compute_units"], unit_usd)
+    # The units of the day may be unknown or 0.
+    if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
+        for row in (*tables["sums"], *tables["chutes"]):
+            row["lost_ratio_of_day"] = product(row["lost_compute_units"], 1 / day_units)
 
 
 def _print_miner(miner: Mapping[str, Any], until: float, *, has_gaps: bool) -> None:

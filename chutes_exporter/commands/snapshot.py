@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from chutes_exporter.commands.reports import read_reports
-from chutes_exporter.feeds.definitions import SERVERS
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
@@ -84,20 +83,3 @@ async def take_snapshot(
         counted=counted,
         fleets=collected.fleets,
     )
-
-
-def unknown_server_names(settings: Settings, states: States) -> list[str]:
-    """Return the names of --server.cost that no server of the watched miners has.
-
-    There are none while some servers are not known, because one of them may have the name. Only
-    the answers to a miner's key list its servers.
-    """
-    if not settings.keys:
-        return []
-    names_of_servers: set[str | None] = set()
-    for key in settings.keys:
-        snapshot = states[SERVERS.of(key.address)].snapshot
-        if snapshot is None or not snapshot.answer.complete:
-            return []
-        names_of_servers.update(server.name for server in snapshot.answer.value)
-    return sorted(settings.server_costs.keys() - names_of_servers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import (
     DOLLARS_ADVICE,
     take_snapshot,
-    unknown_server_names,
 )
 from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Gpu
 
 NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5
@@ -83,7 +83,6 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "verdict": conclusion,
         "action_needed": needs_action,
         "miners": miners,
-        "servers_not_found": unknown_server_names(settings, report.states),
         "findings": [asdict(finding) for finding in findings],
     }
     show = partial(_print_screen, summary, findings, report, settings)
@@ -98,15 +97,16 @@ def _standing(hotkey: str, report: Snapshot) -> dict[str, Any]:
 
 def _gpu_rows(fleet: Fleet, settings: Settings) -> list[dict[str, Any]]:
     """Return the GPUs by model and state, and what they cost. The last row is the sum."""
+    groups: dict[str, list[Gpu]] = {}
+    for model in sorted({gpu.model for gpu in fleet.gpus if gpu.model}):
+        groups[model] = [gpu for gpu in fleet.gpus if gpu.model == model]
+    groups["all"] = [*fleet.gpus]
     rows = []
-    models = sorted({gpu.model for gpu in fleet.gpus if gpu.model})
-    for model in [*models, "all"]:
-        gpus = [gpu for gpu in fleet.gpus if model in (gpu.model, "all")]
-        row: dict[str, Any] = {"gpu": model}
-        for state in GPU_STATES:
-            row[state] = sum(gpu.state == state for gpu in gpus)
-        row["all"] = len(gpus)
+    for model, gpus in groups.items():
+        states = Counter(gpu.state for gpu in gpus)
+        row: dict[str, Any] = {"gpu": model} | {state: states[state] for state in GPU_STATES}
         idle = [gpu for gpu in gpus if gpu.state == "idle"]
+        row["all"] = len(gpus)
         row["cost_usd_per_hour"] = cost(gpus, fleet, settings.costs)
         row["idle_cost_usd_per_hour"] = cost(idle, fleet, settings.costs)
         rows.append(row)
@@ -126,29 +126,27 @@ def _print_screen(
         click.echo()
         say(f"{hotkey}  {moment(report.now)}", bold=True)
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
-        _print_findings(findings_of_miner, has_prices=bool(settings.costs))
+        _print_findings(findings_of_miner)
         print_table(with_columns([miner], [*_STANDING, "scored_miners"]), title="Standing")
         print_table(miner["gpus"] or (), title="GPUs")
         print_maintenance(miner)
-    for name in summary["servers_not_found"]:
-        say(f"No server has the name {name} of --server.cost.")
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
         say(DOLLARS_ADVICE)
 
 
-def _print_findings(findings: list[Finding], *, has_prices: bool) -> None:
+def _print_findings(findings: list[Finding]) -> None:
     """Print the findings that need action, with numbers, and then the notes, each with its first
     things. ``findings`` has them in this order.
-
-    ``has_prices`` is whether to say what the GPUs of a finding cost.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
-        if finding.gpus and has_prices:
+        if finding.gpus:
+            gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
+            text += f" GPUs that earn nothing: {gpus}"
             usd = finding.cost_usd_per_hour
-            text += " Cost unknown." if usd is None else f" {usd:,.2f} USD per hour."
+            text += "." if usd is None else f", for {usd:,.2f} USD per hour."
         if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:

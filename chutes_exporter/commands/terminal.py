@@ -55,10 +55,12 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, values: Sequence[Any]) -> None:
+    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int | None) -> None:
+        values = [row.get(heading) for row in rows]
         self.heading = heading
         self.lines = [heading]
-        self.cells = _cells(values)
+        self.cells = _cells(values[:most])
+        self.is_known = any(value is not None for value in values)
         # type, because a bool is an instance of int.
         has_numbers = any(type(value) in (int, float) for value in values)
         self._align = str.rjust if has_numbers else str.ljust
@@ -106,21 +108,18 @@ def print_table(
     if title:
         click.echo()
         say(title, bold=True)
-    columns = []
-    for heading in rows[0]:
-        values = [row.get(heading) for row in rows]
-        if not fit or any(value is not None for value in values):
-            columns.append(_Column(heading, values[:most]))
-    # The fallback counts if there is neither COLUMNS nor a terminal.
-    width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns if fit else _UNLIMITED
-    not_shown = _fit(columns, width - len(indent))
+    columns = [_Column(heading, rows, most) for heading in rows[0]]
+    not_shown = [f"{len(rows) - most} of {len(rows)} rows"] if most and len(rows) > most else []
+    if fit:
+        columns = [column for column in columns if column.is_known]
+        # The fallback counts if there is neither COLUMNS nor a terminal.
+        width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
+        not_shown += _fit(columns, width - len(indent))
     height = max((len(column.lines) for column in columns), default=0)
     texts_by_column = [column.texts(height) for column in columns]
     for number, texts in enumerate(zip(*texts_by_column, strict=True)):
         line = indent + _GAP.join(texts).rstrip()
         click.echo(click.style(line, bold=number < height))
-    if most is not None and len(rows) > most:
-        not_shown.insert(0, f"{len(rows) - most} of {len(rows)} rows")
     if not_shown:
         text = f"Not shown: {', '.join(not_shown)}. --json has everything."
         say(text, indent=indent, start=indent)

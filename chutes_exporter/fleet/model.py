@@ -152,18 +152,16 @@ class Instance:
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
-        is_slow = self.is_slow(now)
-        if is_slow is None:
-            # Its state or its creation is unknown.
+        if self.state is None:
             return None
-        if is_slow:
-            return "slow"
+        if self.state != "starting":
+            return "disabled" if self.state == "disabled" else "none"
         if self.is_in_vain:
             return "in_vain"
-        if self.state == "disabled":
-            return "disabled"
-        # Of a starting instance, it may be unknown whether it starts in vain.
-        return None if self.is_in_vain is None else "none"
+        is_slow = self.is_slow(now)
+        if self.is_in_vain is None or is_slow is None:
+            return None
+        return "slow" if is_slow else "none"
 
 
 @dataclass(frozen=True, slots=True)

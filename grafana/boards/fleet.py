@@ -59,7 +59,8 @@ IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
-GPU_STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:number", **ON_SERVERS)
+_OF_GPU: Final = ("gpu_id", "server", "gpu", "device_index", "state")
+GPU_STATE: Final = f"({of_miners('chutes_gpu_state', *_OF_GPU, **ON_SERVERS)} == 1)"
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
@@ -386,14 +387,15 @@ FLEET.show(
         "GPUs",
         "Each GPU with its state, and the error of its last failed verification. A timeout points "
         "at load and network, a failed attestation at driver and firmware.",
-        Column("State", short(_named(GPU_STATE)), width=100, states=GPU),
+        Column("", short(_named(GPU_STATE))),
+        Column("State", "state", width=100, states=GPU),
         Column("GPU", "GPU", width=150),
         Column("Model", "gpu", width=90),
         Column("", f"{ERRORS} and on (hotkey, gpu_id) {GPU_STATE}"),
         Column("Error", "error", width=420, missing=" "),
         Column("Id", "gpu_id", width=290),
         *MINER_COLUMNS,
-        sort=["State", "GPU"],
+        sort=["-State", "GPU"],
         size=(24, 12),
     ),
     title="Every GPU",

@@ -24,6 +24,8 @@ from grafana.parts import (
     Unit,
     bars,
     board_link,
+    chute_names,
+    copied,
     counted,
     nothing_row,
     of_known,
@@ -49,7 +51,6 @@ from grafana.states import (
     PLAIN,
     REASONS,
     RED,
-    STARTS,
     WHY,
     State,
 )
@@ -57,32 +58,35 @@ from grafana.states import (
 STATES: Final = of_miners("chutes_fleet_instances", "state")
 ARE_KNOWN: Final = f"sum({STATES}) and on () {RULES}"
 """The number of instances. Without the rules, nothing is known of the single ones."""
-STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:number", chute_id="~$chute")
-"""One series for each instance."""
+_IN_STATE: Final = "hotkey_instance_id_state:chutes_instance_state:max"
+STATE: Final = f"({recorded(_IN_STATE, chute_id='~$chute')} == 1)"
+"""One series for each instance, unless two exporters disagree."""
 PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max", chute_id="~$chute")
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
-TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_id")
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
-_DECISIONS: Final = recorded(
-    "hotkey_instance_id:chutes_instance_decision:number", chute_id="~$chute"
-)
-DECISION: Final = f"({_DECISIONS} < 3)"
-"""Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
-MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_DECISIONS} == 3)"
+
+
+def _decided(decision: str) -> str:
+    """Select instances by what is to be decided about them."""
+    labels = ("instance_id", "chute_id", "chute", "decision")
+    where = {"decision": decision, "chute_id": "~$chute"}
+    return f"({of_miners('chutes_instance_decision', *labels, **where)} == 1)"
+
+
+DECISION: Final = _decided("!none")
+MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_decided('none')})"
 """Instances that need one, or of which that is unknown."""
 _UNKNOWN: Final = f"({of_miners('chutes_fleet_known', 'topic', topic='instances')} == 0)"
 """Miners whose instances are not all known."""
 FIRST_DECISIONS: Final = (
-    State(0, FIRST["ChutesInstanceStartSlow"]),
-    State(1, FIRST["ChutesStartInVain"]),
-    State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
+    State("slow", FIRST["ChutesInstancePurgeNear"]),
+    State("in_vain", FIRST["ChutesStartInVain"]),
+    State("disabled", FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-_IN_STATE: Final = "hotkey_instance_id_state:chutes_instance_state:max"
 _STARTING: Final = recorded(_IN_STATE, state="starting", chute_id="~$chute")
 LATE: Final = f"({_STARTING} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
-IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
 
 
 def _deadline(kind: str) -> str:
@@ -90,6 +94,7 @@ def _deadline(kind: str) -> str:
 
 
 PURGE: Final = f"({_deadline('purge')} - time())"
+TO_SECURED: Final = f"({_deadline('secured')} - time() > 0)"
 NEXT_PURGE: Final = of_known(
     f"min({select('chutes_instance_deadline_timestamp_seconds', MINERS, deadline='purge')} "
     "and on (hotkey, instance_id) "
@@ -123,7 +128,6 @@ CHUTE_LOST: Final = (
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {_ALL_ARE_KNOWN}"
 """The number of hours whose report is known, while the losses of a day are not."""
-FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")
 
 
@@ -153,7 +157,7 @@ def _in(state: str) -> str:
 
 def _named(query: str) -> str:
     """Add the name of the chute to series with its id."""
-    return f"{query} * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
+    return f"{query} * on (chute_id) group_left (name) {chute_names()}"
 
 
 INSTANCES: Final = Board(
@@ -216,7 +220,8 @@ INSTANCES.show(
         "Disabled instances, those that have been starting for more than an hour, and those that "
         "start in vain, because the service would refuse their activation. The purge is when the "
         "service deletes it.",
-        Column("State", short(DECISION), width=130, states=DECISIONS, missing=" "),
+        Column("", copied(short(DECISION), "first", "decision")),
+        Column("State", "decision", width=130, states=DECISIONS, missing=" "),
         Column(
             "",
             nothing_row(
@@ -229,9 +234,7 @@ INSTANCES.show(
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
             "What to do first",
-            # A start in vain is stopped, also if it is slow.
-            f"{_shown(IN_VAIN)} or on (hotkey, instance_id) "
-            f"max by (hotkey, instance_id) ({DECISION})",
+            "first",
             width=400,
             states=FIRST_DECISIONS,
             missing=" ",
@@ -330,12 +333,10 @@ INSTANCES.show(
         "Each instance. Purge: the service deletes an instance that has not started. Secured: "
         "until then a public instance must not end, or it loses its score. From 2 to 8 hours after "
         "its activation, the compute units approach those in the column Later.",
-        Column(
-            "State",
-            f"10 + ({_DECISIONS} < 2) or on (hotkey, instance_id) {STATE}",
-            width=130,
-            states=(*STARTS, *INSTANCE),
-        ),
+        Column("", STATE),
+        Column("State", "state", width=90, states=INSTANCE),
+        Column("", DECISION),
+        Column("Decision", "decision", width=130, states=DECISIONS, missing=" "),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=THIS_CHUTE),
         Column("", short(PLACE)),
@@ -353,7 +354,7 @@ INSTANCES.show(
             states=OUTDATED,
         ),
         *MINER_COLUMNS,
-        sort=["State", "Age"],
+        sort=["-State", "-Age"],
         size=(24, 12),
     ),
     title="All instances",

@@ -20,6 +20,7 @@ from grafana.parts import (
     Board,
     Column,
     board_link,
+    chute_names,
     nothing_row,
     of_known,
     of_miners,
@@ -213,7 +214,7 @@ MARKET.show(
         "those that the miner neither runs nor could launch.",
         Column("", "chute_id"),
         Column("Chute", "name", width=310, link=INSTANCES_OF_CHUTE),
-        Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES)),
+        Column("", chute_names(**ON_CHUTES)),
         *(
             Column(title, query, unit)
             for title, unit, query in (

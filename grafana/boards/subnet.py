@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from grafana.parts import Panel
 
 CHOSEN: Final = {"hotkey": "$miner"}
+HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 SHARES: Final = of_platform("chutes_miner_score_ratio", "hotkey")
+IN_A_DAY: Final = f"0.57 * {SHARES} + on (hotkey) 0.43 * {HEADINGS}"
+"""The score share in 24 hours: 43 % of the way from the score to its heading."""
 _RANK: Final = "chutes_miner_score_rank"
 RANKS: Final = of_platform(_RANK, "hotkey")
 MY_SHARE: Final = of_platform("chutes_miner_score_ratio", **CHOSEN)
@@ -53,9 +56,7 @@ PLACES: Final = of_platform("chutes_miner_registrations_before_loss", "hotkey")
 MY_PLACE: Final = of_platform("chutes_miner_registrations_before_loss", **CHOSEN)
 IN_LINE: Final = f"abs({PLACES} - scalar({MY_PLACE})) <= 4"
 """The chosen miner, and four seats before and after its own in the order of their loss."""
-HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADINGS, **CHOSEN)
-IN_A_DAY: Final = "hotkey:chutes_miner_score_ratio:in24h"
 AHEAD: Final = (
     f"(sgn({HEADINGS} - 1.05 * scalar({MY_HEADING})) "
     f"+ on (hotkey) sgn({HEADINGS} - 0.95 * scalar({MY_HEADING})))"
@@ -128,7 +129,7 @@ def _in_a_day() -> Panel:
         "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
         "its heading. A lost seat, a collapse and a lasting change are not predicted.",
         Query(MY_SHARE, "now"),
-        Query(select(IN_A_DAY, **CHOSEN), "about"),
+        Query(f"0.57 * {MY_SHARE} + on () 0.43 * max({MY_HEADING})", "about"),
         unit=SHARE,
         empty="not known: no score or heading",
         size=(8, 3),
@@ -183,7 +184,7 @@ SUBNET.show(
             missing="unknown",
         ),
         Column("Score share", _near(SHARES), SHARE),
-        Column("In 24 h", _near(IN_A_DAY), SHARE, missing="not known"),
+        Column("In 24 h", _near(f"({IN_A_DAY})"), SHARE, missing="not known"),
         Column("Heading", _near(HEADINGS), SHARE),
         Column(
             "USD a day",

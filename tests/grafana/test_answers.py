@@ -178,8 +178,8 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "the seat": lambda s: (s("overview: Is the seat safe? D"), s("subnet: Is the seat safe? D")),
     "instances": lambda s: (
         s.count("instances: All instances A"),
-        s.count("instances: All instances B"),
-        s.count("instances: All instances F"),
+        s.count("instances: All instances C"),
+        s.count("instances: All instances G"),
         s.exported("chutes_fleet_instances"),
     ),
     "starting instances": lambda s: (
@@ -187,11 +187,11 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s.exported("chutes_fleet_instances", state="starting"),
     ),
     "instances with a purge": lambda s: (
-        s.count("instances: All instances D"),
+        s.count("instances: All instances E"),
         s("instances: Starting A"),
     ),
     "GPUs of instances": lambda s: (
-        s("instances: All instances B"),
+        s("instances: All instances C"),
         s("overview: GPUs by state A") - s("fleet: Idle A") - s("fleet: Unverified A"),
     ),
 }

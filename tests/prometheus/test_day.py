@@ -39,10 +39,7 @@ class Raised:
 
 
 IDLE: Final = "ChutesGpusIdle warning"
-IDLE_LONG: Final = "ChutesGpusIdle info"
 VAIN: Final = "ChutesStartInVain warning"
-SLOW: Final = "ChutesInstanceStartSlow warning"
-LOST: Final = "ChutesInstancesLostEarly warning"
 FAILS: Final = "ChutesChuteFails warning"
 IN: Final = "ChutesServerInMaintenance warning"
 PENDING: Final = "ChutesServerMaintenancePending warning"
@@ -59,79 +56,49 @@ ALERTS: Final = (
     # At the start, two servers have an idle GPU each. Together they are worth 3 % of the pay.
     Raised("00:00", "01:10", IDLE, "loki", ("loki: 1 pro_6000 idle",), "03:03", "03:25"),
     Raised("00:00", "01:10", IDLE, "munin", ("munin: 1 pro_6000 idle",), "03:03", "03:25"),
-    Raised("00:00", "02:10", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "03:03", "03:25"),
-    Raised("00:00", "02:10", IDLE_LONG, "loki", ("1 pro_6000 idle for",), "16:06", "16:25"),
     # Two jobs. The service refuses the activation of their private chutes. One job is done at
     # 05:12. The instance of the other one ends at 06:00, without the job.
     Raised("03:03", "03:25", VAIN, FINETUNE, ("on server munin",), "05:12", "05:45"),
-    Raised("03:03", "04:15", SLOW, FINETUNE, ("(1 pro_6000 on server munin)",), "05:12", "05:40"),
-    # The service would purge it at 06:04. The recording shows until 05:20 that it is there.
-    Raised(
-        *("03:03", "05:20", "ChutesInstancePurgeNear warning", FINETUNE),
-        ("A purge loses its start-up time.",),
-        *("05:12", "05:45"),
-        is_brief=True,
-    ),
     Raised("04:06", "04:25", VAIN, BATCH, ("on server balder",), "06:00", "06:25"),
-    Raised("04:06", "05:20", SLOW, BATCH, ("(1 pro_6000 on server balder)",), "06:00", "06:20"),
     # The GPU of the job that was done is idle.
     Raised("05:12", "06:35", IDLE, "loki", ("loki: 1 pro_6000 idle",), "09:30", "09:50"),
     Raised("05:12", "06:35", IDLE, "munin", ("munin: 1 pro_6000 idle",), "09:30", "09:50"),
-    Raised("05:12", "07:35", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "09:30", "09:50"),
     # Three of hugin's instances are the last of their chutes. It is booted at 08:37.
     Raised(
         *("07:00", "07:10", PENDING, "hugin"),
-        ("do not reboot server hugin", "until 10:0", "earn there now: 3."),
+        ("do not reboot server hugin", "until 10:0"),
         *("08:12", "08:25"),
     ),
     Raised("08:12", "08:30", IN, "hugin", ("boot it with version 1.5.0",), "08:37", "08:45"),
     # Another miner is faster, so that the chute has its instances. The service purges it at 12:38.
     # The times of texts are 5 minutes later.
     Raised("09:30", "10:00", VAIN, LORA, ("on server munin",), "12:38", "13:05"),
-    Raised("09:30", "10:45", SLOW, LORA, ("(1 pro_6000 on server munin)",), "12:38", "13:00"),
-    Raised(
-        *("09:30", "11:55", "ChutesInstancePurgeNear warning", LORA),
-        ("purged from 12:36 UTC on", "(1 pro_6000 on server munin)"),
-        *("12:38", "13:05"),
-    ),
     # The service refuses to boot idun at 10:48.
     Raised("10:00", "10:10", IN, "idun", ("idun is in maintenance, and cannot come back",)),
     # A private chute on munin is scaled down. At 15:03, the crash loop begins there.
     Raised("11:24", "12:45", IDLE, "loki", ("loki: 1 pro_6000 idle",), "16:06", "16:25"),
     Raised("11:24", "12:45", IDLE, "munin", ("munin: 1 pro_6000 idle",), "15:03", "15:25"),
-    Raised("11:24", "13:45", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "15:03", "15:25"),
     Raised("13:12", "13:55", IDLE, "tyr", ("tyr: 2 h200 idle, worth",)),
-    Raised("13:12", "15:35", IDLE_LONG, "tyr", ("tyr: 2 h200 idle for 2 hours",)),
     # The crash loop on munin, and an instance of the same chute on hugin, where probes fail. By the
     # truth of 16:00, they lost 2371 and 1055 compute units.
-    Raised("15:13", "16:10", FAILS, QWEN, ("failed 3 times", "suspect the server")),
-    Raised("15:13", "16:10", LOST, QWEN, ("on hugin, munin.", "lost 3426 comp")),
-    # The instances of the loop are active for 5 minutes, which few answers of the recording show.
-    Raised("15:13", "18:30", "ChutesStartsFail warning", "munin", (QWEN, "runs elsewhere")),
+    Raised("15:13", "16:10", FAILS, QWEN, ("failed 3 times", "suspect the server", "munin (")),
     # loki's owner deletes instances again and again, and probes fail on hugin.
-    Raised("16:25", "17:15", LOST, GEMMA, ("instances of unsloth", "on hugin, loki.")),
-    Raised("16:49", "17:15", LOST, GPT, ("instances of openai", "on hugin, loki.")),
     Raised("16:25", "18:10", FAILS, GEMMA, ("failed 4 times", "suspect the server")),
     Raised("16:49", "18:10", FAILS, GPT, ("failed 3 times", "suspect the server")),
     # The window opens. The last server that waits begins its maintenance at 23:12.
     Raised(
         *("06:00", "06:25", "ChutesUpgradeWindow warning", ""),
-        ("need care in the upgrade window: 3", "hugin: request now."),
+        ("upgrade window: 3", "hugin: request now.", "chutes-miner tee start-maintenance"),
         *("23:12", "23:40"),
     ),
     Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),
-    Raised("19:00", "21:15", "ChutesGpusUnverified info", "hel", ("unverified for 2 hours",)),
     # balder dies at 21:00, and its three instances end from 21:03 on. Others start there in vain.
     Raised("21:00", "21:50", IDLE, "balder", ("balder: 4 pro_6000 idle",)),
-    Raised("21:00", "23:25", IDLE_LONG, "balder", ("balder: 3 pro_6000 idle for 2 hours",)),
-    Raised("21:54", "23:05", SLOW, GPT, ("(1 pro_6000 on server balder)",)),
-    Raised("22:12", "22:50", LOST, GUARD, ("3 instances", "on hugin, loki.")),
     Raised("22:36", "23:10", FAILS, GUARD, ("failed 3 times", "suspect the server")),
     Raised("22:30", "23:05", VAIN, VOICE, ("on server munin",)),
-    Raised("22:30", "23:45", SLOW, VOICE, ("(1 pro_6000 on server munin)",)),
     Raised(
         *("23:12", "23:30", PENDING, "freya"),
-        ("do not reboot server freya", "until 02:2", "earn there now: 1."),
+        ("do not reboot server freya", "until 02:2"),
     ),
     Raised("21:00", "23:50", "ChutesScoreHeadingDown warning", "", ("heading for 3.",)),
 )

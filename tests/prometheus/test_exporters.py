@@ -12,18 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAIR = ("one:1", "two:2")
-DOWN, UNWATCHED, REMOVED = (
-    "ChutesExporterDown warning",
-    "ChutesMinerUnwatched critical",
-    "ChutesMinerUnwatched info",
-)
-API, BLIND = "ChutesApiDown warning", "ChutesExporterBlind warning"
-FAILING, INCOMPLETE, REFUSED = (
-    "ChutesFeedFailing warning",
-    "ChutesDataIncomplete warning",
-    "ChutesSignatureRefused critical",
-)
-NODES = {"job": "chutes", "feed": "nodes"}
+DOWN, UNWATCHED = "ChutesExporterDown warning", "ChutesMinerUnwatched critical"
+API, FAILING = "ChutesApiDown warning", "ChutesFeedFailing warning"
+REFUSED = "ChutesSignatureRefused critical"
 
 
 def pair(hours: int = 3) -> Scenario:
@@ -33,10 +24,13 @@ def pair(hours: int = 3) -> Scenario:
 
 test_alerts_about_exporters = scenarios(
     {
-        "a pair that is down is critical": Scenario(HOUR, {"alpha": 8}, exporters=PAIR)
+        "one exporter of a pair that is down is a warning": pair(1)
+        .fail("one:1", range(20, HOUR + 1))
+        .fires({20: [], 35: [DOWN]}),
+        "a pair that is down is critical, and one alert says it": pair(1)
         .fail("one:1", range(20, HOUR + 1))
         .fail("two:2", range(20, HOUR + 1))
-        .fires({20: [], 35: [DOWN, UNWATCHED]}, ever=[DOWN, UNWATCHED, REMOVED]),
+        .fires({20: [], 35: [UNWATCHED], HOUR: [UNWATCHED]}),
         "an exporter that leaves the targets is critical": Scenario(50)
         .target("one:1", 0, 20)
         .fires({20: [], 35: [UNWATCHED]}),
@@ -47,32 +41,31 @@ test_alerts_about_exporters = scenarios(
         .target("one:1", 0, 50)
         .target("two:2", 52, 2 * HOUR)
         .fires({80: []}),
-        "a hotkey that is removed from the configuration is info": Scenario(2 * HOUR)
-        .drop(20, "chutes_miner_watched")
-        .drop(20, "chutes_miner_registered")
-        .drop(20, "chutes_miner_score_heading_ratio")
-        .fires({50: [], 70: [REMOVED]}),
         # Nobody can do anything about it at night.
         "an API without an answer is a warning, also when all data has expired": Scenario(80)
         .feed(20, "metagraph", "")
         .feed(20, "scores", "")
         .feed(20, "instances", HOTKEY)
+        .drop(35, "chutes_feed_records", hotkey=HOTKEY)
         .fires({30: [], 40: [API], 60: [API, FAILING]})
         .says(
             API,
             40,
             "Chutes API: no answer for 15 minutes (exporter one:1)",
-            "Every request of the exporter one:1 to the Chutes API has failed for 15 minutes. The "
-            "metrics become stale, and disappear at their maximum age. Then all alerts about its "
-            "miners are silent. First, on the exporter's host: `chutes-exporter check`.",
+            "Every request of an exporter to the Chutes API has failed for 15 minutes. Its metrics "
+            "disappear at their maximum age. Then alerts about its miners are silent, unless "
+            "another exporter watches them. First, on the exporter's host: "
+            "`chutes-exporter check`.",
             job="chutes",
             instance="one:1",
         ),
-        "one exporter of a pair whose feed fails is a warning that names it": pair()
-        .feed(20, "instances", HOTKEY, "signature_refused", exporter="two:2")
-        .fires({20: [], HOUR: [BLIND], 3 * HOUR: [BLIND]}),
+        "a feed that fails at one exporter of a pair is silent": pair(1)
+        .feed(20, "instances", HOTKEY, "timed_out", exporter="two:2")
+        .drop(30, "chutes_feed_records", feed="instances", instance="two:2")
+        .fires({HOUR: []}),
         "a feed that only one exporter is to have is silent": pair(1)
         .set("chutes_feed_up", 1, feed="nodes", hotkey="5Other", instance="one:1")
+        .set("chutes_feed_records", 1, feed="nodes", hotkey="5Other", instance="one:1")
         .set("chutes_feed_max_age_seconds", 900, feed="nodes", hotkey="5Other", instance="one:1")
         .set(
             "chutes_feed_last_success_timestamp_seconds",
@@ -84,16 +77,23 @@ test_alerts_about_exporters = scenarios(
         .fires({HOUR: []}),
         "a feed that fails alone is named with its reason": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "timed_out")
-        .fires({30: [], 45: [FAILING]}),
-        "records that cannot be read are a warning after 30 minutes": Scenario(HOUR)
-        .set("chutes_feed_rejected_records", 2, 20, feed="nodes", hotkey=HOTKEY)
-        .fires({34: [], 55: [INCOMPLETE]}),
-        "a list that is doubted is a warning after 30 minutes": Scenario(HOUR)
-        .set("chutes_feed_doubted", 1, 20, feed="nodes", reason="shrunk", hotkey=HOTKEY)
-        .set("chutes_feed_doubted", 1, 0, feed="bounties", hotkey="", reason="no_bounties")
-        .fires({34: [], 55: [INCOMPLETE]}),
+        .drop(30, "chutes_feed_records", feed="instances")
+        .fires({30: [], 55: [FAILING]})
+        .says(
+            FAILING,
+            55,
+            "feed instances fails (timed_out)",
+            job="chutes",
+            feed="instances",
+        ),
+        # Some of its records cannot be read, or the list is doubted.
+        "a feed whose records are incomplete is a warning": Scenario(HOUR)
+        .drop(20, "chutes_feed_records", feed="instances")
+        .fires({34: [], 45: [FAILING]})
+        .says(FAILING, 45, "feed instances lacks records", job="chutes", feed="instances"),
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
+        .drop(30, "chutes_feed_records", feed="instances")
         .fires({25: [], 40: [REFUSED]}),
         "a collector that is left out is a warning": Scenario(50)
         .set("chutes_scrape_collector_cut", 1, 20, collector="nodes")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.prometheus.scenario import CHUTE, DEADLINE, HOUR, Scenario, scenarios
 
-SLOW = "ChutesInstanceStartSlow warning"
+PURGE = "ChutesInstancePurgeNear critical"
 RISK = "ChutesPrivateInstanceAtRisk warning"
 DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
-FAILS = "ChutesChuteFails warning"
+FAILS, VAIN = "ChutesChuteFails warning", "ChutesStartInVain warning"
 PAIR = ("one:1", "two:2")
 PLACE = {"instance_id": "i-1", **CHUTE, "private": "true"}
 
@@ -44,9 +44,21 @@ test_alerts_about_instances = scenarios(
         "it is named without its server and in spite of missed scrapes": Scenario(
             2 * HOUR, {"alpha": 8}
         )
-        .instance("i-1", 20, 20)
+        .instance("i-1", 20, 20, purge=100)
         .fail("one:1", range(0, 2 * HOUR, 3))
-        .fires({20 + 75: [SLOW]}),
+        .fires({45: [], 60: [PURGE]})
+        .says(
+            PURGE,
+            60,
+            "glm-5 is purged from 01:40 UTC on, unless it becomes active",
+            **PLACE,
+        ),
+        "one that starts in vain is to be stopped, and nothing else": Scenario(
+            2 * HOUR, {"alpha": 8}
+        )
+        .instance("i-1", 20, 20, purge=100)
+        .set("chutes_instance_start_in_vain", 1, 20, **PLACE)
+        .fires({20: [], 40: [VAIN], 60: [VAIN], 90: [VAIN]}),
         # The second exporter has an old answer, in which the instance starts and is to be purged.
         "an instance that one of two exporters sees active does not start": Scenario(
             2 * HOUR, {"alpha": 8}, PAIR

@@ -7,9 +7,8 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
-LOWEST, LAGS = "ChutesMinerLowestIncentive critical", "ChutesIncentiveLags warning"
+LAGS = "ChutesIncentiveLags warning"
 LOST_SEAT, SEAT = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning"))
-IMMUNE = "ChutesMinerImmunityEnds warning"
 
 
 def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -DAY) -> Scenario:
@@ -28,7 +27,7 @@ def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -
     return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
-IDLE = ("ChutesGpusIdle warning", "ChutesGpusIdle info")
+IDLE = ("ChutesGpusIdle warning",)
 
 test_alerts_about_the_standing = scenarios(
     {
@@ -71,7 +70,8 @@ test_alerts_about_the_standing = scenarios(
             HOUR, 200, immune_for=DAY + 20
         )
         .drop(0, "chutes_miner_score_ratio")
-        .fires({18: [], 40: [IMMUNE]}),
+        .fires({18: [], 40: [SEAT]})
+        .says(SEAT, 40, "its seat is at risk: immune for 23h 40m 0s more, without a score"),
         "an immunity that ends is silent while the scores are unknown": with_chain(
             HOUR, 200, immune_for=DAY
         )
@@ -84,7 +84,12 @@ test_alerts_about_the_standing = scenarios(
         ): Scenario(2 * HOUR)
         .set("chutes_miner_incentive_rank", 252, 20)
         .drop(20, "chutes_miner_score_heading_ratio")
-        .fires({HOUR: [], 100: [LOWEST]}),
+        .fires({30: [], 100: [LOST_SEAT, SEAT]}),
+        "without the chain, one of the 15 lowest seats is a warning": Scenario(HOUR)
+        .set("chutes_miner_incentive_rank", 244, 20)
+        .drop(20, "chutes_miner_score_heading_ratio")
+        .fires({30: [], HOUR: [SEAT]})
+        .says(SEAT, HOUR, "its seat is at risk: fewer than 15 seats are paid less"),
         "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
         .set("chutes_miner_incentive_rank", 252)
         .set("chutes_miner_incentive_ratio", 0.01)

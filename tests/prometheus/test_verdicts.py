@@ -50,7 +50,7 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
     trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(SAID, [HOTKEY])
-    miner = Scenario(30)
+    miner = Scenario(25)
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
     miner.set("chutes_feed_records", 1, feed="images", hotkey="")

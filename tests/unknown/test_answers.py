@@ -251,7 +251,7 @@ EVENING: Final = range(LAST - 120, LAST + 1, 20)
 RULES: Final = [rule for group in GROUPS for rule in group["rules"]]
 RECORDINGS: Final = {rule["record"] for rule in RULES if "record" in rule}
 CONDITIONS: Final = "ALERTS"
-ABOUT_GAPS: Final = {"ChutesFeedFailing", "ChutesDataIncomplete"}
+ABOUT_GAPS: Final = {"ChutesFeedFailing"}
 MAY_DIFFER: Final = {
     "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
     "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",
