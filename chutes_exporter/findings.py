@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.fleet.model import NO_PAY
@@ -110,14 +110,12 @@ class Kind:
     """A row of the table of findings.
 
     Attributes:
-        severity: A loss means that GPUs earn nothing. A note needs no action.
         find: Returns what the finding is about, the most urgent first.
         problem: Says what is wrong, with the number of subjects, and when it happens to the first.
         advice: What to do. A note has none.
         command: A command that helps. SERVER in it is the first server.
     """
 
-    severity: Literal["loss", "action", "note"]
     find: Callable[[Moment], list[Subject]]
     problem: str
     advice: str = ""
@@ -133,11 +131,6 @@ def _miner(moment: Moment) -> Subject:
     return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
 
 
-def _stuck_jobs(moment: Moment) -> list[Subject]:
-    jobs = moment.fleet.stuck_jobs
-    return [Subject(count=jobs)] if jobs else []
-
-
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
     (probes 3, miner 1), runs now on s1``.
@@ -147,7 +140,7 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
     for chute_id in failures.failing:
         reasons = failures.reasons[chute_id].most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{failures.names[chute_id]}: {failures.known[chute_id]} times ({by_reason})"
+        text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
         instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
         places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}
@@ -158,11 +151,6 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
 
 
 # Instances
-
-
-def _starts_in_vain(moment: Moment) -> list[Subject]:
-    instances = moment.fleet.instances
-    return [_of_instance(moment, instance) for instance in instances if instance.is_in_vain]
 
 
 def _purges(moment: Moment) -> list[Subject]:
@@ -359,14 +347,12 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
 
 KINDS = {
     "not_registered": Kind(
-        "loss",
         lambda moment: [_miner(moment)] if moment.fleet.registered is False else [],
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
     ),
     "blacklisted": Kind(
-        "loss",
         lambda moment: [_miner(moment)] if moment.fleet.blacklisted else [],
         "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
         "GPUs cannot be used.",
@@ -374,29 +360,27 @@ KINDS = {
         "chutes-exporter query metagraph",
     ),
     "stuck_jobs": Kind(
-        "action",
-        _stuck_jobs,
+        lambda moment: [Subject(count=jobs)] if (jobs := moment.fleet.stuck_jobs) else [],
         "Jobs that are stuck with the miner: {count}.",
         "List and release them",
         "chutes-exporter release-job",
     ),
     "starts_in_vain": Kind(
-        "loss",
-        _starts_in_vain,
+        lambda moment: [
+            _of_instance(moment, one) for one in moment.fleet.instances if one.is_in_vain
+        ],
         "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",
         "Stop them, unless they run a job, because they cannot earn",
         "chutes-exporter query instances",
     ),
     "purges": Kind(
-        "loss",
         _purges,
         "Instances that have not started: {count}. The service deletes the first {when}.",
         "Look at their pods",
         "kubectl --context SERVER -n chutes get pods",
     ),
     "failing_chutes": Kind(
-        "action",
         _failing_chutes,
         "Chutes that fail again and again: {count}, each 3 times or more in the 6 hours "
         "before the newest audit report.",
@@ -404,7 +388,6 @@ KINDS = {
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(
-        "loss",
         partial(_at_step, "boot"),
         "TEE servers in maintenance, on which no instance is left: {count}. While a TDX "
         "host refuses to start the image, its memory is not free yet, for more than 2 hours: "
@@ -413,7 +396,6 @@ KINDS = {
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
-        "loss",
         partial(_at_step, "cannot come back"),
         "TEE servers that cannot come back from the upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
@@ -422,7 +404,6 @@ KINDS = {
         _MAINTENANCE,
     ),
     "maintenance_pending": Kind(
-        "action",
         partial(_at_step, "do not reboot until"),
         "TEE servers that must not be rebooted yet: {count}. Maintenance must end their "
         "instances first, which takes up to 3 hours.",
@@ -430,7 +411,6 @@ KINDS = {
         _MAINTENANCE,
     ),
     "upgrades": Kind(
-        "action",
         partial(_in_window, "request now"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
         "free: {count}. The window ends {when}.",
@@ -438,7 +418,6 @@ KINDS = {
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
-        "action",
         partial(_in_window, "wait"),
         "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
         "free yet: {count}. The window ends {when}.",
@@ -447,7 +426,6 @@ KINDS = {
         _MAINTENANCE,
     ),
     "undecided_upgrades": Kind(
-        "loss",
         _undecided_upgrades,
         "TEE servers to upgrade, of which it is not known whether they can come back, whether "
         "a slot is free, or whether something runs there: {count}.",
@@ -456,21 +434,18 @@ KINDS = {
         _MAINTENANCE,
     ),
     "servers_without_tee": Kind(
-        "loss",
         _without_tee,
         "Servers without TEE, on whose GPUs no chute runs without it: {count}.",
         "Set them up with TEE, or remove them, once nothing earns there",
         "chutes-exporter query servers",
     ),
     "unverified_gpus": Kind(
-        "loss",
         _unverified,
         "GPUs that are not verified and in no instance: {count}.",
         "See the errors",
         "chutes-exporter query nodes --columns server_name,uuid,verification_error",
     ),
     "dead_servers": Kind(
-        "loss",
         _dead_servers,
         "Servers that have probably died: {count}. Several instances ended within "
         "minutes, and nothing earns there since.",
@@ -478,14 +453,12 @@ KINDS = {
         "chutes-miner tee node-health --name SERVER",
     ),
     "idle_gpus": Kind(
-        "loss",
         _idle,
         "Idle GPUs: {count}.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
     "unsecured_instances": Kind(
-        "note",
         _unsecured,
         "Instances in their first hour: {count}. If you stop one before its hour is "
         "over, it loses its score. The last hour is over {when}.",
@@ -504,7 +477,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     reported_ids: set[str] = set()
     for name, kind in KINDS.items():
         subjects = kind.find(moment)
-        if kind.severity != "note":
+        if kind.advice:
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
             subjects = [one for one in subjects if not one.ids or one.ids - reported_ids]
             # These two kinds are about all GPUs, and must not hide what else is wrong with a GPU.
@@ -512,17 +485,10 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
                 reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
-    return sorted(findings, key=_urgency)
-
-
-def _urgency(finding: Finding) -> tuple[bool, float, int]:
-    """Return what sorts findings: actions before notes, the most expensive first.
-
-    Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise they
-    stay in the order of KINDS.
-    """
-    cost_usd = finding.cost_usd_per_hour or 0.0
-    return not finding.needs_action, -cost_usd, -sum(finding.gpus.values())
+    # Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise
+    # they stay in the order of KINDS.
+    findings.sort(key=lambda one: (-(one.cost_usd_per_hour or 0.0), -sum(one.gpus.values())))
+    return sorted(findings, key=lambda one: not one.needs_action)
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
@@ -530,8 +496,9 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
     kind, fleet, first = KINDS[name], moment.fleet, subjects[0]
     when = "at an unknown time" if first.when is None else time_until(first.when, moment.now)
     count = sum(subject.count for subject in subjects)
-    # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
-    lost_gpus = _gpus_of(subjects) if kind.severity == "loss" else []
+    server_name = first.server and first.server.name
+    # The instances of a note earn. None means that not all GPUs are known.
+    lost_gpus = _gpus_of(subjects) if kind.advice else []
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
@@ -540,7 +507,7 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),
         advice=kind.advice,
-        command=kind.command.replace("SERVER", _shell_name(first.server)),
+        command=kind.command.replace("SERVER", shlex.quote(server_name or "SERVER")),
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, fleet, costs),
     )
@@ -554,11 +521,6 @@ def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
             return None
         gpus += subject.gpus
     return gpus
-
-
-def _shell_name(server: Server | None) -> str:
-    """Return the name of a server for a shell, or the word that stands for one."""
-    return shlex.quote(server.name) if server is not None and server.name else "SERVER"
 
 
 def verdict(findings: Iterable[Finding], *, all_known: bool) -> str:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from xdist.scheduler import LoadFileScheduling
 
-from chutes_exporter.demo.replay import Replay
+from tests.replay import Replay
 from tests.support import AT_22, Clock, Pki, examples, recorded_day
 
 if TYPE_CHECKING:

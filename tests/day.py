@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from tests.replay import Fault, Replay
 from tests.support import (
     PATIENCE,
     RULES,

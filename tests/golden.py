@@ -22,7 +22,6 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.commands.result import Result
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page.exporter import Exporter
@@ -38,6 +37,7 @@ from tests.recorded import (
     report_index,
     seconds,
 )
+from tests.replay import Fault, Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,

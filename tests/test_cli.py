@@ -200,7 +200,7 @@ REFUSED = {
     "--collector.chain": "Error: --collector.chain needs a node of the chain: add --chain.url",
     "CHUTES_EXPORTER_COLLECTOR_NODES=1": "(CHUTES_EXPORTER_COLLECTOR_NODES) needs a hotkey's key",
     # Other commands.
-    "demo --from 25:00": "'25:00' is no time of the day: write for example 06:00",
+    "demo --from 25:00": "'25:00' does not match the format '%H:%M'",
     "query nodes": "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key",
     f"advise --hotkey {HOTKEY}": "add --hotkey-file, or set MINER_SS58 with a key",
     f"{MINE} query chute x": "after chute, write CHUTE_ID VERSION",

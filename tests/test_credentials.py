@@ -11,9 +11,9 @@ from bittensor_core import (
     CRYPTO_SR25519,
     Keypair,
     serialized_keypair_to_keyfile_data,
+    verify,
 )
 
-from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Credentials, find_credentials
 from tests.support import HOTKEY, TEST_SEED
 
@@ -85,8 +85,9 @@ def assert_signs(found: Credentials, address: str) -> None:
     """Assert that one key was found, without a complaint, and that it signs for an address."""
     (key,) = found.keys
     assert (key.address, found.errors, found.warnings) == (address, (), ())
-    headers = key.headers(1_795_521_600)
-    assert verify_headers(address, headers["X-Chutes-Nonce"], headers["X-Chutes-Signature"])
+    signature = key.headers(1_795_521_600)["X-Chutes-Signature"]
+    message = f"{address}:1795521600:miner".encode()
+    assert verify(message, bytes.fromhex(signature), address)
 
 
 NO_KEY = "has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote"

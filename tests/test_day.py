@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
+from tests.replay import Replay
 from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day, some
 from tests.truth import Row, differences
 from tests.unknown.taken import remembered

@@ -10,7 +10,7 @@ from grafana.boards.exporter import BUDGET
 from tests.support import ROOT, Clock, get, served_exporter, watching
 
 if TYPE_CHECKING:
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 
 async def test_a_miner_with_a_key_costs_the_documented_requests_an_hour(

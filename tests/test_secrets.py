@@ -14,13 +14,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter import log
-from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.landing import landing_page
 from tests.chain.support import FakeNode, number, recorded_block
 from tests.commands.support import Target, run
+from tests.replay import Fault
 from tests.support import HOTKEY, PATIENCE, TEST_SEED, served, watching
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 _HEX = re.compile(r"[0-9a-f]{128}")  # a signature, in hexadecimal
 

@@ -14,7 +14,6 @@ from bittensor_core import (
     deserialize_keypair_from_keyfile_data,
     encode_ss58,
     keyfile_data_is_encrypted,
-    verify,
 )
 
 from chutes_exporter.api.errors import scrub
@@ -182,14 +181,6 @@ def _signing_pair(content: bytes) -> Keypair | None:
         # Omit the library's message: it may quote the file.
         return None
     return pair
-
-
-def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
-    """Return whether a request with these headers was signed with the key of its address."""
-    try:
-        return verify(f"{address}:{nonce}:{purpose}".encode(), bytes.fromhex(signature), address)
-    except ValueError:
-        return False
 
 
 def readable_by_others(path: Path) -> bool:

@@ -189,7 +189,7 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
         if count:
             reason = fleet.left_out.get(server_id, reasons[server_id, model])
             row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
-            rows.append(row | {"reason": reason, "meaning": _IDLE_REASONS[reason]})
+            rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
 
@@ -210,7 +210,6 @@ def _chutes(markets: Iterable[Market], failures: Failures, usd_per_unit: float |
 def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
     return {
-        "gpu": offer.model,
         "chute": offer.chute,
         "gpus": offer.size,
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
@@ -221,6 +220,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "private": offer.private,
         "urgency_boost": offer.urgency_boost,
         "bounty_boost": offer.bounty_boost,
+        "gpu": offer.model,
         "chute_id": offer.chute_id,
         "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,
@@ -236,7 +236,7 @@ def _refused(markets: Iterable[Market]) -> list[Row]:
         for reason, meaning in _REFUSALS.items():
             if chutes := market.refused.get(reason):
                 row = {"gpu": market.model, "chutes": chutes}
-                rows.append(row | {"reason": reason, "meaning": meaning})
+                rows.append(row | {"meaning": meaning, "reason": reason})
     return rows
 
 

@@ -98,6 +98,27 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed once. Return the results, with those about the settings, the seats, the
     clock and changes of the API.
     """
+    requested, missing = _requests(settings)
+    async with Exporter(settings) as exporter:
+        await exporter.feeds.read_all(requested, PATIENCE)
+        states, client = exporter.feeds.states(), exporter.client
+    lines = [*_setting_lines(settings, credentials), *_cost_lines(settings, states)]
+    lines += [_feed_line(states[feed]) for feed in requested]
+    # A failed request for the metagraph has its line.
+    metagraph = states[METAGRAPH].snapshot
+    if metagraph is not None:
+        lines += [_seat_line(hotkey, metagraph.answer) for hotkey in sorted(settings.watched)]
+    lines += missing
+    lines += _clock_lines(client.api_clock.offset, states)
+    lines += _change_lines(client.changes)
+    failed = any(line.verdict == "failed" for line in lines)
+    summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
+    gaps = [line for line in lines if line.verdict == "not known"]
+    return Result(summary, partial(_print_report, settings, lines), gaps, needs_action=failed)
+
+
+def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
+    """Return the feeds to request, and a line for each that needs a key or a hotkey."""
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
     for feed in FEEDS:
@@ -108,22 +129,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))
-    async with Exporter(settings) as exporter:
-        await exporter.feeds.read_all(requested, PATIENCE)
-        states, client = exporter.feeds.states(), exporter.client
-    lines = [
-        *_setting_lines(settings, credentials),
-        *_cost_lines(settings, states),
-        *[_feed_line(states[feed]) for feed in requested],
-        *_seat_lines(settings, states[METAGRAPH]),
-        *missing,
-        *_clock_lines(client.api_clock.offset, states),
-        *_change_lines(client.changes),
-    ]
-    failed = any(line.verdict == "failed" for line in lines)
-    summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
-    gaps = [line for line in lines if line.verdict == "not known"]
-    return Result(summary, partial(_print_report, settings, lines), gaps, needs_action=failed)
+    return requested, missing
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -236,23 +242,12 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
             yield Line("changes of the API", "", reason, _CHANGED, verdict)
 
 
-def _seat_lines(settings: Settings, state: FeedState) -> Iterator[Line]:
-    """Yield a line for each watched hotkey, unless the request for the metagraph failed."""
-    if state.snapshot is not None:
-        for hotkey in sorted(settings.watched):
-            yield _seat_line(hotkey, state.snapshot.answer)
-
-
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
     seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:
-        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-        if hotkey in {seat.coldkey for seat in metagraph.value}:
-            reason += " It is the cold key of a miner: use the hotkey."
-        advice = "Register it on subnet 64, or watch another hotkey."
-        return Line("registration", hotkey, reason, advice, "failed")
+        return _unregistered_line(hotkey, metagraph)
     blacklisted = seat and is_blacklisted(seat)
     if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
@@ -262,6 +257,14 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return Line("registration", hotkey, reason, advice, "failed")
     return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+
+
+def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
+    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+    if hotkey in {seat.coldkey for seat in metagraph.value}:
+        reason += " It is the cold key of a miner: use the hotkey."
+    advice = "Register it on subnet 64, or watch another hotkey."
+    return Line("registration", hotkey, reason, advice, "failed")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def _parse_time(text: str) -> float:
-    """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
-    try:
-        clock = time.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no time of the day: write for example 06:00") from None
-    return clock.hour * HOUR + clock.minute * MINUTE
-
-
 @click.command(cls=Command)
 @option(
     "--miner",
@@ -47,7 +38,8 @@ def _parse_time(text: str) -> float:
 @option(
     "--from",
     "start",
-    type=Parsed("HH:MM", _parse_time),
+    type=click.DateTime(["%H:%M"]),
+    metavar="HH:MM",
     default="22:00",
     help="Time of the recorded day at which the demo starts.",
 )
@@ -74,7 +66,8 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     A temporary directory has the hotkey file of the watched miner.
     """
     day = Day()
-    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
+    start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
+    replay = Replay(day, at=start, listen=flags["demo_listen_address"])
     key = day.miners[flags["miner"]]
     settings = settings_of(
         flags,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
 
+Names = dict[str | None, str | None]
 Row = dict[str, Any]
 """A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
@@ -94,16 +95,14 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
     snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
+    chutes = snapshot.records(CHUTES)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        reports, gaps = await read_reports(client, settings, hours, all_losses=True)
+        reports, gaps = await read_reports(client, settings, hours, all_losses=True, chutes=chutes)
     snapshot.gaps.extend(gaps)
-    ledger = Ledger(reports, snapshot.records(CHUTES))
+    ledger = Ledger(reports, chutes)
     ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
-    names = {chute.chute_id: chute.name for chute in snapshot.records(names_feed)}
-    if not settings.keys:
-        # The public answer names private chutes by a placeholder.
-        names |= {end.chute_id: None for end in ends if end.private}
+    names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
     is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
@@ -138,9 +137,16 @@ def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     return gaps
 
 
-def _tables(
-    ends: list[End], names: Mapping[str | None, str | None], *, is_complete: bool
-) -> dict[str, list[Row]]:
+def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -> Names:
+    """Return the names of chutes by id."""
+    names: Names = {chute.chute_id: chute.name for chute in chutes}
+    if not has_key:
+        # The public answer names private chutes by a placeholder.
+        names |= {end.chute_id: None for end in ends if end.private}
+    return names
+
+
+def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, list[Row]]:
     """Return what a miner lost by reason with the sum, by chute, and by instance.
 
     The report of a missing hour may have more ends.
@@ -153,18 +159,15 @@ def _tables(
     sums: list[Row] = []
     for reason, of_reason in by_reason.items():
         loss = _loss(of_reason, is_complete=is_complete)
-        meaning = {"meaning": _MEANINGS[reason], "lost_ratio_of_day": None}
-        sums.append({"reason": reason} | loss | meaning)
+        sums.append({"reason": reason, "meaning": _MEANINGS[reason]} | loss)
     chutes: list[Row] = []
     for chute_id, of_chute in by_chute.items():
         loss = _loss(of_chute, is_complete=is_complete)
-        ids = {"lost_ratio_of_day": None, "chute_id": chute_id}
-        chutes.append({"chute": names.get(chute_id)} | loss | ids)
+        chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
     ended = [_ended(end, names) for end in ends]
     for rows in (sums, chutes, ended):
         rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-    everything = _loss(ends, is_complete=is_complete)
-    sums.append({"reason": "all"} | everything | {"meaning": None, "lost_ratio_of_day": None})
+    sums.append({"reason": "all", "meaning": None} | _loss(ends, is_complete=is_complete))
     return {"sums": sums, "chutes": chutes, "ended": ended}
 
 
@@ -181,10 +184,11 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
         "lost_compute_units": units,
         "lost_precision": precision,
         "lost_usd": None,
+        "lost_ratio_of_day": None,
     }
 
 
-def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
+def _ended(end: End, names: Names) -> Row:
     """Return an ended instance. An unknown chute has no name.
 
     A duration is never negative, even if the times contradict each other.
@@ -196,10 +200,10 @@ def _ended(end: End, names: Mapping[str | None, str | None]) -> Row:
         "ended_at": iso_time(end.ended_at),
         "reason": end.reason,
         "lost_compute_units": end.lost_units,
-        "lost_usd": None,
-        "last_of_chute": end.is_last_of_chute,
         "chute": names.get(end.chute_id),
+        "last_of_chute": end.is_last_of_chute,
         "active_minutes": active_minutes,
+        "lost_usd": None,
         "outcome": end.outcome,
         "lost_precision": end.loss_precision,
         "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,

@@ -12,8 +12,10 @@ from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import UPDATE, NotKnown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chutes_exporter.api import ChutesClient
-    from chutes_exporter.api.records import HourlyAudit
+    from chutes_exporter.api.records import Chute, HourlyAudit
     from chutes_exporter.config import Settings
 
 _MADE_WITHIN: Final = 10 * MINUTE
@@ -22,12 +24,17 @@ _WAIT: Final = "Just after a full hour, try again in two minutes. Otherwise it m
 
 
 async def read_reports(
-    client: ChutesClient, settings: Settings, hours: int, *, all_losses: bool = False
+    client: ChutesClient,
+    settings: Settings,
+    hours: int,
+    *,
+    all_losses: bool = False,
+    chutes: Sequence[Chute] = (),
 ) -> tuple[list[HourlyAudit], list[NotKnown]]:
     """Return the reports of the newest hours, and what could not be read.
 
-    For all losses, it also reads older reports, as long as the next one may have a multiplier that
-    is missing.
+    For all losses, it also reads the listed older reports that may tell one. The names of chutes
+    show which ends were redeployments.
     """
     reports: list[HourlyAudit] = []
     gaps: list[NotKnown] = []
@@ -43,12 +50,12 @@ async def read_reports(
     # The list has 24 hours, and for about a minute a 25th.
     for age in range(DAY_HOURS + 1):
         end = newest - age * HOUR
-        if age >= hours and not (all_losses and Ledger(reports).needs_report(hours, end)):
+        if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
             break
         path = listed.value.get(end)
         if path is not None:
             reports += await _read_report(client, end, path, settings, gaps)
-        elif age < DAY_HOURS:
+        elif age < hours:
             gaps.append(_not_listed(end))
     return reports, gaps
 

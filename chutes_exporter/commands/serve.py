@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -207,10 +206,8 @@ class Service:
         for warning in settings.warnings:
             _log.warning("configuration warning", reason=warning)
         reachable = [address for address in self.addresses if not address.is_loopback]
-        context = self._web.context
-        needs_certificate = context is not None and context.verify_mode is ssl.CERT_REQUIRED
-        is_protected = self._web.users or needs_certificate
-        if settings.keys and reachable and not self._is_demo and not is_protected:
+        is_private = bool(settings.keys) and not self._is_demo
+        if is_private and reachable and not self._web.is_protected:
             _log.warning(
                 "private data is served without protection",
                 addresses=" ".join(map(str, reachable)),

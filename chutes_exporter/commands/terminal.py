@@ -91,7 +91,6 @@ def print_table(
     *,
     title: str = "",
     most: int | None = None,
-    indent: str = "",
     fit: bool = True,
 ) -> None:
     """Print a table that fits the terminal, and below it what is not shown: the rows after the
@@ -114,15 +113,18 @@ def print_table(
         columns = [column for column in columns if column.is_known]
         # The fallback counts if there is neither COLUMNS nor a terminal.
         width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
-        not_shown += _fit(columns, width - len(indent))
+        not_shown += _fit(columns, width)
+    _print_columns(columns)
+    if not_shown:
+        say(f"Not shown: {', '.join(not_shown)}. --json has everything.")
+
+
+def _print_columns(columns: Sequence[_Column]) -> None:
     height = max((len(column.lines) for column in columns), default=0)
     texts_by_column = [column.texts(height) for column in columns]
     for number, texts in enumerate(zip(*texts_by_column, strict=True)):
-        line = indent + _GAP.join(texts).rstrip()
+        line = _GAP.join(texts).rstrip()
         click.echo(click.style(line, bold=number < height))
-    if not_shown:
-        text = f"Not shown: {', '.join(not_shown)}. --json has everything."
-        say(text, indent=indent, start=indent)
 
 
 def _fit(columns: list[_Column], limit: int) -> list[str]:

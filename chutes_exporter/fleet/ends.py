@@ -12,7 +12,6 @@ from chutes_exporter.rules.losses import (
     ended_within_hour,
     is_failure,
     join_records,
-    loss_needs_report,
     loss_of,
     outcome_of,
 )
@@ -133,18 +132,15 @@ class Ledger:
         return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_complete_reports]
 
     def needs_report(self, hours: int, end: float) -> bool:
-        """Return whether one more report is needed for the losses of the newest hours.
+        """Return whether the report of an hour may tell what ends of the newest hours lost.
 
-        ``hours`` is the number of the newest hours. ``end`` is the Unix time at which the hour of
-        the report in question ends, while ``self.end`` is that of the newest report. The report in
-        question is needed if it may have a multiplier of an instance that ended in the newest
-        hours, and the reports in the ledger lack this multiplier.
+        ``end`` is the end of the hour. All reports since an instance was created may have a
+        multiplier of it, which matters if it lost its score or its miner deleted it.
         """
-        for instance in self.ended_instances(hours):
-            history = self._histories[instance.instance_id]
-            if loss_needs_report(instance, history, self.end, end):
-                return True
-        return False
+        return any(
+            one.created_at < end and (one.outcome == "lost" or one.reason == "miner")
+            for one in self.ends(hours)
+        )
 
     def ends(self, hours: int) -> list[End]:
         """Return the known ends of the newest hours, with what each of them lost."""

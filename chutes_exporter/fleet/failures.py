@@ -28,15 +28,13 @@ class Failures:
     """The failed instances of a miner in FAILURE_HOURS hours before the newest report.
 
     Attributes:
-        known: How often each chute is known to have failed, by its id.
         unclear: Its ends of which no report tells whether they were failures.
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
         names: The names of the chutes that failed, or the ids of those without a known name.
-        reasons: How often each chute failed for which reason.
+        reasons: How often each chute is known to have failed for which reason, by its id.
     """
 
-    known: Mapping[str, int] = field(default_factory=dict)
     unclear: Mapping[str, int] = field(default_factory=dict)
     are_all_known: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
@@ -45,12 +43,16 @@ class Failures:
     @property
     def failing(self) -> list[str]:
         """The ids of the chutes that are known to fail again and again, the worst first."""
-        chute_ids = [chute_id for chute_id in self.known if self.fails(chute_id)]
-        return sorted(chute_ids, key=lambda chute_id: (-self.known[chute_id], chute_id))
+        chute_ids = [chute_id for chute_id in self.reasons if self.fails(chute_id)]
+        return sorted(chute_ids, key=lambda chute_id: (-self.known(chute_id), chute_id))
+
+    def known(self, chute_id: str) -> int:
+        """Return how often a chute failed at least."""
+        return self.reasons.get(chute_id, Counter()).total()
 
     def count(self, chute_id: str) -> int | None:
         """Return how often a chute is known to have failed, None while an end may be missing."""
-        return self.known.get(chute_id, 0) if self.are_all_known else None
+        return self.known(chute_id) if self.are_all_known else None
 
     def fails(self, chute_id: str) -> bool | None:
         """Return whether a chute fails again and again, None if that is unknown.
@@ -58,7 +60,7 @@ class Failures:
         Enough known failures prove it, even if there may be more. Too few ends disprove it, even
         if some are unclear.
         """
-        known = self.known.get(chute_id, 0)
+        known = self.known(chute_id)
         if known >= FAILS_FROM:
             return True
         may_be_enough = known + self.unclear.get(chute_id, 0) >= FAILS_FROM
@@ -71,7 +73,6 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
     A failure may be missing if the ledger lacks the report of one of these hours.
     """
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
-    known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()
     names = {}
@@ -84,9 +85,8 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
         elif end.is_failure is None:
             unclear[end.chute_id] += 1
         else:
-            known[end.chute_id] += 1
             # An end is known to be a failure only by its reason, so it has one.
             reasons[end.chute_id][end.reason or ""] += 1
             chute = ledger.chutes.get(end.chute_id)
             names[end.chute_id] = (chute and chute.name) or end.chute_id
-    return Failures(known, unclear, are_all_known, names, reasons)
+    return Failures(unclear, are_all_known, names, reasons)

@@ -14,7 +14,7 @@ from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.outages import find_dead, find_outages
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
-from chutes_exporter.rules.instances import instance_state, is_public, purged_at, secured_at
+from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.maintenance import (
     maintenance_status,
@@ -26,7 +26,7 @@ from chutes_exporter.rules.money import later_multiplier
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
@@ -84,16 +84,11 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
     # Empty texts mean that a GPU is in no instance for certain.
     no_holder = Holder("", "", "") if holders_are_known else Holder()
     records: dict[str, list[r.Node | r.ServerGpu]] = defaultdict(list)
-    indexes: dict[str, int | None] = {}
     server_ids: dict[str, str | None] = {}
-    for node in answers.nodes.value:
-        records[node.uuid].append(node)
-        indexes[node.uuid] = node.device_index
-        server_ids[node.uuid] = node.server_id
-    for server in answers.servers.value:
-        for record in server.gpus or ():
-            records[record.uuid].append(record)
-            server_ids[record.uuid] = server.server_id
+    for server_id, record in _listed_gpus(answers):
+        records[record.uuid].append(record)
+        server_ids[record.uuid] = server_id
+    indexes = {node.uuid: node.device_index for node in answers.nodes.value}
     all_are_known = lists_are_known and holders_are_known
     # A GPU is on no server only if no list of its server can be missing.
     no_server = "" if lists_are_known else None
@@ -112,6 +107,17 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
         )
         gpus.append(gpu)
     return tuple(gpus)
+
+
+def _listed_gpus(
+    answers: FleetAnswers,
+) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:
+    """Yield each record of a GPU with the id of its server, those in the list of servers last."""
+    for node in answers.nodes.value:
+        yield node.server_id, node
+    for server in answers.servers.value:
+        for record in server.gpus or ():
+            yield server.server_id, record
 
 
 def _model(records: Iterable[r.Node | r.ServerGpu]) -> str | None:
@@ -166,7 +172,6 @@ def _instance(
     chute_name: str | None,
     demand: Demand | None,
 ) -> Instance:
-    public = is_public(record)
     state = instance_state(record)
     chute = answers.chutes_by_id.get(record.chute_id or "")
     later_units_per_second = None
@@ -185,7 +190,7 @@ def _instance(
         instance_id=record.instance_id,
         chute_id=record.chute_id,
         chute=chute_name,
-        private=None if public is None else not public,
+        private=is_private(record),
         state=state,
         created_at=record.created_at,
         units_per_second=record.compute_multiplier,
@@ -256,10 +261,10 @@ def _server(
     is_complete: bool,
 ) -> Server:
     """Return a server. ``hardware`` is where chutes run, None while that is unknown."""
-    models = [gpu.model for gpu in gpus if gpu.model is not None]
-    are_all_models = is_complete and len(models) == len(gpus)
+    models = [gpu.model or "" for gpu in gpus]
+    are_all_models = is_complete and "" not in models
     step = _step(record, answers)
-    status = None if step is None else maintenance_status(step)
+    status = maintenance_status(step)
     holds_slot = _holds_slot(record, status)
     return Server(
         server_id=record.server_id,
@@ -271,7 +276,7 @@ def _server(
         maintenance=None if holds_slot and status == "none" else status,
         holds_slot=holds_slot,
         boots=_boots(record, answers),
-        needs_upgrade=None if step is None else step.needs_upgrade,
+        needs_upgrade=step.needs_upgrade,
         measured=_measured(models, answers) if are_all_models else None,
         runs_chutes=_runs_chutes(record, models, hardware) if are_all_models else None,
         gpus=gpus,
@@ -310,8 +315,8 @@ def _hardware_of_chutes(answers: FleetAnswers) -> set[tuple[bool, str]] | None:
     return hardware if answers.chutes.complete else None
 
 
-def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None:
-    """Return what the maintenance policy says about a server, None if that is unknown.
+def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer:
+    """Return what the maintenance policy says about a server, which may be unknown.
 
     It has all servers with TEE, and none of the others, which are never upgraded. Before the first
     window, it is empty, because there is no maintenance.
@@ -322,7 +327,7 @@ def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer | None
             return step
     has_all = answers.maintenance.complete and policy is not None and policy.servers is not None
     if record.is_tee is not False and not has_all:
-        return None
+        return r.MaintenanceServer(record.server_id)
     return r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
 
 
@@ -387,22 +392,21 @@ def _known_topics(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    gpus_are_known = are_complete(
-        answers.servers, answers.nodes, answers.inventory, answers.instances
-    ) and all(server.is_complete for server in servers)
+    lists = (answers.servers, answers.nodes, answers.inventory, answers.instances)
     known: dict[Topic, bool] = {
-        "servers": answers.servers.complete
+        "servers": are_complete(answers.servers)
         and _are_known((server.name, server.holds_slot) for server in servers),
-        "gpus": gpus_are_known
-        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus),
-        "instances": answers.instances.complete
+        "gpus": are_complete(*lists)
+        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus)
+        # The models are unknown of a server that may have more GPUs.
+        and _are_known((server.models,) for server in servers),
+        "instances": are_complete(answers.instances)
         and _are_known((one.state, one.private, one.chute) for one in instances),
     }
     # The pay of each server is looked up last, because that takes the longest.
-    known["pay"] = (
-        known["gpus"]
-        and known["instances"]
-        and _are_known((server.name, server.earned_units_per_second) for server in servers)
+    pay_is_possible = known["gpus"] and known["instances"]
+    known["pay"] = pay_is_possible and _are_known(
+        (server.name, server.earned_units_per_second) for server in servers
     )
     return known
 

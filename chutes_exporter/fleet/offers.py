@@ -14,6 +14,7 @@ from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
     launch_refusal,
+    runs_on,
 )
 from chutes_exporter.rules.money import (
     bounty_boost,
@@ -117,18 +118,17 @@ def _market(
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
     for one in demand:
-        selector = one.chute.node_selector
-        models = None if selector is None else selector.supported_gpus
-        if models is not None and model not in models:
+        runs = runs_on(one.chute, model)
+        if runs is False:
             continue
         refusal = launch_refusal(answers.seat, one, servers, runs_tee=answers.runs_tee)
         offer = None
-        if refusal is None and models is not None:
+        if refusal is None and runs:
             offer = _offer(one, model, answers, hanging)
         if offer is not None:
             offers.append(offer)
         # A chute that may run on the model does not matter if it is refused anyway.
-        elif models is not None or refusal in (None, "unknown"):
+        elif runs or refusal in (None, "unknown"):
             refused[refusal or "unknown"] += 1
     offers.sort(key=_rank)
     return Market(model, tuple(offers), refused)

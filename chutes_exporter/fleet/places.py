@@ -109,19 +109,22 @@ def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
         for held in answers.miner_gpus.value:
             listed[held.instance_id].append((held.server_id, held.gpu))
     known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
+    # The chutes of GPUs of which it is unknown which instance holds them, if any.
+    uncertain_chutes: set[str | None] = set()
     for gpu in gpus:
         known[gpu.instance_id].append((gpu.server_id, gpu.model))
-    # The chutes of GPUs of which it is unknown which instance holds them, if any.
-    uncertain_chutes = {gpu.chute_id for gpu in gpus if gpu.instance_id is None}
-    all_are_known = are_complete(answers.inventory, answers.instances)
+        if gpu.instance_id is None:
+            uncertain_chutes.add(gpu.chute_id)
+    if not are_complete(answers.inventory, answers.instances):
+        uncertain_chutes.add(None)
     places = {}
     for instance in answers.instances.value:
         instance_id = instance.instance_id
-        place = _common_place(listed[instance_id])
-        if not listed[instance_id] and all_are_known and _is_sure(instance, uncertain_chutes):
+        found = listed[instance_id]
+        if not found and _is_sure(instance, uncertain_chutes):
             # Its GPUs were deleted if it has none.
-            place = _common_place(known[instance_id]) if known[instance_id] else Place("", "", 0)
-        places[instance_id] = place
+            found = known[instance_id] or [("", "")]
+        places[instance_id] = _common_place(found)
     return places
 
 
@@ -135,10 +138,13 @@ def _is_sure(instance: Instance, uncertain_chutes: set[str | None]) -> bool:
 def _common_place(gpus: Sequence[_GpuPlace]) -> Place:
     """Return the place of an instance with GPUs on these servers and of these models.
 
-    It is unknown unless all GPUs are on one known server and of one known model.
+    It is unknown unless all GPUs are on one known server and of one known model. Empty texts mean
+    that the instance has no GPU.
     """
     distinct = set(gpus)
     if len(distinct) != 1:
         return Place()
     server_id, model = distinct.pop()
-    return Place(server_id, model, len(gpus)) if server_id and model else Place()
+    if None in (server_id, model):
+        return Place()
+    return Place(server_id, model, len(gpus) if server_id else 0)

@@ -51,11 +51,11 @@ def disabled_rate(instance: Instance) -> float | None:
     return instance.compute_multiplier
 
 
-def is_public(instance: Instance) -> bool | None:
-    """Return whether an instance is public, which means that nobody is billed for it."""
+def is_private(instance: Instance) -> bool | None:
+    """Return whether an instance is private, which means that a user is billed for it."""
     if instance.billed_to is UNSET:
         return None
-    return instance.billed_to is None
+    return instance.billed_to is not None
 
 
 def secured_at(instance: Instance) -> float | None:
@@ -63,7 +63,7 @@ def secured_at(instance: Instance) -> float | None:
 
     None for a private instance and for one that was never active, or if that is unknown.
     """
-    if not is_public(instance):
+    if is_private(instance) is not False:
         return None
     if instance.activated_at is UNSET or instance.activated_at is None:
         return None
@@ -103,7 +103,7 @@ def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
         state = instance_state(instance)
         if state != "active" and purged_at(instance) is None:
             yield "the answer does not say when the service deletes an instance that is not active"
-        may_be_public = is_public(instance) is not False
+        may_be_public = not is_private(instance)
         if state != "starting" and may_be_public and secured_at(instance) is None:
             yield "the answer does not say until when an instance loses its score if it is deleted"
 

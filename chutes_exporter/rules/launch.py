@@ -203,6 +203,14 @@ def follows_private_rules(chute: Chute) -> bool | None:
     return not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
+def runs_on(chute: Chute, model: str) -> bool | None:
+    """Return whether a chute runs on a GPU model, None if it is unknown."""
+    selector = chute.node_selector
+    if selector is None or selector.supported_gpus is None:
+        return None
+    return model in selector.supported_gpus
+
+
 def launch_refusal(
     seat: MetagraphNode | None, demand: Demand, servers: Iterable[LaunchServer], *, runs_tee: bool
 ) -> LaunchRefusal | None:
@@ -248,11 +256,16 @@ def _refusal_on_any_server(
         return "disabled"
     if room is not None and room <= 0:
         return _refusal_without_room(demand)
-    # For a private chute without TEE, the service looks at the miner's past, which no endpoint
-    # shows, unless the miner runs a TEE chute.
-    past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
-    is_unknown = past_decides or chute.disabled is UNSET or None in (blacklisted, room)
-    return "unknown" if is_unknown else None
+    if chute.disabled is UNSET or None in (blacklisted, room):
+        return "unknown"
+    return "unknown" if _past_decides(chute, runs_tee=runs_tee) else None
+
+
+def _past_decides(chute: Chute, *, runs_tee: bool) -> bool | None:
+    """Return whether the service looks at the miner's past, which no endpoint shows: for a private
+    chute without TEE, unless the miner runs a TEE chute.
+    """
+    return follows_private_rules(chute) and not chute.tee and not runs_tee
 
 
 def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:

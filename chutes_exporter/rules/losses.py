@@ -221,7 +221,7 @@ class Loss:
 
     units: float | None
     precision: Precision
-    is_last_of_chute: bool | None
+    is_last_of_chute: bool | None = False
 
 
 def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
@@ -233,44 +233,32 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     """
     if instance.activated_at is None:
         # It never had a score.
-        return Loss(0.0, "exact", is_last_of_chute=False)
-    paid = _paid_time(instance, now)
-    units: float | None = 0.0
-    is_complete = True
-    if outcome_of(instance) == "lost":
-        units, is_complete = _paid_units(history.records, paid)
-        is_complete = is_complete and _start_of_gap(instance, history, now) is None
+        return Loss(0.0, "exact")
+    lost = _lost_score(instance, history, now)
     cut = _cut(instance, history)
+    units = lost.units
     if cut.multiplier:
         # The units are by the multiplier after the cut. What the cut took is lost as well.
-        cut_seconds = paid.seconds_of(history.records[-1])
+        cut_seconds = _paid_time(instance, now).seconds_of(history.records[-1])
         units = total([units, product(cut.multiplier, cut_seconds)])
-    precision = cut.precision if is_complete else "at_least"
+    precision = cut.precision if lost.precision == "exact" else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
-    if units is None or (not units and precision == "at_least"):
-        return Loss(None, "at_least", is_last_of_chute)
-    return Loss(units, precision, is_last_of_chute)
+    if not units and precision == "at_least":
+        units = None
+    return Loss(units, "at_least" if units is None else precision, is_last_of_chute)
 
 
-def loss_needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
-    """Return whether the report of an hour may have a multiplier that is missing for the loss of
-    an ended instance.
-
-    ``end`` is the end of the hour. The loss is of the 24 hours before now.
-    """
-    if instance.activated_at is None:
-        # It never had a score, so it lost nothing.
-        return False
-    may_be_cut = _cut(instance, history).precision != "exact"
-    if may_be_cut and (not history.records or history.records[-1].started_at < end):
-        # This report may show the last record while it was open, with its multiplier before a cut.
-        return True
-    if outcome_of(instance) == "counts":
-        # Apart from a cut, it lost nothing.
-        return False
-    gap = _start_of_gap(instance, history, now)
-    # The report has no record of a time after its hour.
-    return gap is not None and gap < end
+def _lost_score(instance: AuditInstance, history: History, now: float) -> Loss:
+    """Return what an instance loses of its score by the multipliers at its end."""
+    if outcome_of(instance) != "lost":
+        return Loss(0.0, "exact")
+    paid = _paid_time(instance, now)
+    applied = [record for record in history.records if paid.seconds_of(record) > 0]
+    units = [product(paid.seconds_of(record), _multiplier(record)) for record in applied]
+    is_complete = None not in units and _cover(history.records, paid)
+    if not is_complete or _may_lack_first(instance, history, paid):
+        return Loss(total(one or 0.0 for one in units), "at_least")
+    return Loss(total(units), "exact")
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
@@ -299,27 +287,29 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
     """
     if reason_of_text(instance.deletion_reason) != "miner":
         return Cut(0.0, "exact")
-    multipliers = [_multiplier(record) for record in history.records]
-    if not multipliers or multipliers[-1] is None:
+    *earlier, last = [None, *map(_multiplier, history.records)]
+    if last is None:
         return Cut(None, "at_least")
-    last = multipliers[-1]
     if history.open_multiplier is not None:
         return Cut(max(0.0, history.open_multiplier - last), "exact")
-    is_private = instance.billed_to is not None
-    if is_private and last > 0:
-        return Cut(0.0, "exact")
     # Without a record before the last one, it is not known whether it was cut.
-    previous = multipliers[-2] if len(multipliers) > 1 else None
-    if previous is None:
+    previous = earlier[-1]
+    if instance.billed_to is not None:
+        return _private_cut(last, previous)
+    return _public_cut(last, previous)
+
+
+def _private_cut(last: float, previous: float | None) -> Cut:
+    if last > 0:
+        return Cut(0.0, "exact")
+    return Cut(previous, "at_least" if previous is None else "about")
+
+
+def _public_cut(last: float, previous: float | None) -> Cut:
+    if previous is None or _CUT_BELOW * previous <= last < _KEPT_FROM * previous:
         return Cut(None, "at_least")
-    return Cut(previous, "about") if is_private else _public_cut(last, previous)
-
-
-def _public_cut(last: float, previous: float) -> Cut:
     if last < _CUT_BELOW * previous:
         return Cut(last / _PUBLIC_PENALTY - last, "exact")
-    if last < _KEPT_FROM * previous:
-        return Cut(None, "at_least")
     return Cut(0.0, "exact")
 
 
@@ -346,42 +336,28 @@ def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
     return _PaidTime(start, max(start, end))
 
 
-def _paid_units(records: Iterable[ComputeRecord], paid: _PaidTime) -> tuple[float | None, bool]:
-    """Return the known compute units of records in the paid time, and whether none is unknown."""
-    applied = [record for record in records if paid.seconds_of(record) > 0]
-    units = [product(paid.seconds_of(record), _multiplier(record)) for record in applied]
-    return total(one or 0.0 for one in units), None not in units
-
-
-def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
-    """Return the first Unix time in the paid time to which no record applies, None without a gap.
+def _cover(records: Iterable[ComputeRecord], paid: _PaidTime) -> bool:
+    """Return whether a record applies at each moment of the paid time.
 
     The records are in the order of their starts. Only the last one has no end.
     """
     covered_until = paid.start
     for record in records:
         if record.started_at > covered_until + _MAX_GAP:
-            return covered_until
+            return False
         covered_until = max(covered_until, record.ended_at or paid.end)
-    if covered_until < paid.end - _MAX_GAP:
-        return covered_until
-    return None
+    return covered_until >= paid.end - _MAX_GAP
 
 
-def _start_of_gap(instance: AuditInstance, history: History, now: float) -> float | None:
-    """Return the first Unix time of the paid time whose records are not all known, None if they
-    are.
+def _may_lack_first(instance: AuditInstance, history: History, paid: _PaidTime) -> bool:
+    """Return whether a record from before the activation may be missing.
 
     An instance on a GPU that is dearer than its chute needs has two records that begin at its
     creation, and both are paid. The first ends at its activation, so newer reports lack it.
     """
-    paid = _paid_time(instance, now)
-    gap = _first_gap(history.records, paid)
     activated_at = instance.activated_at or instance.created_at
-    if gap is not None or not history.records or activated_at <= paid.start + _MAX_GAP:
-        return gap
-    first = history.records[0]
-    first_end = first.ended_at or math.inf
+    if not history.records or activated_at <= paid.start + _MAX_GAP:
+        return False
+    first_end = history.records[0].ended_at or math.inf
     has_hour = any(end - HOUR <= activated_at <= end for end in history.ends)
-    may_lack_one = first_end > activated_at + _MAX_GAP and not has_hour
-    return paid.start if may_lack_one else None
+    return first_end > activated_at + _MAX_GAP and not has_hour

@@ -89,6 +89,13 @@ class WebConfig:
     headers: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
+    @property
+    def is_protected(self) -> bool:
+        """Whether clients need a password or a certificate."""
+        if self.users:
+            return True
+        return self.context is not None and self.context.verify_mode is ssl.CERT_REQUIRED
+
     def changed(self) -> bool:
         """Return whether a file has changed since it was read, or can no longer be read."""
         try:

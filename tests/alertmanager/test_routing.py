@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
-from chutes_exporter.demo.replay import Fault, Replay
 from tests.prometheus.scenario import ALERTS
+from tests.replay import Fault, Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,

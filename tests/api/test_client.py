@@ -14,8 +14,8 @@ from starlette.routing import Route
 from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.request_metrics import RequestCounters
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds import definitions as e
+from tests.replay import Fault, Replay
 from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape, Tally
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS
 from tests.recorded import (
     NOT_RECORDED,
@@ -27,6 +26,7 @@ from tests.recorded import (
     records_by_path,
     stream,
 )
+from tests.replay import Fault, Replay
 from tests.support import NOON, Clock, scrape, series, watching
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tests.support import NOON, PATIENCE, Clock, Page, data_of, patient, series
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 SUBNET = EXPECTED["subnet"]
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))

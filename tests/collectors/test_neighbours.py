@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode
 from tests.collectors.support import answer
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, Clock, get, page_of, watching
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 COMMANDS = "chutes_exporter.commands."
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}

@@ -12,7 +12,7 @@ from tests.golden import COMMANDS
 from tests.support import HOTKEY, SEEDS
 
 if TYPE_CHECKING:
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 of_each_command = pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from tests import support
 from tests.commands.support import MINE, Target, run
 from tests.recorded import META, answers
+from tests.replay import Fault, Replay
 from tests.support import AT_22, HOTKEY, TEST_SEED, Clock, served
 from tests.test_cli import hotkey_file
 from tests.test_credentials import OTHER

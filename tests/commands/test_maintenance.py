@@ -14,7 +14,7 @@ from tests.commands.support import MINE, run
 from tests.support import AT_22, Clock
 
 if TYPE_CHECKING:
-    from chutes_exporter.demo.replay import Replay
+    from tests.replay import Replay
 
 OPEN = AT_22 - 15.5 * HOUR
 """06:30, in the window: hugin and freya wait for their upgrade, and idun cannot come back."""

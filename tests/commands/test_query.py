@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import ENDPOINTS
 from tests.commands.support import MINE, hotkey_file, run
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, recorded_day
 
 if TYPE_CHECKING:
@@ -102,6 +102,16 @@ async def test_rows_are_joined_with_names_and_shares_and_are_those_of_the_hotkey
         for flags in ((), (f"--hotkey={HEALTHY}", f"--hotkey={UNKNOWN}")):
             rows = await rows_of(replay, name, *flags)
             assert {row[column] for row in rows} == {HEALTHY if flags else HOTKEY}
+
+
+async def test_a_column_that_there_is_not_is_refused_with_those_that_there_are(
+    replay: Replay,
+) -> None:
+    status, table, errors = await run(replay, "query", "servers", "--columns", "name,nonsense")
+    assert (status, table) == (2, "")
+    assert "there is no column nonsense: the columns are server_id, name, " in errors
+    _, table, _ = await run(replay, "query", "servers", "--columns", "version,name")
+    assert table.split()[:2] == ["version", "name"]
 
 
 async def test_unreadable_records_are_reported(replay: Replay) -> None:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from tests import support
 from tests.commands.support import Target, hotkey_file, run
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, served
 from tests.test_credentials import OTHER
 

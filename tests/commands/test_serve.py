@@ -20,12 +20,12 @@ import structlog
 from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.server import bound_address, open_socket
 from tests import support
+from tests.replay import Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from tests.commands.support import MINE, run
+from tests.replay import Fault, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable

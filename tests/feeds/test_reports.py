@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import ReportReader
 from chutes_exporter.page.exporter import Exporter
 from tests.api.reports import INSTANCE, RECORD, body
+from tests.replay import Replay
 from tests.support import (
     HOTKEY,
     NOON,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.reports import Reports
+    from tests.replay import Replay
 
 HOUR = 3600
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import structlog
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import CHAIN, ENDPOINTS, FEEDS
 from chutes_exporter.page.exporter import Exporter
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, successes, watching
 
 

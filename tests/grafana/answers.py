@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.demo.replay import Fault
 from grafana.parts import ANNOTATION, VARIABLES
 from tests.day import DAY, LAST, day_of_both, evaluate, scraped_day
 from tests.grafana.display import PANELS
+from tests.replay import Fault
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import async_playwright, expect
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
+from tests.replay import Fault, Replay
 from tests.support import HOTKEY, PATIENCE, get, served, watching
 
 if TYPE_CHECKING:

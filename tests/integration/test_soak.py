@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import FEEDS
+from tests.replay import Fault, Replay
 from tests.support import (
     HOTKEY,
     TEST_SEED,

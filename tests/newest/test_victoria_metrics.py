@@ -17,10 +17,10 @@ import pytest
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
-from chutes_exporter.demo.replay import Fault, Replay
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.day import LAST, day_of_both, evaluate
 from tests.grafana.answers import MOMENTS, QUERIES, filled_in
+from tests.replay import Fault, Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,

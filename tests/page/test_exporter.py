@@ -12,10 +12,10 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, PageMaker
+from tests.replay import Fault, Replay
 from tests.support import (
     AT_22,
     HOTKEY,

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Answers, Collector, Miners
     from chutes_exporter.collectors.base import Samples
-    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.page.plan import Entry
+    from tests.replay import Replay
 
 
 def needs_metagraph(collector: Collector) -> bool:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
+from tests.replay import Fault, Replay
 from tests.support import (
     AT_22,
     Clock,

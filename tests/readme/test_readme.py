@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.demo.replay import Replay
+from tests.replay import Replay
 from tests.support import (
     HOTKEY,
     PATIENCE,

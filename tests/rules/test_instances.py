@@ -35,6 +35,8 @@ ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
         # Without the time of its verification, or whether it is verified, it is unknown.
         (STARTING | {"verified": True}, None),
         (STARTING, None),
+        # Starting or disabled.
+        ({"active": False, "last_verified_at": NOON}, None),
         # A disabled one has 3 hours after its verification, and an active one has no deadline.
         (DISABLED, 3),
         (DISABLED | {"last_verified_at": None}, None),

@@ -69,3 +69,12 @@ def test_of_two_records_with_one_start_the_open_one_is_cut_in_any_order(step: in
     assert loss.is_last_of_chute
     # The service pays both records, although they begin at the same time.
     assert loss.units == 3.5 * 100 + 3.5 * 2000
+
+
+@pytest.mark.parametrize(("hour", "precision"), [(3600, "exact"), (7200, "at_least")])
+def test_only_the_report_of_its_activation_has_all_records_of_an_instance(
+    hour: float, precision: str
+) -> None:
+    history = join_records({hour: [ComputeRecord("i", UnixTime(0), 3.5, UnixTime(2000))]})
+    loss = loss_of(DELETED, history, now=7200)
+    assert (loss.units, loss.precision) == (3.5 * 2000, precision)

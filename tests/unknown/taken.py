@@ -15,16 +15,16 @@ import pytest
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.records import Record
-from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS, STATS, STATS_PER_CHUTE
+from tests.replay import Fault
 from tests.support import recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chutes_exporter.api.endpoint import Endpoint
-    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.feed import Feed
+    from tests.replay import Replay
 
 MINERS: Final = [key.address for key in recorded_day().miners.values()]
 

@@ -16,7 +16,6 @@ import structlog
 
 from chutes_exporter.commands.reports import read_reports as reports_of_hours
 from chutes_exporter.commands.result import Result
-from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import STATS_PER_CHUTE
 from chutes_exporter.findings import find
 from chutes_exporter.fleet.failures import FAILURE_HOURS
@@ -25,6 +24,7 @@ from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.golden import blacklist, print_both
+from tests.replay import Replay
 from tests.support import (
     PATIENCE,
     SEEDS,

@@ -6,11 +6,11 @@ import gzip
 import httpx
 import pytest
 
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web import app
 from chutes_exporter.web.app import scrape_timeout
+from tests.replay import Fault, Replay
 from tests.support import (
     PATIENCE,
     get,

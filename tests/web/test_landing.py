@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter import findings
-from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.rules.money import Costs
 from chutes_exporter.web.landing import landing_page
+from tests.replay import Fault, Replay
 from tests.support import (
     HOTKEY,
     Clock,
