@@ -43,12 +43,13 @@ KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 VERDICT: Final = (
     State(1000, "act now", RED),
     State(1001, "act today", ORANGE),
-    State(1002, "nothing urgent"),
-    State(1003, "all is well", GREEN),
+    State(1002, "all is well", GREEN),
+    State(1003, "run status", ORANGE),
     State(1004, "no key", ORANGE),
     State(1005, "not all is known", ORANGE),
 )
-"""What the alerts that fire say: the gravest severity, or why there is none.
+"""What the alerts that fire say: the gravest severity. Without an alert, it is the number that the
+rules record.
 
 The values are no numbers of alerts, which stand beside them.
 """
@@ -118,15 +119,12 @@ SERVER: Final = (
     State(1, "pending: do not reboot", "yellow"),
     State(2, "no GPUs", "#8e8e99"),
     State(3, "unverified", RED),
-    State(4, "failing", RED),
-    State(5, "idle", ORANGE),
-    State(6, "starting", PURPLE),
-    State(7, "disabled", BLUE),
-    State(8, "earning", GREEN),
+    State(4, "idle", ORANGE),
+    State(5, "starting", PURPLE),
+    State(6, "disabled", BLUE),
+    State(7, "earning", GREEN),
 )
-"""States of a server, the first that applies first, by the number that the rules record, with one
-more than `chutes_server_state`.
-"""
+"""States of a server, the first that applies first, by the number that the rules record."""
 
 INSTANCE: Final = (
     State("starting", "starting", PURPLE),

@@ -57,7 +57,7 @@ ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 _IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
-STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
+STATE: Final = "hotkey_server_id:chutes_server_state:number"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 _OF_GPU: Final = ("gpu_id", "server", "gpu", "device_index", "state")
 GPU_STATE: Final = f"({of_miners('chutes_gpu_state', *_OF_GPU, **ON_SERVERS)} == 1)"
@@ -269,7 +269,7 @@ FLEET.show(
     table(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
-        "unverified, failing (3 failed starts in 6 hours), idle, starting, disabled and earning. "
+        "unverified, idle, starting, disabled and earning. "
         "The time looks back a day at most. Dollars are what its idle GPUs would "
         "earn in the first day; what the others would earn is not known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import BOARDS, FIRST_STEPS
-from grafana.boards.exporter import OF_BLIND
 from grafana.boards.fleet import idle_gpus
 from grafana.boards.instances import (
     LOST,
@@ -80,15 +79,8 @@ WATCHED: Final = select("chutes_miner_watched", MINERS)
 KEYS: Final = select("chutes_feed_up", MINERS, feed="instances")
 """A series of each chosen miner whose key an exporter has, also without a seat."""
 WITHOUT_KEY: Final = f"({WATCHED} unless on (hotkey) {KEYS})"
-_UNKNOWN: Final = f"{of_miners('chutes_fleet_known', 'topic', topic='~gpus|instances')} == 0"
-KNOWN: Final = (
-    f"max(1005 + 0 * {OF_BLIND} or on (hotkey) 1005 + 0 * ({_UNKNOWN}) "
-    f"or on (hotkey) 1003 + 0 * {KEYS} or on (hotkey) 1004 * {WATCHED})"
-)
-"""1005 if a feed has no full answer, or something is not known of a fleet. Otherwise 1004 if a key
-is missing, and 1003 if not.
-"""
-SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {RULES}"
+VERDICT_NUMBER: Final = recorded("hotkey:chutes_miner_verdict:number")
+SAID: Final = f"(1000 + min({SEVERITIES}) or on () max({VERDICT_NUMBER})) and on () {RULES}"
 """The number of the verdict. All is well only where everything is known."""
 LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
 IS_FIRING: Final = "alertname, hotkey, place"
@@ -150,8 +142,8 @@ OVERVIEW.show(
     stat(
         "Verdict",
         "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
-        "Warnings are for today. All is well if no alert fires, and all that alerts need is "
-        "known: watched miners, their keys and the rules.",
+        "Warnings are for today. If no alert fires, chutes-exporter status may still name what "
+        "costs little. All is well if it names nothing, and all that alerts need is known.",
         Query(SAID, "now"),
         states=VERDICT,
         empty="no miner is watched, or no rules",

@@ -25,7 +25,6 @@ class Raised:
         says: What its text says when it fires at the latest.
         over: The event that ends it, None if it goes on at the end of the day.
         ended: When it has ended at the latest.
-        is_brief: Whether only an evaluation in each minute sees it.
     """
 
     since: str
@@ -35,7 +34,6 @@ class Raised:
     says: tuple[str, ...]
     over: str | None = None
     ended: str = ""
-    is_brief: bool = False
 
 
 IDLE: Final = "ChutesGpusIdle warning"
@@ -153,8 +151,6 @@ def complaints(raised: Raised, first: int, after: int, texts: dict[int, str]) ->
 def test_each_event_of_the_day_raises_its_alerts_and_nothing_else_fires(day: Evaluated) -> None:
     expected: dict[Firing, list[Raised]] = defaultdict(list)
     for raised in ALERTS:
-        if raised.is_brief and day.step > 1:
-            continue
         name, severity = raised.alert.split()
         troubled = DAY.miners["troubled"].address
         expected[Firing(name, severity, troubled, raised.place)].append(raised)

@@ -63,18 +63,6 @@ test_alerts_about_exporters = scenarios(
         .feed(20, "instances", HOTKEY, "timed_out", exporter="two:2")
         .drop(30, "chutes_feed_records", feed="instances", instance="two:2")
         .fires({HOUR: []}),
-        "a feed that only one exporter is to have is silent": pair(1)
-        .set("chutes_feed_up", 1, feed="nodes", hotkey="5Other", instance="one:1")
-        .set("chutes_feed_records", 1, feed="nodes", hotkey="5Other", instance="one:1")
-        .set("chutes_feed_max_age_seconds", 900, feed="nodes", hotkey="5Other", instance="one:1")
-        .set(
-            "chutes_feed_last_success_timestamp_seconds",
-            "now",
-            feed="nodes",
-            hotkey="5Other",
-            instance="one:1",
-        )
-        .fires({HOUR: []}),
         "a feed that fails alone is named with its reason": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "timed_out")
         .drop(30, "chutes_feed_records", feed="instances")

@@ -27,8 +27,6 @@ def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -
     return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
-IDLE = ("ChutesGpusIdle warning",)
-
 test_alerts_about_the_standing = scenarios(
     {
         "a lost seat is critical alone": Scenario(HOUR)
@@ -59,8 +57,8 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_registered", 1, 80)
         .set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
         .fires(
-            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, *IDLE]},
-            ever=[DEREGISTERED, NOTHING, *IDLE],
+            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
+            ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"],
         ),
         "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
             {20: [], 40: [LOST_SEAT, SEAT]}

@@ -56,12 +56,12 @@ def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
     miner.set("chutes_feed_records", 1, feed="images", hotkey="")
     miner.drop(10, "chutes_feed_records", feed="images")
     # The stat of trust says "yes" for 2, and "except the feeds below" for 1. The verdict says "all
-    # is well" for 1003, and "not all is known" for 1005.
+    # is well" for 1002, and "not all is known" for 1005.
     # In parentheses, they are the same queries, at another minute.
     values = {
         trusted: (5, {"{}": 2.0}),
         f"({trusted})": (15, {"{}": 1.0}),
-        verdict_now: (5, {"{}": 1003.0}),
+        verdict_now: (5, {"{}": 1002.0}),
         f"({verdict_now})": (15, {"{}": 1005.0}),
     }
     miner.check(tmp_path, {}, values=values)

@@ -254,6 +254,7 @@ CONDITIONS: Final = "ALERTS"
 ABOUT_GAPS: Final = {"ChutesFeedFailing"}
 MAY_DIFFER: Final = {
     "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
+    "hotkey:chutes_miner_verdict:number": "it says that not everything is known",
     "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",
     "hotkey_server_id:chutes_idle_gpus:ratio": "without the pay, the number of idle GPUs decides",
     "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
@@ -261,8 +262,6 @@ MAY_DIFFER: Final = {
     "variable report": "it names the hours that are not known",
     "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
     "chutes-instances: Lost in 24 h E": "it says how many hours are known",
-    "chutes-instances: All instances A": "it starts, but whether in vain is not known",
-    "chutes-instances: Instances that need a decision D": "it starts for long, or also in vain",
     "chutes-overview: Verdict A": "it says that not everything is known",
     **{
         f"chutes-{panel}": "without a price, units and shares are shown instead of money"
