@@ -15,6 +15,7 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
+from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
@@ -116,8 +117,10 @@ class Exporter:
         snapshot = self.feeds.peek(AUDIT_REPORT)
         reports = None if snapshot is None else snapshot.answer.value
         self.telemetry.ends.watch(settings.watched, reports)
-        must_read_again = self._requests.reports.watch(settings.watched)
-        if must_read_again:
+        # With both flags, the ends of all miners are exported.
+        is_for_all = settings.miners == "all" and settings.collectors.get(ENDED_INSTANCES.name)
+        audited = None if is_for_all else settings.watched
+        if self._requests.reports.watch(audited):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None

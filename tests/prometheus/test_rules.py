@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grafana.boards import BOARDS
-from tests.prometheus.scenario import ALERTS, FILES, GROUPS
+from tests.prometheus.scenario import ALERTS, FILES
 from tests.support import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -38,13 +38,6 @@ def test_the_rules_are_well_formed() -> None:
     command = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", *map(str, FILES)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def test_recordings_are_named_by_their_level_metric_and_operation() -> None:
-    for group in GROUPS:
-        for rule in group["rules"]:
-            name = rule.get("record", "level:chutes_metric:operation")
-            assert re.fullmatch(r"[a-z_]+:chutes_[a-z_]+:[a-z0-9_]+", name)
 
 
 def test_every_alert_has_a_runbook_section_with_commands_and_a_row_of_the_table() -> None:
