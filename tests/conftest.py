@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
 
-_SHARING = ("grafana/test_answers.py", "grafana/test_shown.py", "prometheus/test_day.py")
+_SHARING = (
+    *("alertmanager/test_day.py", "grafana/test_answers.py", "grafana/test_shown.py"),
+    *("prometheus/test_agreement.py", "prometheus/test_day.py"),
+)
 """Files that share the recorded day with the rules, which takes long to make."""
 
 
