@@ -66,6 +66,7 @@ async def messages_of_day(directory: Path, hotkey: str) -> list[tuple[int, str]]
     return sent
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("miner", "most"), [("troubled", 25), ("healthy", 2)])
 def test_a_day_has_few_messages_and_each_event_one_in_time_that_says_what_to_do_first(
     miner: str, most: int, tmp_path: Path

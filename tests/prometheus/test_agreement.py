@@ -17,7 +17,7 @@ from tests.commands.support import hotkey_file, run
 from tests.day import DAY, LAST
 from tests.grafana.answers import filled_in, whole_day
 from tests.replay import Replay
-from tests.support import Clock, page_of, patient, read_reports, some
+from tests.support import Clock, page_of, patient, read_reports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,8 @@ def firing(hotkey: str, first: int, last: int) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("hour", some(range(1, 25)))
+@pytest.mark.soak
+@pytest.mark.parametrize("hour", range(1, 25))
 def test_status_landing_page_overview_and_alerts_say_the_same(hour: int, tmp_path: Path) -> None:
     now = 60 * hour
     # It runs an exporter of its own, in a loop of its own.
