@@ -142,8 +142,11 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
         text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
-        instances = [one for one in moment.fleet.instances if one.chute_id == chute_id]
-        places = {_place(moment.fleet, instance.server_id) for instance in instances} - {""}
+        places = {
+            _place(moment.fleet, instance.server_id)
+            for instance in moment.fleet.instances
+            if instance.chute_id == chute_id and instance.state == "active"
+        } - {""}
         if places:
             text += f", runs now{' and'.join(sorted(places))}"
         subjects.append(Subject(text))

@@ -281,7 +281,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     elif by_verdict["not known"]:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
-        say("All checks passed.", fg="green")
+        say("All checks of the API and of the settings passed.", fg="green")
     print_remarks("failed", failed, "red")
     print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
     # Most lines that passed have no reason.

@@ -48,7 +48,7 @@ def test_the_demo_serves_its_page_to_the_host_and_check_finds_everything_in_orde
     said = podman(
         "exec", *key, demo, "chutes-exporter", "check", "--api.url", "http://127.0.0.1:10065"
     )
-    assert "All checks passed." in said
+    assert "All checks of the API and of the settings passed." in said
 
 
 def test_the_health_check_tells_a_container_that_serves_from_one_that_does_not(demo: str) -> None:

@@ -153,7 +153,7 @@ def follow_by_hand(api: str, log: Path) -> None:
     (wallet / "HOTKEY").chmod(0o600)
     install, check, serve = commands(section("By hand"))
     run(install, api, log)
-    assert "All checks passed." in run(check, api, log)
+    assert "All checks of the API and of the settings passed." in run(check, api, log)
     with serving(serve, api, log) as process:
         page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

@@ -78,7 +78,7 @@ come back, or that nothing runs on one in maintenance.
 """
 FINE: Final = (
     *("Nothing needs action.", "No maintenance needs action."),
-    *("All checks passed.", "No instance ended.", "$0"),
+    *("All checks of the API and of the settings passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
 GROUPS: Final = (
