@@ -7,6 +7,7 @@ import email.utils
 import math
 import ssl
 import time
+import urllib.request
 from collections import defaultdict
 from contextlib import aclosing, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -292,6 +293,8 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
     """Return a client for one server, or raise ClientSetupError."""
     is_encrypted = base_url.startswith("https:")
     try:
+        if is_encrypted:
+            _check_proxies()
         return httpx.AsyncClient(
             base_url=base_url,
             headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
@@ -310,11 +313,25 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             # Otherwise, httpx reads the address in every redirect, and may fail.
             event_hooks={"response": [_refuse_redirect]},
         )
-    except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         raise ClientSetupError(
             f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
             "SSL_CERT_FILE and SSL_CERT_DIR"
         ) from None
+
+
+def _check_proxies() -> None:
+    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
+    proxies = urllib.request.getproxies()
+    for scheme in ("https", "all"):
+        address = proxies.get(scheme)
+        if address is None:
+            continue
+        # httpx takes an address without a scheme for one of HTTP.
+        url = address if "://" in address else f"http://{address}"
+        # The error does not show the address, because it may have a password.
+        if problem_of_address(url) is not None:
+            raise ValueError("the address of the proxy is invalid")
 
 
 async def _refuse_redirect(response: httpx.Response) -> None:

@@ -174,7 +174,9 @@ async def test_without_encryption_no_proxy_sees_a_signature(
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
-@pytest.mark.parametrize("proxy", ["garbage://x", "http://256.1.1.1"])
+@pytest.mark.parametrize(
+    "proxy", ["garbage://x", "http://256.1.1.1", "127.0.0.1:99999", "http://xn--a:9", "http://"]
+)
 def test_proxies_and_certificates_that_cannot_be_used_are_named(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
