@@ -117,10 +117,11 @@ class Exporter:
         snapshot = self.feeds.peek(AUDIT_REPORT)
         reports = None if snapshot is None else snapshot.answer.value
         self.telemetry.ends.watch(settings.watched, reports)
-        # With both flags, the ends of all miners are exported.
-        is_for_all = settings.miners == "all" and settings.collectors.get(ENDED_INSTANCES.name)
-        audited = None if is_for_all else settings.watched
-        if self._requests.reports.watch(audited):
+        is_for_all = any(
+            entry.collector is ENDED_INSTANCES and entry.miners.choice == "all"
+            for entry in self.plan.entries
+        )
+        if self._requests.reports.watch(None if is_for_all else settings.watched):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
