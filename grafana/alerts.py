@@ -42,7 +42,7 @@ FIRST: Final = {
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
     "ChutesUpgradeWindow": "Run chutes-miner tee start-maintenance",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",
-    "ChutesStartInVain": "Stop it, then run chutes-exporter advise",
+    "ChutesStartInVain": "Stop it, unless it runs a job. Then run chutes-exporter advise",
     "ChutesChuteFails": "Run chutes-exporter incidents --hours 6",
     "ChutesInstancePurgeNear": "Read its pod's log: purge it if nothing moves",
     "ChutesPrivateInstanceAtRisk": "Do not delete it: read the log of its pod",

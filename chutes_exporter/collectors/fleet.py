@@ -49,7 +49,8 @@ KNOWN = _metric(
     "chutes_fleet_known",
     "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
     "servers, gpus (states and places; absent for a miner that is known to have none), instances, "
-    "pay (of all servers). It is 0 without any answer, and absent for a miner without a seat.",
+    "pay (of all servers), reports (of 6 hours, which tell what died and failed). It is 0 without "
+    "any answer, and absent for a miner without a seat.",
     ("hotkey", "topic"),
 )
 SERVER_GPUS = _metric(

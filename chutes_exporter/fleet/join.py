@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from chutes_exporter.api import records as r
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.failures import find_failures
+from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.outages import find_dead, find_outages
@@ -47,7 +47,9 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     ledger = answers.ledger
     outages = find_outages(ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
-    left_out = find_dead(ledger, outages, servers) | find_left_out(servers, window, answers.at)
+    left_out = find_dead(ledger, answers.hotkey, outages, servers) | find_left_out(
+        servers, window, answers.at
+    )
     failures = find_failures(ledger, answers.hotkey)
     markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
@@ -402,6 +404,7 @@ def _known_topics(
         and _are_known((server.models,) for server in servers),
         "instances": are_complete(answers.instances)
         and _are_known((one.state, one.private, one.chute) for one in instances),
+        "reports": not answers.ledger.missing_hours(FAILURE_HOURS),
     }
     # The pay of each server is looked up last, because that takes the longest.
     pay_is_possible = known["gpus"] and known["instances"]

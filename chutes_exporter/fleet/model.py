@@ -66,8 +66,8 @@ LeftOut = Literal[
 ]
 """Why the plan launches nothing on a server: the first of these that applies."""
 
-Topic = Literal["servers", "gpus", "instances", "pay"]
-"""What a sum over the fleet needs to know."""
+Topic = Literal["servers", "gpus", "instances", "pay", "reports"]
+"""What a sum over the fleet, or a verdict on it, needs to know."""
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
 
 

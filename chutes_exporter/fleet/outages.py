@@ -50,17 +50,18 @@ def find_outages(ledger: Ledger, hotkey: str, servers: Iterable[Server]) -> tupl
 
 
 def find_dead(
-    ledger: Ledger, outages: Iterable[Outage], servers: Iterable[Server]
+    ledger: Ledger, hotkey: str, outages: Iterable[Outage], servers: Iterable[Server]
 ) -> dict[str, LeftOut]:
     """Return why nothing is launched on servers that died, or may have, by the server's id.
 
     While the report of an hour is missing, any server on which nothing earns may have died.
     """
     left_out: dict[str, LeftOut] = {}
-    if ledger.missing_hours(FAILURE_HOURS):
-        for server in servers:
-            if _is_silent(server):
-                left_out[server.server_id] = "use_not_known"
+    clusters = _clusters(ledger.ends(FAILURE_HOURS), hotkey)
+    lacks_report = bool(ledger.missing_hours(FAILURE_HOURS))
+    for server in filter(_is_silent, servers):
+        if lacks_report or any(_fits(server, ends, ledger) is None for ends in clusters):
+            left_out[server.server_id] = "use_not_known"
     for outage in outages:
         for server in outage.servers:
             left_out[server.server_id] = "may_be_dead"
@@ -89,17 +90,19 @@ def _usable(server: Server) -> list[Gpu]:
     return [gpu for gpu in server.gpus if gpu.state in ("idle", "starting")]
 
 
-def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool:
-    """Return whether ended instances can have held at least half of a server's GPUs."""
+def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
+    """Return whether ended instances can have held at least half of a server's GPUs, None while
+    it is unknown of a chute which GPUs it needs.
+    """
     usable = _usable(server)
     models = {gpu.model for gpu in usable}
     size = 0
     for end in ends:
         chute = ledger.chutes.get(end.chute_id or "")
         selector = None if chute is None else chute.node_selector
-        if selector is None or selector.gpu_count is None:
-            return False
-        if models.isdisjoint(selector.supported_gpus or ()):
+        if selector is None or selector.gpu_count is None or selector.supported_gpus is None:
+            return None
+        if models.isdisjoint(selector.supported_gpus):
             return False
         size += int(selector.gpu_count)
     return len(usable) <= 2 * size <= 2 * len(usable)

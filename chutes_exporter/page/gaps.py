@@ -140,9 +140,11 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
     if any(instance.is_in_vain is None for instance in starting):
         yield "the answers do not say whether a starting instance can become active"
     for server in fleet.servers:
+        name = server.name or server.server_id
         if _launches_are_unknown(fleet, server):
-            name = server.name or server.server_id
             yield f"the answers do not say whether something can be launched on {name}"
+        elif server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
+            yield f"the answers do not say whether {name} can be used, or has died"
 
 
 def _unknown_in_maintenance(plan: UpgradePlan) -> Iterator[str]:

@@ -26,8 +26,9 @@ def test_the_verdict_says_that_not_all_is_known_also_without_an_exporter(
 ) -> None:
     verdict = filled_in(SAID, [HOTKEY])
     # 1005 is "not all is known".
-    unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic="gpus")
-    unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
+    for topic in ("gpus", "reports"):
+        unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
+        unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
     # Without an exporter, not all is known, until an alert fires.
     gone = Scenario(12).fail("one:1", range(10, 13))
     gone.check(tmp_path, {}, values={verdict: (12, {"{}": 1005})})

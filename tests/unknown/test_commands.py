@@ -232,10 +232,6 @@ NOT_MISSED: Final = {
     ("maintenance", "maintenance_status"),
     # A server on which nothing runs is told to boot, which loses nothing.
     ("maintenance", "target_measurement_version"),
-    # A server that died is then one with idle GPUs, on which a blacklisted miner cannot launch.
-    ("chutes", "node_selector"),
-    ("chutes", "gpu_count"),
-    ("chutes", "supported_gpus"),
     ("tee_measurements", "expected_gpus"),
     ("tee_measurements", "gpu_count"),
 }
