@@ -65,7 +65,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     return {
         "server": server.name or server.server_id,
         "step": upgrade.step,
-        "until": None,
+        "maintenance_at_latest": None,
         "done_at": iso_time(upgrade.done_at),
         "in_time": None if upgrade.is_late is None else not upgrade.is_late,
         "units_lost_by_reboot": lost_by_reboot(server, now),
@@ -81,11 +81,11 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
 
 
 def _pending(pending: ServerMaintenance, fleet: Fleet) -> dict[str, Any]:
-    """Return until when a pending server waits at the latest, and for which chutes."""
+    """Return when a pending server is in maintenance at the latest, and what it waits for."""
     names = {instance.chute_id: instance.chute for instance in fleet.instances}
     instances = pending.awaiting_replacement
     waits_for = [names.get(one.chute_id) or one.chute_id for one in instances]
-    return {"until": iso_time(pending.pending_deadline), "waits_for": waits_for}
+    return {"maintenance_at_latest": iso_time(pending.pending_deadline), "waits_for": waits_for}
 
 
 def print_maintenance(found: Mapping[str, Any]) -> None:
