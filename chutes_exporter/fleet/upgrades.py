@@ -185,7 +185,7 @@ def _step(
     if server.holds_slot:
         return _step_in_slot(server)
     if server.boots is False:
-        reason = "Until maintenance ended its instances: the service refuses its version."
+        reason = "The service refuses its version: maintenance must end its instances first."
         return "do not reboot until", reason
     if server.holds_slot is None:
         return "not known", "The answers do not say whether it holds a slot."
@@ -226,7 +226,7 @@ def _step_in_slot(server: Server) -> tuple[Step, str]:
     if server.maintenance is None:
         return "not known", "The answers do not say whether something still runs there."
     if not is_down(server):
-        reason = "Until its status is maintenance and nothing runs there: at most 3 hours."
+        reason = "Wait until its status is maintenance, and nothing runs there: at most 3 hours."
         return "do not reboot until", reason
     if server.measured != "measured":
         return "not known", "The answers do not say whether it can come back with the target."
