@@ -14,7 +14,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
-from chutes_exporter.fleet.model import NO_PAY
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
         Fleet,
         Gpu,
         GpuState,
-        IdlePay,
         Instance,
         Server,
         StuckJob,
@@ -331,7 +329,7 @@ def _idle(moment: Moment) -> list[Subject]:
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
         pay = None if server is None else fleet.idle_pay(server)
-        if server is not None and (server.holds_slot is not False or pay == NO_PAY):
+        if server is not None and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"
         if server is not None and pay is not None:
@@ -340,13 +338,10 @@ def _idle(moment: Moment) -> list[Subject]:
     return subjects
 
 
-def _worth(fleet: Fleet, server: Server, pay: IdlePay) -> str:
+def _worth(fleet: Fleet, server: Server, pay: float) -> str:
     plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
     at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-    return (
-        f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
-        f"{DAY * pay.later:,.0f} a day later"
-    )
+    return f"{at_least}{DAY * pay:,.0f} units in the first day"
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:

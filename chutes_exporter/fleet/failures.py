@@ -78,9 +78,10 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()
-    names = {}
-    ends = [end for end in ledger.ends(FAILURE_HOURS) if end.hotkey == hotkey]
-    for end in ends:
+    names, deleted = {}, []
+    for end in ledger.ends_of(hotkey, FAILURE_HOURS):
+        if (end.reason, end.outcome) == ("miner", "lost"):
+            deleted.append(end)
         if end.is_failure is False:
             continue
         if end.chute_id is None:
@@ -90,8 +91,6 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
             unclear[end.chute_id] += 1
         else:
             # An end is known to be a failure only by its reason, so it has one.
-            reasons[end.chute_id][end.reason or ""] += 1
-            chute = ledger.chutes.get(end.chute_id)
-            names[end.chute_id] = (chute and chute.name) or end.chute_id
-    deleted = [end for end in ends if end.reason == "miner" and end.outcome == "lost"]
+            reasons[end.chute_id][str(end.reason)] += 1
+            names[end.chute_id] = end.chute or end.chute_id
     return Failures(unclear, are_all_known, names, reasons, deleted)
