@@ -16,7 +16,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
@@ -93,7 +93,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
                 subject = f"chutes for {market.model}"
                 snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
         miners.append(miner)
-    show = partial(_show, miners, snapshot.now, settings)
+    show = partial(_show, miners, snapshot.now)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
 
@@ -213,7 +213,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     }
 
 
-def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -> None:
+def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
     """Print the advice to each miner."""
     for miner in miners:
         say(f"{miner['hotkey']}  {moment(now)}", bold=True)
@@ -228,9 +228,6 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -
             _show_chutes(miner["chutes"])
             print_table(miner["refused"], title="Chutes that cannot be launched")
         click.echo()
-    # The price of compute units in dollars comes from the chain.
-    if settings.chain_url is None and any(miner["chutes"] for miner in miners):
-        say(DOLLARS_ADVICE)
 
 
 def _show_plan(miner: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
@@ -113,7 +113,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         miners.append(_tables(hotkey, ends, names, worth))
     period = f"From {moment(ledger.end - hours * HOUR)} to {moment(ledger.end)}."
     # Without any report, there is no time.
-    show = partial(_show, miners, period if ledger.end else "", settings, snapshot.gaps)
+    show = partial(_show, miners, period if ledger.end else "", snapshot.gaps)
     return Result({"miners": miners}, show, snapshot.gaps)
 
 
@@ -217,9 +217,7 @@ def _ended(end: End, names: Names, worth: _Worth) -> Row:
     }
 
 
-def _show(
-    miners: list[dict[str, Any]], period: str, settings: Settings, gaps: list[NotKnown]
-) -> None:
+def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> None:
     for miner in miners:
         say(miner["hotkey"], bold=True)
         say(period)
@@ -229,5 +227,3 @@ def _show(
         print_table(miner["sums"] if miner["ended"] else (), title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
         print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
-    if settings.chain_url is None and any(miner["ended"] for miner in miners):
-        say(DOLLARS_ADVICE)

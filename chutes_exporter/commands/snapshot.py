@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
 

@@ -19,7 +19,7 @@ from chutes_exporter.commands.options import (
     require_miner,
 )
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES
@@ -119,7 +119,7 @@ def _print_screen(
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
-        say(DOLLARS_ADVICE)
+        say("For earnings in US dollars, add --chain.url URL.")
 
 
 def _print_finding(finding: Finding, number: int) -> None:
