@@ -14,6 +14,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
+from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.model import NO_PAY
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
@@ -22,6 +24,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.model import (
         DeadlineKind,
         Fleet,
@@ -146,23 +149,38 @@ def _stuck_jobs(moment: Moment) -> list[Subject]:
 
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
-    (probes 3, miner 1), runs now on s1``.
+    (probes 3, requests 1). If it is one server's fault: s1 or s2``.
     """
     failures = moment.fleet.failures
     subjects = []
     for chute_id in failures.failing:
-        reasons = failures.reasons[chute_id].most_common()
+        reasons = Counter(end.reason for end in failures.ends[chute_id]).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
+        name = failures.names.get(chute_id) or chute_id
+        text = f"{name}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
-        places = {
-            _place(moment.fleet, instance.server_id)
-            for instance in moment.fleet.instances
-            if instance.chute_id == chute_id and instance.state == "active"
-        } - {""}
-        if places:
-            text += f", runs now{' and'.join(sorted(places))}"
+        servers = failures.servers[chute_id]
+        if 0 < len(servers) < len(moment.fleet.servers):
+            names = " or ".join(sorted(_server_name(server) for server in servers))
+            text += f". If it is one server's fault: {names}"
         subjects.append(Subject(text))
+    return subjects
+
+
+def _deleted_instances(moment: Moment) -> list[Subject]:
+    """Return the chutes whose instances the miner deletes before their score is safe."""
+    failures = moment.fleet.failures
+    if len(failures.deleted) < FAILS_FROM:
+        return []
+    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
+    for end in failures.deleted:
+        by_chute[end.chute_id].append(end)
+    subjects = []
+    for chute_id, ends in by_chute.items():
+        lost = sum_of_losses(ends)
+        name = failures.names.get(chute_id or "") or chute_id or "unknown chute"
+        units = f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units"
+        subjects.append(Subject(f"{name}: {len(ends)} deleted, {units} lost"))
     return subjects
 
 
@@ -395,6 +413,14 @@ KINDS = {
         "Chutes that fail again and again: {count}, each 3 times or more in the 6 hours "
         "before the newest audit report.",
         "Find out why before they are launched again",
+        "chutes-exporter incidents --hours 6",
+    ),
+    "deleted_instances": Kind(
+        _deleted_instances,
+        "Chutes of which the miner deleted instances before their score was safe: {count}, in the "
+        "6 hours before the newest audit report.",
+        "Let a public instance be active for an hour, and a private one until its user is done. "
+        "Find out whether gepetto or somebody deletes them. See",
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(
