@@ -71,7 +71,7 @@ async def test_a_field_of_a_record_that_comes_or_goes_is_found_in_every_answer()
     answers = raw_json(Miner(WORLD_C).bodies()) | {"chute": chute} | deepcopy(NOT_RECORDED)
     for name, answer in answers.items():
         endpoint = BY_NAME[name]
-        rows_by_record = defaultdict(list)
+        rows_by_record = defaultdict[type[r.Record], list[Any]](list)
         for path, (record, rows) in records_by_path(endpoint, answer).items():
             if path not in NESTED:
                 rows_by_record[record] += rows
