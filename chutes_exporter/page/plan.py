@@ -125,8 +125,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
                 # Without a key, a part has only the answers that need none.
                 if feed.signed and not settings.keys:
                     continue
-                of_subject = feed.of(_subject(feed, hotkey, miners))
-                wanted = of_subject.with_ttl(settings.ttl)
+                wanted = feed.of(_subject(feed, hotkey, miners))
                 feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
             if part.of_fleet:
                 feeds_of_fleets += [one.of(_subject(one, hotkey, miners)) for one in FLEET_FEEDS]
