@@ -22,7 +22,10 @@ ALIKE = "390340b4-1897-57de-ac8f-697a71982d1d"
 NEARLY = "bf81c7dd-9d9b-565f-bda8-ac6430e19acb"
 """One that failed once."""
 REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
-PLANNED = ("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted")
+PLANNED = (
+    *("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted"),
+    "miner initialized",
+)
 """How the reasons of ends begin that are no failures."""
 RICH = {"effective_compute_multiplier": 40.0}
 """It pays more than all others."""
