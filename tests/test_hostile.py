@@ -241,7 +241,7 @@ def hostile_api(kind: str) -> Iterator[str]:
 async def test_an_answer_of_endless_small_parts_ends_and_does_not_delay_scrapes(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 5.0)
+    monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 2.0)
     names = {"metagraph", "metrics", "scores", "stats"}
     collectors = {collector.name: collector.name in names for collector in COLLECTORS}
     with hostile_api(kind) as url:

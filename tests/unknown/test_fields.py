@@ -28,7 +28,7 @@ from tests.recorded import (
     seconds,
     stream,
 )
-from tests.support import HOTKEY, examples
+from tests.support import HOTKEY, examples, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -272,7 +272,7 @@ async def test_a_missing_field_changes_no_number_and_adds_none(
     meanings = NULL_MEANS if kind == "null" else ABSENCE_MEANS
     wrong = []
     all_paths = list(paths(world.json[feed.name]))
-    for path in all_paths:
+    for path in all_paths if kind == "missing" else some(all_paths):
         after = await world.without(feed, kind, path)
         # Hotkeys are no names of fields.
         names = [step for step in path if isinstance(step, str) and len(step) != len(HOTKEY)]
