@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import structlog
 from prometheus_client import Metric as Family
@@ -198,6 +198,8 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
 
 
 Scope = Literal["platform", "signer", "miner"]
+_SCOPES: Final[tuple[Scope, ...]] = ("platform", "miner", "signer")
+"""A part has the last of the scopes of its feeds."""
 Collect = Callable[[Answers, Miners, Samples], None]
 """Adds samples of the answers about one miner, or about the platform. It is a pure function."""
 
@@ -208,27 +210,30 @@ class Part:
     Args:
         feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
-        of_chutes: Whether it has samples only of exported chutes.
-        of_fleet: Whether it is made of the miner's fleet.
+        scope: ``miner`` if it is collected for each watched hotkey although its feeds are about the
+            platform.
 
     Attributes:
+        scope: Whether it is about the platform, about each hotkey with a key (``signer``), or about
+            each watched hotkey (``miner``).
         metrics: All that it may export.
+        of_chutes: Whether it has samples only of exported chutes.
         collect: Makes its samples.
     """
 
     collect: Collect
+    of_chutes = False
 
     def __init__(
         self,
         *feeds: Feed[Any],
         also: Iterable[Feed[Any]] = (),
-        of_chutes: bool = False,
-        of_fleet: bool = False,
+        scope: Scope = "platform",
     ) -> None:
         self.feeds = feeds
         self.all_feeds = (*feeds, *also)
-        self.of_chutes = of_chutes
-        self.of_fleet = of_fleet
+        scopes = [scope, *(feed.scope for feed in self.all_feeds)]
+        self.scope = max(scopes, key=_SCOPES.index)
         self.metrics: list[Metric] = []
 
     def metric(
@@ -268,16 +273,6 @@ class Part:
         needed = self.feeds or self.all_feeds
         return any(feed.signed for feed in needed)
 
-    @property
-    def scope(self) -> Scope:
-        """Whether it is about the platform, about each hotkey with a key (``signer``), or about
-        each watched hotkey (``miner``).
-        """
-        scopes = {feed.scope for feed in self.all_feeds}
-        if "signer" in scopes:
-            return "signer"
-        return "miner" if "miner" in scopes else "platform"
-
 
 @dataclass(frozen=True, eq=False)
 class Collector:
@@ -287,15 +282,12 @@ class Collector:
         summary: Its topic, for help texts and docs.
         parts: What makes its samples.
         on: Whether it is on by default, if nothing that it needs is missing.
-        watched_only: Whether it exports no miner but the configured hotkeys, because it is large
-            for others. With ``--miners all``, it exports all if it is switched on explicitly.
     """
 
     name: str
     summary: str
     parts: Sequence[Part]
     on: bool = True
-    watched_only: bool = False
 
     def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
         """Add the samples of each part whose answers are known, and return whether that succeeded.
@@ -366,9 +358,9 @@ class Collector:
     @property
     def default_in_words(self) -> str:
         """Whether it is on by default, and what it needs for that, for help texts and docs."""
-        if self.watched_only:
-            return "on for configured hotkeys; with --miners all, the flag adds all miners"
         needs = []
+        if self.scope == "miner":
+            needs.append("a hotkey")
         if self.needs_key:
             needs.append("a hotkey's key")
         if self.needs_chain:

@@ -31,7 +31,6 @@ def _models(chute: Chute) -> list[str]:
 CHUTE = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_info=Info(
         "The chute's name, version and kind.",
         {
@@ -58,7 +57,6 @@ CHUTE = Table[Chute](
 DETAIL = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_gpus=Row(
         "Number of GPUs that an instance of the chute needs.", "node_selector.gpu_count"
     ),
@@ -156,7 +154,6 @@ def _rate_limited(chute: ChuteUtilization) -> dict[str, float | None]:
 LOAD = Table[ChuteUtilization](
     UTILIZATION,
     key="chute_id",
-    of_chutes=True,
     records=_with_load,
     chutes_chute_scale_allowance=Row(
         "Instances by which the chute is below its target. At 0 the service refuses launches with "
@@ -226,7 +223,6 @@ INVOCATIONS = Row(
 REQUESTS = Table[ChuteMetrics](
     CHUTE_METRICS,
     key="chute_id",
-    of_chutes=True,
     records=_with_demand,
     chutes_chute_window_invocations=INVOCATIONS,
     chutes_chute_window_compute_seconds=Row(
@@ -271,7 +267,6 @@ REQUESTS = Table[ChuteMetrics](
 REQUESTS_OF_DAY = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_window_invocations=replace(INVOCATIONS, value={"1d": "invocation_count"}),
 )
 
@@ -285,7 +280,6 @@ DEMAND_COLLECTOR = Collector(
 BOUNTY = Table[Bounty](
     BOUNTIES,
     key="chute_id",
-    of_chutes=True,
     chutes_bounty_created_timestamp_seconds=Row(
         "When the open bounty of the chute was created. The chute may be gone.", "created_at"
     ),

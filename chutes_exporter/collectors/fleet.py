@@ -30,7 +30,7 @@ _OWN = tuple(
         *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
-_PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
+_PART = Part(also=(*_OWN, f.METAGRAPH))
 _metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
 KNOWN_STEPS: Final = tuple(step for step in STEPS if step != "not known")

@@ -23,7 +23,7 @@ LAUNCH_FEEDS: Final = tuple(
     )
 )
 """The feeds that decide what can be launched, and what it pays."""
-_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT), of_fleet=True)
+_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT))
 _metric = _PART.metric
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (

@@ -278,9 +278,8 @@ STATS_COLLECTOR = Collector(
 )
 STATS_PER_CHUTE_COLLECTOR = Collector(
     "stats_per_chute",
-    "the compute of each miner on each chute in the past hour, day and week",
+    "the compute of each watched miner on each chute in the past hour, day and week",
     (MINER_CHUTE,),
-    watched_only=True,
 )
 
 

@@ -180,8 +180,6 @@ class Table(Part, Generic[R]):
             answer of the first is this list. If it makes None, all metrics are absent.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported
             miners have samples.
-        of_chutes: Whether a record is about its ``chute_id``. Then only exported chutes have
-            samples.
         metrics: The metrics by name.
     """
 
@@ -193,16 +191,18 @@ class Table(Part, Generic[R]):
         label: str = "",
         records: Callable[..., list[R] | None] = list,
         miner: str = "",
-        of_chutes: bool = False,
         **metrics: Row | Total,
     ) -> None:
-        super().__init__(feed, *joined, of_chutes=of_chutes)
+        super().__init__(feed, *joined)
         self.feed = feed
         self.key = key.split()
+        # Of a list of all chutes, only exported ones have samples.
+        self.of_chutes = self.scope == "platform" and self.key == ["chute_id"]
         self._records = records
         self._miner = miner
-        # A feed that is not about the platform has an answer for each miner.
-        self._miner_label = ("hotkey",) if feed.scope != "platform" else ()
+        # A feed that is not about the platform has an answer for each miner. Its records may name
+        # the miner themselves.
+        self._miner_label = ("hotkey",) if feed.scope != "platform" and not miner else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
         for name, declared in metrics.items():

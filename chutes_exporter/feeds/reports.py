@@ -35,14 +35,12 @@ class Reports:
 
     Attributes:
         hours: The reports, the newest first. The one before the past day shows how it began.
-        hotkeys: The miners whose ends and multipliers the reports have. None means all.
         unread: Number of reports that are still to be read.
         first_listed: The ends of the hours whose reports were there when the list was read first
             for these miners.
     """
 
     hours: tuple[HourlyAudit, ...]
-    hotkeys: frozenset[str] | None
     unread: int
     first_listed: frozenset[float] = frozenset()
 
@@ -55,8 +53,8 @@ class ReportReader:
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client
-        # The miners whose data is kept: nobody's until `watch` is called. None means all.
-        self._hotkeys: frozenset[str] | None = frozenset()
+        # The miners whose data is kept.
+        self._hotkeys = frozenset[str]()
         self._forget()
 
     def _forget(self) -> None:
@@ -69,15 +67,12 @@ class ReportReader:
         # None until it is made of all reports that are kept.
         self._answer: Answer[Reports] | None = None
 
-    def watch(self, hotkeys: frozenset[str] | None) -> bool:
-        """Keep what these miners need, None for all miners.
-
-        Return whether all reports must be read again, because they were read without some of these
-        miners.
+    def watch(self, hotkeys: frozenset[str]) -> bool:
+        """Keep what these miners need, and return whether all reports must be read again, because
+        they were read without some of these miners.
         """
-        old_hotkeys = self._hotkeys
-        # The reports may have all of these miners already. More miners in them do no harm.
-        if old_hotkeys is None or (hotkeys is not None and hotkeys <= old_hotkeys):
+        # More miners in the reports do no harm.
+        if hotkeys <= self._hotkeys:
             return False
         self._hotkeys = hotkeys
         self._forget()
@@ -146,7 +141,6 @@ class ReportReader:
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
-            hotkeys=self._hotkeys,
             unread=len(self._unread),
             first_listed=self._first_listed,
         )
@@ -162,32 +156,27 @@ class ReportReader:
 
 
 async def fetch_report(
-    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str] | None
+    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str]
 ) -> Answer[HourlyAudit]:
-    """Request the report of the hour with this end, and keep what some miners need, None for all.
+    """Request the report of the hour with this end, and keep the ends and multipliers of some
+    miners.
 
     ``path`` is from :func:`list_reports`.
     """
     answer = await client.fetch(AUDIT_REPORT, params={"path": path})
-    report = structs.replace(answer.value, end=end, complete=answer.complete)
-    return replace(answer, value=_reduced(report, hotkeys))
-
-
-def _reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
-    """Return a report with the ends of its hour and the multipliers of some miners, None for all.
-
-    It keeps multipliers without an instance, because a report does not list an instance that was
-    deleted between the end of the report's hour and the making of the report.
-    """
-    others = set[str]()
-    if hotkeys is not None:
-        others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
-    ended = [one for one in report.instances if ended_within_hour(one, report.end)]
-    return structs.replace(
+    report = answer.value
+    of_miners = [one for one in report.instances if one.miner_hotkey in hotkeys]
+    of_others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
+    report = structs.replace(
         report,
-        instances=[one for one in ended if one.instance_id not in others],
-        multipliers=[one for one in report.multipliers if one.instance_id not in others],
+        end=end,
+        complete=answer.complete,
+        instances=[one for one in of_miners if ended_within_hour(one, end)],
+        # A report does not list an instance that was deleted between the end of its hour and its
+        # making. So multipliers without an instance stay.
+        multipliers=[one for one in report.multipliers if one.instance_id not in of_others],
     )
+    return replace(answer, value=report)
 
 
 async def list_reports(client: ChutesClient) -> Answer[dict[float, str]]:

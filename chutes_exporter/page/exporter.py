@@ -15,14 +15,13 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
-from chutes_exporter.page.exposition import PageMaker, collect
+from chutes_exporter.page.exposition import PageMaker, collect, exported_miners
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -114,14 +113,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        snapshot = self.feeds.peek(AUDIT_REPORT)
-        reports = None if snapshot is None else snapshot.answer.value
-        self.telemetry.ends.watch(settings.watched, reports)
-        is_for_all = any(
-            entry.collector is ENDED_INSTANCES and entry.miners.choice == "all"
-            for entry in self.plan.entries
-        )
-        if self._requests.reports.watch(None if is_for_all else settings.watched):
+        if self._requests.reports.watch(settings.watched):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
@@ -219,11 +211,12 @@ class Exporter:
         A collector that fails for one miner is listed with that hotkey.
         """
         joined = join(states, self.settings.watched, self._fleets, reports)
+        miners = exported_miners(self.settings, joined)
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []
         for entry in entries:
             out = Samples()
-            for hotkey, succeeded in collect(entry, states, joined, out).items():
+            for hotkey, succeeded in collect(entry, states, joined, miners, out).items():
                 if not succeeded:
                     failed.append((entry.collector.name, hotkey))
             for family in out.collect():

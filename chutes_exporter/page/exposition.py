@@ -17,7 +17,7 @@ from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from chutes_exporter.collectors import Answers
+from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
@@ -232,7 +232,8 @@ class PageMaker:
 
         ``room`` is the number of series that the page can still take.
         """
-        origin = _versions(entry, states), _neighbours(entry, joined)
+        miners = exported_miners(self._settings, joined)
+        origin = _versions(entry, states), miners.neighbours
         kept = self._kept.get((entry, form))
         # Lines without a body are made again if they fit into the room.
         if (
@@ -242,11 +243,12 @@ class PageMaker:
         ):
             return kept
         samples = Samples(room)
-        succeeded = collect(entry, states, joined, samples)
+        succeeded = collect(entry, states, joined, miners, samples)
         # The lines are made again for each new answer, which may have ends to count.
         reports = joined.about(THE_PLATFORM).get(AUDIT_REPORT.name)
         if entry.collector is ENDED_INSTANCES and reports is not None:
-            samples.add_families(self._telemetry.ends.families(reports.value, joined.ledger))
+            ends = self._telemetry.ends
+            samples.add_families(ends.families(miners.watched, reports.value, joined.ledger))
         return Lines(
             origin=origin,
             body=None if samples.overflowed else lines(samples.collect(), form),
@@ -265,23 +267,31 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     return tuple(versions)
 
 
-def _neighbours(entry: Entry, joined: Joined) -> frozenset[str]:
-    """Return the neighbours of watched miners that a collector exports with them."""
-    return joined.neighbours if entry.miners.choice == "neighbours" else frozenset()
+def exported_miners(settings: Settings, joined: Joined) -> Miners:
+    """Return which miners and chutes the collectors export at the moment."""
+    neighbours = joined.neighbours if settings.miners == "neighbours" else frozenset()
+    return Miners(
+        settings.watched,
+        settings.miners,
+        neighbours=neighbours,
+        chutes=settings.chutes,
+        costs=settings.costs,
+    )
 
 
-def collect(entry: Entry, states: States, joined: Joined, out: Samples) -> dict[str, bool]:
+def collect(
+    entry: Entry, states: States, joined: Joined, miners: Miners, out: Samples
+) -> dict[str, bool]:
     """Add what a collector makes of all known answers to ``out``, and return by hotkey whether that
     succeeded.
     """
     succeeded = {}
-    neighbours = _neighbours(entry, joined)
     for hotkey, feeds in entry.feeds.items():
         answers = {}
         for feed in feeds:
             state = states.get(feed)
             if state is not None and state.snapshot is not None:
                 answers[feed.name] = state.snapshot.answer
-        miners = replace(entry.miners, hotkey=hotkey, neighbours=neighbours)
+        miners = replace(miners, hotkey=hotkey)
         succeeded[hotkey] = entry.collector.run(Answers(answers, joined), miners, out)
     return succeeded

@@ -29,7 +29,6 @@ from tests.support import (
     names,
     page_of,
     patient,
-    read_reports,
     series,
     successes,
     until,
@@ -236,16 +235,6 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
     assert [asked.endpoint for asked in replay.requests].count(name) == 1
-
-
-async def test_with_both_flags_the_ends_of_all_miners_are_exported(replay: Replay) -> None:
-    settings = watching(replay.url, miners="all", collectors={"ended_instances": True})
-    async with Exporter(settings, clock=replay.clock) as exporter:
-        await read_reports(exporter)
-        page = await page_of(exporter)
-    ended = "chutes_miner_window_ended_instances"
-    hotkeys = {dict(labels)["hotkey"] for name, labels in page if name == ended}
-    assert hotkeys > settings.watched
 
 
 async def test_a_page_never_dates_its_data_later_than_it_is(replay: Replay, clock: Clock) -> None:
