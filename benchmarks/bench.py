@@ -107,7 +107,6 @@ def families_of(running: Exporter) -> list[Any]:
     return [
         *found,
         *running.telemetry.registry.collect(),
-        *running.telemetry.requests.registry.collect(),
     ]
 
 
