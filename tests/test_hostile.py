@@ -159,7 +159,7 @@ async def pages_of(url: str) -> tuple[bytes, str]:
 
     For the second one, two of the feeds are requested again.
     """
-    on = {collector.name: not collector.needs_chain for collector in COLLECTORS}
+    on = {collector.name: "chain" not in collector.needs for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(
         watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()

@@ -274,6 +274,14 @@ class Part:
         return any(feed.signed for feed in needed)
 
 
+Need = Literal["chain", "key", "hotkey"]
+_NEEDS: Final[dict[Need, str]] = {
+    "chain": "--chain.url",
+    "key": "a hotkey's key",
+    "hotkey": "a hotkey",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Collector:
     """A topic of metrics.
@@ -341,29 +349,25 @@ class Collector:
         return list(by_name.values())
 
     @property
-    def needs_key(self) -> bool:
-        """Whether none of its parts works without a hotkey's key."""
-        return all(part.needs_key for part in self.parts)
-
-    @property
-    def needs_chain(self) -> bool:
-        """Whether it needs a node of the chain."""
-        return any(feed.name == "chain" for feed in self.feeds)
-
-    @property
     def scope(self) -> Scope:
         """The scope of its first part."""
         return self.parts[0].scope
 
     @property
+    def needs(self) -> list[Need]:
+        """What the user must configure for it."""
+        needs: list[Need] = []
+        if any(feed.name == "chain" for feed in self.feeds):
+            needs.append("chain")
+        if all(part.needs_key for part in self.parts):
+            needs.append("key")
+        if self.scope == "miner":
+            needs.append("hotkey")
+        return needs
+
+    @property
     def default_in_words(self) -> str:
         """Whether it is on by default, and what it needs for that, for help texts and docs."""
-        needs = []
-        if self.scope == "miner":
-            needs.append("a hotkey")
-        if self.needs_key:
-            needs.append("a hotkey's key")
-        if self.needs_chain:
-            needs.append("--chain.url")
         words = "on" if self.on else "off"
-        return f"{words}, with {' and '.join(needs)}" if needs else words
+        needs = " and ".join(_NEEDS[need] for need in self.needs)
+        return f"{words}, with {needs}" if needs else words

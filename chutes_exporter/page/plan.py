@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import NEEDS_MINER, ConfigError
@@ -47,9 +47,7 @@ class Plan:
         self.feeds = tuple(feeds_in_order)
 
 
-OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
-"""The reason for which a collector is off."""
-_NEEDS: Final[dict[OffReason, str]] = {
+_NEEDS: Final = {
     "without_key": "needs a hotkey's key: add --hotkey-file",
     "without_hotkey": NEEDS_MINER,
     "without_chain": "needs a node of the chain: add --chain.url",
@@ -67,7 +65,7 @@ def require_what_collectors_need(settings: Settings) -> None:
             raise ConfigError(f"--collector.{collector.name} {_NEEDS[reason]}")
 
 
-def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
+def off_reason(collector: Collector, settings: Settings) -> str | None:
     """Return the reason for which a collector is off, or None if it is on.
 
     A flag that switches it on overrides its default, but not its need for a key, a hotkey or the
@@ -77,12 +75,10 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     is_switched_on = settings.collectors.get(collector.name)
     if is_switched_on is False:
         return "by_flag"
-    if collector.needs_chain and not settings.chain_url:
-        return "without_chain"
-    if collector.needs_key and not settings.keys:
-        return "without_key"
-    if collector.scope == "miner" and not settings.watched:
-        return "without_hotkey"
+    given = {"chain": settings.chain_url, "key": settings.keys, "hotkey": settings.watched}
+    for need in collector.needs:
+        if not given[need]:
+            return f"without_{need}"
     return None if collector.on or is_switched_on else "by_default"
 
 

@@ -116,7 +116,7 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(replay: Replay)
             async with Exporter(patient(replay.url), clock=replay.clock) as exporter:
                 async with asyncio.timeout(PATIENCE):
                     page = await page_of(exporter, timeout=0.1)
-                    await exporter.samples({"chutes_scored_miners"})
+                    await exporter.snapshot({"chutes_scored_miners"})
         finally:
             end.set()
         await waiting

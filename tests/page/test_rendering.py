@@ -84,7 +84,7 @@ async def test_each_miner_is_joined_once_until_its_answers_change(
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
-        await exporter.samples()
+        await exporter.snapshot()
         # The landing page and the commands get the fleets that a page has joined.
         assert calls["join_fleet"] == len(keys)
         calls.clear()
