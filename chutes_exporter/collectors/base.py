@@ -12,7 +12,6 @@ from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.feeds.fleet import Joined
     from chutes_exporter.metric import Stability
 
 _log = structlog.get_logger("exporter")
@@ -68,20 +68,22 @@ class Answers:
         joined: What all answers of the page make together.
     """
 
-    def __init__(self, answers: Mapping[str, Answer[Any]], joined: Joined | None = None) -> None:
+    def __init__(self, answers: Mapping[str, Answer[Any]], joined: Joined) -> None:
         self._answers = answers
-        self.joined = joined or Joined({THE_PLATFORM: answers})
+        self.joined = joined
 
     def __getitem__(self, feed: Feed[T]) -> T:
         value: T = self._answers[feed.name].value
         return value
 
-    def __contains__(self, feed: Feed[Any]) -> bool:
-        return feed.name in self._answers
+    def has(self, feeds: Iterable[Feed[Any]]) -> bool:
+        """Return whether the answers of all these feeds are known."""
+        return all(feed.name in self._answers for feed in feeds)
 
-    def received_at(self, feed: Feed[Any]) -> float | None:
-        """Return the Unix time of an answer, None if it is not known."""
-        return self._answers[feed.name].received_at if feed in self else None
+    def received_at(self, feed: Feed[Any]) -> float:
+        """Return the Unix time of an answer, 0 if it is not known."""
+        answer = self._answers.get(feed.name)
+        return 0.0 if answer is None else answer.received_at
 
     def complete(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -127,8 +129,14 @@ class Samples:
             self._series.clear()
             return
         self._series.add(series)
+        family = self._families.get(metric.name)
+        if family is None:
+            # The library appends the end of an info metric and of a counter itself.
+            name = metric.name.removesuffix("_info").removesuffix("_total")
+            family = Family(name, metric.help, metric.kind, metric.unit)
+            self._families[metric.name] = family
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
-        self._family(metric).add_sample(metric.name, label_pairs, float(value))
+        family.add_sample(metric.name, label_pairs, float(value))
 
     def add_states(
         self,
@@ -151,16 +159,6 @@ class Samples:
         for family in families:
             self._families[family.name] = family
             self.count += len(family.samples)
-
-    def _family(self, metric: Metric) -> Family:
-        """Return the family of a metric, a new one for its first sample."""
-        family = self._families.get(metric.name)
-        if family is None:
-            # The library appends the end of an info metric and of a counter itself.
-            name = metric.name.removesuffix("_info").removesuffix("_total")
-            family = Family(name, metric.help, metric.kind, metric.unit)
-            self._families[metric.name] = family
-        return family
 
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
@@ -306,16 +304,12 @@ class Collector:
         succeeded = True
         is_about_platform = miners.hotkey == THE_PLATFORM
         for part in self.parts:
-            if (part.scope == "platform") != is_about_platform:
-                continue
-            if not all(feed in answers for feed in part.feeds):
+            is_asked = (part.scope == "platform") == is_about_platform
+            if not is_asked or not answers.has(part.feeds):
                 continue
             out.unknown = frozenset(
                 metric for metric in part.metrics if not answers.complete(metric.complete)
             )
-            if len(out.unknown) == len(part.metrics):
-                # All its samples would be left out.
-                continue
             try:
                 part.collect(answers, miners, out)
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts

@@ -202,7 +202,7 @@ def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     # Without an answer about the window, no step depends on the time.
-    _add_steps(fleet, answers.received_at(f.MAINTENANCE) or 0.0, out)
+    _add_steps(fleet, answers.received_at(f.MAINTENANCE), out)
     # At the end, because after a failure above, no topic is known.
     # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:

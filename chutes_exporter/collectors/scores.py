@@ -283,14 +283,9 @@ STATS_PER_CHUTE_COLLECTOR = Collector(
 )
 
 
-def _newest(points: list[HistoryPoint]) -> list[HistoryPoint]:
-    """Return the newest point in a history, none if it is empty."""
-    return sorted(points, key=lambda point: point.time)[-1:]
-
-
 NEWEST_POINT = Table[HistoryPoint](
     UNIQUE_CHUTE_HISTORY,
-    records=_newest,
+    records=lambda points: sorted(points, key=lambda point: point.time)[-1:],
     chutes_miner_unique_chute_gpus=Row(
         "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute "
         "counts once, with the "
