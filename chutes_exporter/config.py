@@ -92,7 +92,6 @@ class Settings:
     Attributes:
         watched: Hotkeys whose public data is exported. Empty for the whole subnet.
         keys: Hotkeys with keys, whose private data is exported, too. All are in ``watched``.
-        ttl: The user's times to live in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
         server_costs: The same of a GPU on a server, by the server's name.
@@ -110,7 +109,6 @@ class Settings:
     miners: MinersChoice = "all"
     chutes: ChutesChoice = "all"
     max_series: int = 100_000
-    ttl: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
     server_costs: Mapping[str, float] = field(default_factory=dict)
@@ -265,27 +263,6 @@ def parse_cost(text: str) -> tuple[str, float]:
     if not name.strip():
         raise ConfigError(f"{text!r} has no name before =: write for example h100=1.95")
     return name.strip(), parse_number(cost)
-
-
-def parse_ttl(text: str, max_age_by_feed: Mapping[str, float]) -> tuple[str, float]:
-    """Parse ``FEED=SECONDS`` into both, with 1 second to the feed's maximum age, or raise
-    ConfigError.
-    """
-    name, _, seconds = text.partition("=")
-    name = name.strip().lower()
-    if name not in max_age_by_feed:
-        raise ConfigError(
-            f"{text!r} does not start with a feed: use one of {', '.join(max_age_by_feed)}, for "
-            "example scores=60"
-        )
-    max_age = max_age_by_feed[name]
-    ttl = parse_number(seconds)
-    if not 1 <= ttl <= max_age:
-        raise ConfigError(
-            f"{text!r} needs 1 to {max_age:g} seconds after the =: older answers of this feed are "
-            "dropped"
-        )
-    return name, ttl
 
 
 def parse_url(text: str, *, kind: str = "an address of an API", query: str = "") -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.fleet.model import NO_PAY
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
+from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         IdlePay,
         Instance,
         Server,
+        StuckJob,
     )
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
     from chutes_exporter.rules.instances import InstanceState
@@ -153,6 +155,14 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
     return subjects
 
 
+def _of_job(job: StuckJob) -> Subject:
+    chute = job.chute or "unknown chute"
+    if job.created_at is None:
+        return Subject(f"{chute} ({job.job_id})")
+    created = datetime.fromtimestamp(job.created_at, UTC)
+    return Subject(f"{chute}, created {created:%Y-%m-%d %H:%M} UTC ({job.job_id})")
+
+
 # Instances
 
 
@@ -232,11 +242,12 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
 
 
 def _in_window(step: Step, moment: Moment) -> list[Subject]:
-    """Return the servers with a step while a window is open, and when it ends."""
+    """Return the servers with a step while a window is open, with the last moment to begin."""
     window = moment.plan.window
     if window is None or moment.plan.phase != "open":
         return []
-    return [replace(subject, when=window.ends_at) for subject in _at_step(step, moment)]
+    last = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
+    return [replace(subject, when=last) for subject in _at_step(step, moment)]
 
 
 def _undecided_upgrades(moment: Moment) -> list[Subject]:
@@ -363,9 +374,10 @@ KINDS = {
         "chutes-exporter query metagraph",
     ),
     "stuck_jobs": Kind(
-        lambda moment: [Subject(count=jobs)] if (jobs := moment.fleet.stuck_jobs) else [],
-        "Jobs that are stuck with the miner: {count}.",
-        "List and release them",
+        lambda moment: [_of_job(job) for job in moment.fleet.stuck_jobs or ()],
+        "Jobs that are stuck with the miner: {count}. They have no instance any more, so they "
+        "hold no GPU and earn nothing. No other miner can run them.",
+        "Release them",
         "chutes-exporter release-job",
     ),
     "starts_in_vain": Kind(
@@ -379,7 +391,7 @@ KINDS = {
     ),
     "purges": Kind(
         _purges,
-        "Instances that have not started: {count}. The service deletes the first {when}.",
+        "Instances that have not started: {count}. The service deletes them. The first: {when}.",
         "Look at their pods",
         "kubectl --context SERVER -n chutes get pods",
     ),
@@ -416,14 +428,16 @@ KINDS = {
     "upgrades": Kind(
         partial(_in_window, "request now"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
-        "free: {count}. The window ends {when}.",
+        "free: {count}. An upgrade takes up to 4 hours. Last moment to request it in this window: "
+        "{when}.",
         "Reboot none of them yet. Request their maintenance in this order",
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
         partial(_in_window, "wait"),
         "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
-        "free yet: {count}. The window ends {when}.",
+        "free yet: {count}. An upgrade takes up to 4 hours. Last moment to request it in this "
+        "window: {when}.",
         "Reboot none of them yet. When a slot is free, request their maintenance in this order. "
         "See",
         _MAINTENANCE,
@@ -457,7 +471,8 @@ KINDS = {
     ),
     "idle_gpus": Kind(
         _idle,
-        "Idle GPUs: {count}.",
+        "Idle GPUs that can be used: {count}. Other idle GPUs are on servers in other findings, or "
+        "no chute can be launched on them.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
@@ -550,11 +565,11 @@ def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None
 
 def time_until(moment: float, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is half a day away or
-    more. A time that is over is ``at any time, overdue since 19:56 UTC``.
+    more. A time that is over is ``overdue since 19:56 UTC``.
     """
     form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
     clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
     if moment <= now:
-        return f"at any time, overdue since {clock}"
+        return f"overdue since {clock}"
     # Less than a minute is shown as one minute.
     return f"in {human_duration(max(moment - now, 60))} ({clock})"

@@ -188,8 +188,6 @@ REFUSED = {
     "--api.timeout=nan": "'nan' is not a number above 0",
     "--gpu.cost=h200=nan": "Invalid value for '--gpu.cost' (env var: 'CHUTES_EXPORTER_GPU_COST'): "
     "'nan' is not a number above 0",
-    "--feed.ttl nothing=60": "'nothing=60' does not start with a feed: use one of metagraph, scor",
-    "--feed.ttl scores=7200": "'scores=7200' needs 1 to 1800 seconds after the =: older answers",
     # The web server and collectors.
     "--web.config.file /dev/zero": "--web.config.file: cannot read /dev/zero: it is not a regular",
     "CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere": "--web.config.file (CHUTES_EXPORTER_WEB_CONFIG_FI"
@@ -232,7 +230,7 @@ def test_invalid_settings_are_refused_without_a_traceback(
 
 
 MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"
-PLACES = "--hotkey-file --feed.ttl --api.timeout --log.level --gpu.cost --web.listen-address"
+PLACES = "--hotkey-file --api.timeout --log.level --gpu.cost --web.listen-address"
 
 
 @pytest.mark.parametrize("flag", [*PLACES.split(), "--hotkey", "--api.url", "--chain.url"])

@@ -60,7 +60,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     (
         "purges",
         with_instance(state="starting", deadlines={"purge": NOW - 7200}),
-        *("llama on tee s1 (i1)", "2 pro_6000", "at any time, overdue since 17:17 UTC."),
+        *("llama on tee s1 (i1)", "2 pro_6000", "overdue since 17:17 UTC."),
     ),
     (
         "maintenance",

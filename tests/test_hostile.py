@@ -25,7 +25,7 @@ from starlette.routing import Route
 from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.definitions import ENDPOINTS
+from chutes_exporter.feeds.definitions import ENDPOINTS, INSTANCES, NODES
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.hostile_api import ENDLESS, KINDS
@@ -160,11 +160,11 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     For the second one, two of the feeds are requested again.
     """
     on = {collector.name: "chain" not in collector.needs for collector in COLLECTORS}
-    ttl = {"instances": 0, "nodes": 0}
-    async with Exporter(
-        watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()
-    ) as exporter:
+    settings = watching(url, collectors=on, miners="all")
+    async with Exporter(settings, clock=Clock()) as exporter:
         text = await exporter.metrics(Format.TEXT, timeout=PATIENCE)
+        for feed in (INSTANCES, NODES):
+            exporter.feeds.expire(feed.of(HOTKEY))
         return text, (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).decode()
 
 

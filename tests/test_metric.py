@@ -8,13 +8,13 @@ def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
     for metric in ALL_METRICS:
         assert metric.name.startswith("chutes_")
         assert metric.help.endswith(".")
+        assert len(metric.help) <= 200
         assert metric.source
         # Prometheus and Kubernetes give targets these labels.
         assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(
             metric.labels
         )
-        # What spans a sliding window has its label, and a sum of one also its name. A maintenance
-        # window is another thing, and the number of unknown losses says how whole a sum is.
+        # What spans a sliding window has its label, and a sum of one also its name.
         is_no_sum = (
             metric.name.endswith(("_ratio", "_unknown_losses")) or "_average_" in metric.name
         )

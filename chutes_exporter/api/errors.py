@@ -119,7 +119,7 @@ class RateLimitedError(ApiError):
     """429: too many requests."""
 
     reason = "rate_limited"
-    advice = "Wait a while. If this continues, raise --feed.ttl."
+    advice = "Wait a while. If this continues, use fewer keys."
 
 
 class UnavailableError(ApiError):

@@ -89,9 +89,9 @@ DETAIL = Table[Chute](
         "discount",
     ),
     chutes_chute_compute_multiplier_factor=Row(
-        "Factors of the effective compute multiplier, as the API names them: base (what the GPUs "
-        "earn), private, private_tee, integrated_subnet, urgency_boost, manual_boost, "
-        "bounty_boost, tee. Factors that do not apply are absent.",
+        "Factors of the effective compute multiplier: base (what the GPUs earn), private, "
+        "private_tee, integrated_subnet, urgency_boost, manual_boost, bounty_boost, tee. Others "
+        "are absent.",
         "compute_multiplier_factors",
         by="factor",
     ),
@@ -134,9 +134,8 @@ LOAD = Table[ChuteUtilization](
     key="chute_id",
     records=lambda chutes: _without(chutes, _LOAD if load_is_unknown(chutes) else ()),
     chutes_chute_scale_allowance=Row(
-        "Instances by which the chute is below its target. At 0 the service refuses launches with "
-        "423, except of a private chute without a target that has an active instance or a bounty. "
-        "chutes_launch_gpus has what the miner can launch.",
+        "Instances by which the chute is below its target. At 0 the service refuses most "
+        "launches. chutes_launch_gpus has what the miner can launch.",
         "scale_allowance",
     ),
     chutes_chute_scalable=Row(

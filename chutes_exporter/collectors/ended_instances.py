@@ -40,17 +40,14 @@ KNOWN_HOURS = _metric(
 )
 ENDED = _metric(
     "chutes_miner_window_ended_instances",
-    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
-    "outcome: counts (it keeps its score), lost, never_active. docs/earnings.md explains the "
-    "reasons. Absent if the report of an hour is not known.",
+    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason "
+    "(see docs/earnings.md) and outcome: counts (it keeps its score), lost, never_active.",
     ("hotkey", "window", "reason", "outcome"),
 )
 LOST = _metric(
     "chutes_miner_window_lost_compute_units",
-    "Compute units that the score of the past day lacks because of instances that ended in the "
-    "newest audited hour, in 6 or 24 hours, by reason, also if they were the last active ones of "
-    "their chutes. They are a lower bound unless chutes_miner_unknown_losses is 0: a report "
-    "that is not known may have more. A lower bound of 0 is absent.",
+    "Compute units that the day's score lacks by instances that ended in the newest audited hour,"
+    " in 6 or 24 hours, by reason. A lower bound unless chutes_miner_unknown_losses is 0.",
     ("hotkey", "window", "reason"),
 )
 TOTAL_LOST = _metric(
@@ -66,11 +63,8 @@ UNKNOWN_LOSSES = _metric(
 )
 CHUTE_ENDED = _metric(
     "chutes_miner_chute_window_ended_instances",
-    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
-    "outcome: counts, lost, never_active, replaced (lost or never active by an update, a "
-    "scale-down, maintenance or the like, which is no failure), or unclear (lost or never active, "
-    "and no report tells whether it failed: the service may have refused the activation, because "
-    "others had filled the chute, or a job was over). Chutes without one are left out.",
+    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and"
+    " outcome: counts, lost, never_active, replaced (no failure), unclear (maybe no failure).",
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
@@ -80,9 +74,9 @@ CHUTE_LOST = _metric(
 )
 PLANNED_START_END = _metric(
     "chutes_instance_planned_start_end",
-    "1 for an instance of a watched miner that ended in the 6 hours before the newest report, was "
-    "never active, and was ended by its owner, an update, a scale-down, maintenance or the like. "
-    "That is no failure of its server.",
+    "1 for a never active instance of a watched miner that its owner, an update, a scale-down, "
+    "maintenance or the like ended in the 6 hours before the newest report. No failure of its "
+    "server.",
     ("hotkey", "instance_id"),
 )
 UNKNOWN: Final = "unknown"
@@ -90,11 +84,9 @@ COUNTED_REASONS: Final = (*END_REASONS, UNKNOWN)
 # The page adds these two, because they need what earlier reports had.
 COUNTED_ENDS = _metric(
     "chutes_miner_instance_ends_total",
-    "Instances of the watched miner that ended, with the reasons and outcomes of "
-    "chutes_miner_window_ended_instances. Each is counted once, when its report is first read. The "
-    "reports that were there at the start of the exporter do not count, so that increase() is "
-    "right over any range without a restart. The reason is unknown if only the name of the chute, "
-    "which needs a key, would tell it.",
+    "Instances of the watched miner that ended, counted when their report is first read, by the "
+    "reasons and outcomes of chutes_miner_window_ended_instances. Reports from before the start "
+    "do not count.",
     ("hotkey", "reason", "outcome"),
 )
 COUNTED_LOST = _metric(

@@ -38,19 +38,15 @@ OF_INSTANCE: Final = ("hotkey", "instance_id", "chute_id", "chute", "private")
 
 FLEET_GPUS = _metric(
     "chutes_fleet_gpus",
-    "GPUs of the miner by model and state. Each GPU is in exactly one state: unverified (not "
-    "verified and in no instance), idle (verified and in no instance), starting (in an instance "
-    "that was never active), disabled (in an instance that the miner disabled, which keeps earning "
-    "until it is deleted), earning (in an active instance). Absent while the state of a GPU of the "
-    "model is unknown.",
+    "GPUs of the miner by model and state: earning (in an active instance), starting, disabled, "
+    "idle or unverified (in no instance). Absent while the state of one of the model is unknown.",
     ("hotkey", "gpu", "state"),
 )
 KNOWN = _metric(
     "chutes_fleet_known",
-    "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
-    "servers, gpus (states and places; absent for a miner that is known to have none), instances, "
-    "pay (of all servers), reports (of 6 hours, which tell what died and failed). It is 0 without "
-    "any answer, and absent for a miner without a seat.",
+    "Whether all of a topic is known (1), so that a sum over the miner's series is whole: "
+    "servers, gpus, instances, pay, reports (of 6 hours). Absent for a miner without a seat, and "
+    "gpus without a GPU.",
     ("hotkey", "topic"),
 )
 SERVER_GPUS = _metric(
@@ -61,10 +57,9 @@ SERVER_GPUS = _metric(
 )
 SERVER_STATE = _metric(
     "chutes_server_state",
-    "Whether the server is in this state (1), the first that applies: in_maintenance (nothing "
-    "runs), maintenance_pending (do not reboot), without_gpus, unverified (a GPU is not verified), "
-    "idle (a GPU is in no instance), starting, disabled, earning (all GPUs are in active "
-    "instances).",
+    "Whether the server is in this state (1), the first that applies: in_maintenance, "
+    "maintenance_pending, without_gpus, unverified, idle (a GPU is), starting, disabled, earning "
+    "(all GPUs are).",
     (*OF_SERVER, "state"),
 )
 IDLE_COST = _metric(
@@ -87,11 +82,9 @@ SERVER_INSTANCES = _metric(
 )
 SERVER_MAINTENANCE = _metric(
     "chutes_server_maintenance_state",
-    "Whether the TEE server is in this state of a maintenance (1): none, pending (do not reboot: "
-    "the last instances of their chutes still serve, for up to 3 hours) or maintenance (do not "
-    "reboot while something earns on it, and then boot it with the target version). With the last "
-    "two, it holds an upgrade slot, of this window or of an earlier one that it did "
-    "not finish.",
+    "Whether the TEE server is in this state of a maintenance (1): none, pending (do not reboot),"
+    " maintenance (do not reboot while something earns on it). It holds an upgrade slot in the "
+    "last two.",
     (*OF_SERVER, "state"),
 )
 SERVER_UPGRADE = _metric(
@@ -102,25 +95,21 @@ SERVER_UPGRADE = _metric(
 )
 SERVER_STEP = _metric(
     "chutes_server_maintenance_step",
-    "Whether this is what to do with the TEE server (1), as the command status says: cannot come "
-    "back (do not touch it), boot (nothing runs there: boot the target version), do not reboot "
-    "until (its maintenance has ended its instances), request now (a slot is free), wait, nothing. "
-    "Absent while it is unknown.",
+    "Whether this is what to do with the TEE server (1): cannot come back, boot, do not reboot "
+    "until, request now, wait, nothing. docs/commands.md explains the steps. Absent while it is "
+    "unknown.",
     (*OF_SERVER, "step"),
 )
 SERVER_DONE = _metric(
     "chutes_server_upgrade_done_timestamp_seconds",
-    "When the upgrade of a TEE server that waits for it is done at the latest, if all are upgraded "
-    "one after another, at 4 hours each in the miner's slots: those with the fewest last instances "
-    "of their chutes first, and then those with the most idle GPUs. Absent while it is unknown.",
+    "When the upgrade of a waiting TEE server is done at the latest, if all are upgraded one "
+    "after another, 4 hours each, in the miner's slots. Absent while it is unknown.",
     OF_SERVER,
 )
 SERVER_BOOTS = _metric(
     "chutes_server_version_accepted",
-    "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for "
-    "the highest listed version. It is 0 for a version that is not listed and is no release "
-    "candidate: the server does not come back after a reboot until it is upgraded. Absent for "
-    "others, because no answer shows the least version.",
+    "Whether the TEE server comes back after a reboot with its version: 1 for the highest listed "
+    "version, 0 for a version that is not listed and no release candidate. Absent for others.",
     OF_SERVER,
 )
 GPU_STATE = _metric(
@@ -151,18 +140,13 @@ INSTANCE_UNITS = _metric(
 INSTANCE_LATER_UNITS = _metric(
     "chutes_instance_later_compute_units_per_second",
     "Compute units per second that the instance earns for certain from 8 hours after its "
-    "activation on, and approaches from 2 hours on: without the bounty and the urgency boost, and "
-    "for a public one those of the cheapest GPU that its chute allows. While the chute wants more "
-    "instances, its urgency boost comes on top.",
+    "activation on, without the bounty and the urgency boost.",
     OF_INSTANCE,
 )
 DEADLINE = _metric(
     "chutes_instance_deadline_timestamp_seconds",
-    "When something happens to the instance. purge: the service deletes it, because it did not "
-    "become active within 3.5 hours of its creation and 3 hours of its verification, or because it "
-    "was disabled and was verified 3 hours ago. secured: the public instance keeps its score from "
-    "then on if it is deleted. end_of_billing: the service deletes the private instance unless it "
-    "gets requests.",
+    "When the service deletes the instance (purge), when a public one has secured its score "
+    "(secured), or when a private one is deleted unless it gets requests (end_of_billing).",
     (*OF_INSTANCE, "deadline"),
 )
 FLEET_INSTANCES = _metric(

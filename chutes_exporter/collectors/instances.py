@@ -21,9 +21,8 @@ INSTANCE = Table[Instance](
     INSTANCES,
     key="instance_id",
     chutes_instance_info=Info(
-        "The version that the instance runs, that of the chutes library, and the ids of its launch "
-        "and of its deployment, which the labels chutes/config-id and chutes/deployment-id of the "
-        "instance's pod have too.",
+        "The version of the instance and of the chutes library, and the ids of its launch and "
+        "deployment, which its pod has in the labels chutes/config-id and chutes/deployment-id.",
         {
             "version": "version",
             "chutes_version": "chutes_version",
@@ -165,9 +164,8 @@ COOLDOWN = Table[ThrashCooldown](
     THRASH_COOLDOWNS,
     key="chute_id",
     chutes_thrash_cooldown_expires_timestamp_seconds=Row(
-        "When the cooldown of the chute ends. Until then, a new instance of the miner gets "
-        "neither urgency boost nor bounty, because the miner lost an active one. Services since "
-        "May 2026 always answer with an empty list, so there is no series.",
+        "When the cooldown of the chute ends, in which a new instance of the miner gets no boost "
+        "or bounty. Services since May 2026 have none.",
         "cooldown_expires_at",
     ),
 )

@@ -33,14 +33,9 @@ _OFFERED: Final = (
 
 SERVER_IDLE_UNITS = _metric(
     "chutes_server_idle_compute_units_per_second",
-    "Compute units per second, on average of the first day, that the server's idle GPUs would earn "
-    "in their best use. Each server is filled with the chutes that the service "
-    "lets the miner launch now and that do not fail here, as far as is known. The room of a chute "
-    "is given to one server only, less the launches that are under way. 0 if no GPU is idle, the "
-    "plan leaves the server out "
-    "(chutes_server_launch_left_out), or nothing can be launched. At least so much if it is "
-    "unknown of a chute whether it can be launched, which chutes_launch_refused_chutes counts. "
-    "Absent if nothing more is known, as the pay of unverified GPUs is.",
+    "Compute units per second that the server's idle GPUs would earn, on average of the first "
+    "day, in the plan of docs/advise.md. A lower bound if it is unknown whether a chute can be "
+    "launched.",
     OF_SERVER,
 )
 FLEET_IDLE_UNITS = _metric(
@@ -51,13 +46,8 @@ FLEET_IDLE_UNITS = _metric(
 )
 SERVER_LEFT_OUT = _metric(
     "chutes_server_launch_left_out",
-    "1 for a server with idle GPUs that their best use leaves out, and why: upgrade_slot (it holds "
-    "an upgrade slot, so launches are refused), upgrade_due (it waits for its upgrade, and the "
-    "open window ends within 12 hours), starts_hang (no instance on it is active, and one has been "
-    "starting for over an hour, not in vain), may_be_dead (several instances ended within minutes, "
-    "maybe on it, and nothing earns there since). Starts that failed are only in "
-    "hotkey_server_id_chute_id:chutes_failed_starts:count6h, because no answer says where an ended "
-    "instance was.",
+    "1 for a server with idle GPUs on which the plan launches nothing, and why: upgrade_slot, "
+    "upgrade_due, starts_hang, may_be_dead. docs/advise.md explains the reasons.",
     (*OF_SERVER, "reason"),
 )
 SERVER_LAUNCH = _metric(
@@ -74,21 +64,20 @@ SERVER_LAUNCH_UNITS = _metric(
 )
 FIRST_DAY_UNITS = _metric(
     "chutes_launch_first_day_units_per_gpu_second",
-    "Compute units that a GPU of the model would earn per second, on average of the first day, in "
-    f"an instance of the chute that starts now. {_OFFERED}",
+    "Compute units per second and GPU, on average of the first day, in an instance of the chute "
+    "that the miner launches now. Only for chutes that it can launch now.",
     _OF_OFFER,
 )
 LATER_UNITS = _metric(
     "chutes_launch_later_units_per_gpu_second",
-    "Compute units that this GPU would earn per second for certain from 8 hours after the "
-    "activation on: without the bounty and the urgency boost, and in a public instance as on the "
-    "cheapest GPU that the chute allows.",
+    "Compute units per second and GPU that this launch would earn for certain from 8 hours after "
+    "the activation on, without the bounty and the urgency boost.",
     _OF_OFFER,
 )
 URGENCY = _metric(
     "chutes_launch_urgency_boost_ratio",
-    "Factor of the urgency in the first pay. It lasts while the chute wants more instances, which "
-    f"the launch itself can end. Absent for a chute without one. {_OFFERED}",
+    "Factor of the urgency in the first pay of a launch of the chute, while the chute wants more "
+    "instances. Absent for a chute without one.",
     _OF_OFFER,
 )
 GPUS = _metric(
@@ -96,8 +85,8 @@ GPUS = _metric(
 )
 ROOM_LEFT = _metric(
     "chutes_launch_room_instances",
-    "Launches of the chute from now on that can still become active: its room, less the starting "
-    f"instances of all miners that would take it. {_OFFERED}",
+    "Launches of the chute that can still become active: its room, less the starting instances of"
+    " all miners that would take it.",
     _OF_OFFER,
 )
 STARTING = _metric(
@@ -107,29 +96,20 @@ STARTING = _metric(
 )
 REFUSED = _metric(
     "chutes_launch_refused_chutes",
-    "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
-    "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without "
-    "an active instance and without a bounty), target_expired (private, and the service has no "
-    "target any more, so that it would refuse the activation), no_room (as many active instances "
-    "as the service wants), enough_starting (public TEE chutes), tee_mismatch (the servers with "
-    "idle GPUs have no TEE and the chute needs it, or the other way round), in_maintenance (the "
-    "servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
-    "unknown (an answer lacks what decides, or what determines the pay).",
+    "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason"
+    " that applies. docs/advise.md explains the reasons.",
     ("hotkey", "gpu", "reason"),
 )
 IN_VAIN = _metric(
     "chutes_instance_start_in_vain",
-    "Whether the starting instance cannot become active now (1): its chute has as many active "
-    "instances as the service wants, or lost its target, so the service would refuse the "
-    "activation. Unless that changes, it holds its GPUs until it is purged. Absent if that is "
-    "unknown.",
+    "Whether the service would refuse the activation of the starting instance (1): its chute has "
+    "as many active instances as it wants, or no target any more. Absent while it is unknown.",
     OF_INSTANCE,
 )
 DECISION = _metric(
     "chutes_instance_decision",
-    "Whether this is what the miner has to decide about the instance (1), the first that applies: "
-    "in_vain (it starts in vain), slow (it has been starting for more than an hour), disabled, "
-    "none. Absent while that is unknown.",
+    "Whether this is what the miner has to decide about the instance (1), the first that applies:"
+    " in_vain, slow (starting for more than an hour), disabled, none. Absent while it is unknown.",
     (*OF_INSTANCE, "decision"),
 )
 

@@ -74,9 +74,8 @@ PROFIT = _PROFIT.metric(
 _SERVER_PROFITS = Part(*(SERVERS, NODES, INVENTORY, INSTANCES), *(CHAIN, FMV, STATS))
 SERVER_PROFIT = _SERVER_PROFITS.metric(
     "chutes_server_estimated_profit_usd_per_day",
-    "Estimate of what is left of a day's earnings of the server's instances, at their present "
-    "compute units per second, after the price of its GPUs. Below 0 it is a loss. Absent unless "
-    "pay and price of all its GPUs are known.",
+    "Estimate of a day's earnings of the server's instances at their present compute units per "
+    "second, less the price of its GPUs. Absent unless all pay and prices are known.",
     OF_SERVER,
     # Of the others, the fleet says what is known.
     complete=(CHAIN, FMV, STATS),

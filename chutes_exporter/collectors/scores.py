@@ -135,10 +135,8 @@ _HEADING_FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
 _HEADING_PART = Part(*_HEADING_FEEDS)
 HEADING = _HEADING_PART.metric(
     "chutes_miner_score_heading_ratio",
-    "The score share that the miner approaches if all active instances continue unchanged: its "
-    "compute units per second, divided by those of all miners. Disabled instances do not count, "
-    "because the service deletes them within 3 hours. It is a direction, not tomorrow's score: see "
-    "docs/earnings.md.",
+    "The score share that the miner approaches if its active instances continue: its compute "
+    "units per second, without disabled instances, divided by those of all miners.",
     ("hotkey",),
     complete=_HEADING_FEEDS,
     stability="experimental",
@@ -287,11 +285,8 @@ NEWEST_POINT = Table[HistoryPoint](
     UNIQUE_CHUTE_HISTORY,
     records=lambda points: sorted(points, key=lambda point: point.time)[-1:],
     chutes_miner_unique_chute_gpus=Row(
-        "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute "
-        "counts once, with the "
-        "GPUs that it needs now. Public instances count from the age of one hour, so the numbers "
-        "of the newest hours "
-        "still rise.",
+        "GPUs of the distinct chutes that the miner ran at the newest full hour. Public instances"
+        " count from the age of one hour, so the newest numbers still rise.",
         "count",
         complete=True,
     ),

@@ -82,10 +82,7 @@ CHAIN_SEAT = Table[Seat](
     records=lambda subnet: subnet.seats,
     chutes_miner_registrations_before_loss=Row(
         "Registrations before the one that takes the miner's seat, if nothing else changes. With "
-        "0, the next one takes "
-        "it. Absent for a seat that no registration can take now: the subnet's owner's, one among "
-        "the last without "
-        "immunity, an immune one with emission, or any while registration is closed.",
+        "0, the next one takes it. Absent while no registration can take it.",
         "registrations_before_loss",
     ),
     chutes_miner_seat_immune=Row(
@@ -100,8 +97,7 @@ CHAIN_SEAT = Table[Seat](
     ),
     chutes_miner_emission_alpha_per_day=Row(
         "Alpha that the miner is paid per day: its share of the incentive, times what the chain "
-        "sets aside for miners at the present pace. It is without what is withheld. Absent while "
-        "the subnet's consensus or mechanisms follow other rules.",
+        "sets aside for miners at the present pace, without what is withheld.",
         "alpha_per_day",
         convert=_tokens,
     ),

@@ -136,7 +136,8 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
                 "urgency_boost": offer.urgency_boost,
                 "server_id": plan.server_id,
             }
-            rows.append(row | _pay_of(offer, instances, usd_per_unit) | more)
+            pay = _pay_of(offer, instances, usd_per_unit)
+            rows.append(row | pay | {"bounty_expires_at": iso_time(offer.bounty_expires_at)} | more)
     if rows:
         # None if something more may be possible where nothing is planned.
         first_day_units = total(plan.first_day_units for plan in fleet.plans)
@@ -213,6 +214,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "chute": offer.chute,
         "gpus": offer.size,
         **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
+        "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_after_starting": offer.room_after_starting,
         "fails_here": failures.fails(offer.chute_id),
         "failed_6h": failures.count(offer.chute_id),
@@ -222,7 +224,6 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
         "bounty_boost": offer.bounty_boost,
         "gpu": offer.model,
         "chute_id": offer.chute_id,
-        "bounty_expires_at": iso_time(offer.bounty_expires_at),
         "room_now": offer.room_now,
         "starting_instances": offer.starting,
         "unclear_6h": failures.unclear.get(offer.chute_id, 0),

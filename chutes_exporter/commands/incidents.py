@@ -22,7 +22,7 @@ from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
-from chutes_exporter.duration import DAY_HOURS, MINUTE
+from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
@@ -51,7 +51,7 @@ _MEANINGS: Final = {
     "verification": "a check of its start failed",
     "not_active_in_time": "starting or disabled for too long",
     "gpu_missing": "one of its GPUs was deleted at the API",
-    "miner": "its miner deleted it: a last loses most",
+    "miner": "its miner deleted it early or as a last",
     REDEPLOYED: "its chute got a new version",
     "scale_down": "fewer instances were wanted",
     "update": "its chute was updated",
@@ -113,7 +113,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
     def show() -> None:
         for miner in miners:
-            _print_miner(miner, ledger.end, has_gaps=bool(snapshot.gaps))
+            _print_miner(miner, hours, ledger.end, has_gaps=bool(snapshot.gaps))
         if settings.chain_url is None and ends:
             say(DOLLARS_ADVICE)
 
@@ -158,8 +158,8 @@ def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, li
         by_chute[end.chute_id].append(end)
     sums: list[Row] = []
     for reason, of_reason in by_reason.items():
-        loss = _loss(of_reason, is_complete=is_complete)
-        sums.append({"reason": reason, "meaning": _MEANINGS[reason]} | loss)
+        loss = _loss(of_reason, _MEANINGS[reason], is_complete=is_complete)
+        sums.append({"reason": reason} | loss)
     chutes: list[Row] = []
     for chute_id, of_chute in by_chute.items():
         loss = _loss(of_chute, is_complete=is_complete)
@@ -167,11 +167,11 @@ def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, li
     ended = [_ended(end, names) for end in ends]
     for rows in (sums, chutes, ended):
         rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-    sums.append({"reason": "all", "meaning": None} | _loss(ends, is_complete=is_complete))
+    sums.append({"reason": "all"} | _loss(ends, is_complete=is_complete))
     return {"sums": sums, "chutes": chutes, "ended": ended}
 
 
-def _loss(ends: list[End], *, is_complete: bool) -> Row:
+def _loss(ends: list[End], meaning: str | None = None, *, is_complete: bool) -> Row:
     """Return how many ended, what they lost, and whether that is exact."""
     lost = sum_of_losses(ends)
     units: float | None = lost.known
@@ -182,9 +182,10 @@ def _loss(ends: list[End], *, is_complete: bool) -> Row:
     return {
         "instances": len(ends) if is_complete else None,
         "lost_compute_units": units,
+        "meaning": meaning,
         "lost_precision": precision,
+        "percent_of_day": None,
         "lost_usd": None,
-        "lost_ratio_of_day": None,
     }
 
 
@@ -222,15 +223,17 @@ def _add_worth(tables: Mapping[str, list[Row]], hotkey: str, snapshot: Snapshot)
     # The units of the day may be unknown or 0.
     if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
         for row in (*tables["sums"], *tables["chutes"]):
-            row["lost_ratio_of_day"] = product(row["lost_compute_units"], 1 / day_units)
+            row["percent_of_day"] = product(row["lost_compute_units"], 100 / day_units)
 
 
-def _print_miner(miner: Mapping[str, Any], until: float, *, has_gaps: bool) -> None:
+def _print_miner(miner: Mapping[str, Any], hours: int, until: float, *, has_gaps: bool) -> None:
     """Print what a miner lost in the hours until a Unix time, which is 0 without any report.
 
     ``has_gaps`` is whether something is not known, so that an end may be missing.
     """
-    say(f"{miner['hotkey']}  until {moment(until)}" if until else miner["hotkey"], bold=True)
+    say(miner["hotkey"], bold=True)
+    if until:
+        say(f"From {moment(until - hours * HOUR)} to {moment(until)}.")
     if not miner["ended"]:
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
+from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,66 +41,74 @@ async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -
                 subject = f"server_maintenance of {row['server']}"
                 report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
-                row.update(_pending(answer.value, fleet))
+                _add_pending(row, answer.value, fleet)
     return {"window": _window(plan), "maintenance": rows}
 
 
 def _window(plan: UpgradePlan) -> dict[str, Any]:
     """Return the newest window and how its upgrades go. What is not known is None."""
     window = plan.window or Window(is_open=None)
+    last_request_at = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
     return {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
-        "target_version": window.target,
-        "slots": window.slots,
-        "used_slots": window.used_slots,
+        "last_request_at": iso_time(last_request_at),
         "free_slots": None if plan.slots is None else plan.slots.free,
         "late": plan.late,
+        "slots": window.slots,
+        "target_version": window.target,
     }
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     """Return the row of a server. What is not known is None."""
     server = upgrade.server
+    # A reboot of a server that does not come back loses the server, and not only these units.
+    comes_back = server.needs_upgrade is False or server.measured == "measured"
+    lost = lost_by_reboot(server, now) if comes_back and server.boots is not False else None
     return {
         "server": server.name or server.server_id,
         "step": upgrade.step,
-        "until": None,
-        "done_at": iso_time(upgrade.done_at),
-        "in_time": None if upgrade.is_late is None else not upgrade.is_late,
-        "units_lost_by_reboot": lost_by_reboot(server, now),
+        "done_by": iso_time(upgrade.done_at),
+        "late": upgrade.is_late,
+        "units_lost_by_reboot": lost,
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
-        "idle_gpus": server.idle_gpus,
+        "unused_gpus": server.idle_gpus,
         "version": server.version,
         "status": server.maintenance,
         "server_id": server.server_id,
         "reason": upgrade.reason,
+        "pending_until": None,
         "waits_for": None,
     }
 
 
-def _pending(pending: ServerMaintenance, fleet: Fleet) -> dict[str, Any]:
-    """Return until when a pending server waits at the latest, and for which chutes."""
+def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
+    """Add to the row of a pending server what it waits for, and until when at the latest."""
     names = {instance.chute_id: instance.chute for instance in fleet.instances}
-    instances = pending.awaiting_replacement
-    waits_for = [names.get(one.chute_id) or one.chute_id for one in instances]
-    return {"until": iso_time(pending.pending_deadline), "waits_for": waits_for}
+    waits_for = [one.chute_id for one in pending.awaiting_replacement]
+    row["waits_for"] = [names.get(chute_id) or chute_id for chute_id in waits_for]
+    row["pending_until"] = iso_time(pending.pending_deadline)
+    chutes = ", ".join(row["waits_for"]) or "none"
+    row["reason"] += f" It waits for replacements of: {chutes}."
+    if pending.pending_deadline is not None:
+        latest = moment(pending.pending_deadline)
+        row["reason"] += f" Its maintenance begins at {latest} at the latest."
 
 
 def print_maintenance(found: Mapping[str, Any]) -> None:
     """Print the maintenance of a miner, if a window is open or announced or a server has a step."""
     window = found["window"]
     rows = [row for row in found["maintenance"] if row["step"] != "nothing"]
-    if rows or window["window"] in ("open", "announced"):
-        print_table([window], title="Maintenance window")
+    if not rows and window["window"] not in ("open", "announced"):
+        return
+    print_table([window], title="Maintenance window")
     if window["late"]:
-        say("Not all servers will be in time. Ask the operators of Chutes for more time.")
+        say("Not all servers will be done in time. Ask the operators of Chutes for more time.")
     print_table(rows, title="Maintenance of servers")
     for row in rows:
-        if row["waits_for"] is not None:
-            chutes = ", ".join(row["waits_for"]) or "none"
-            say(f"{row['server']} waits for replacements of: {chutes}.")
+        say(f"{row['server']}: {row['reason']}", indent="  ")
     if rows:
         say("Do not reboot a server before its step is boot.")

@@ -7,7 +7,7 @@ import os
 import re
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
-from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
-_PAIRS = ("ttl", "gpu_costs", "server_costs")
+_PAIRS = ("gpu_costs", "server_costs")
 """Parameters that are pairs of a name and a number."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
 """Variables of the test suite, and those that Kubernetes sets for a Service with the name
@@ -192,9 +191,6 @@ cost_options = options(
 )
 
 
-_MAX_AGES = {feed.name: feed.max_age for feed in FEEDS}
-
-
 def _collector_option(collector: Collector) -> Decorator:
     flag = f"--collector.{collector.name}"
     return option(
@@ -252,14 +248,6 @@ def serving_options(listen: str) -> Decorator:
             metavar="NUMBER",
             help="Maximum series of all collectors. The most important ones come first, and each "
             "that no longer fits is left out as a whole.",
-        ),
-        option(
-            "--feed.ttl",
-            "ttl",
-            multiple=True,
-            type=Parsed("FEED=SECONDS", partial(config.parse_ttl, max_age_by_feed=_MAX_AGES)),
-            help="Seconds for which an answer is fresh (repeatable), at most the age at which it "
-            f"is dropped. The feeds are {', '.join(_MAX_AGES)}.",
         ),
         *map(_collector_option, COLLECTORS),
         cost_options,

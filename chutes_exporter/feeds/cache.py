@@ -187,8 +187,6 @@ class FeedCache:
         if self._wanted is not None and feed not in self._wanted:
             return False
         state = self._states.setdefault(feed, FeedState(feed))
-        # After a reload, an equal feed can have other lifetimes.
-        state.feed = feed
         if self.peek(feed) is not None and self._monotonic() < state.fresh_until:
             return True
         if state.flight is None:

@@ -9,7 +9,6 @@ from chutes_exporter.api.endpoint import Endpoint
 from chutes_exporter.api.errors import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Self
 
     from chutes_exporter.api.answer import Answer
@@ -74,15 +73,6 @@ class Feed(Endpoint[T]):
             return self
         evidence = tuple(feed.of(hotkey) for feed in self.evidence)
         return replace(self, hotkey=hotkey, evidence=evidence)
-
-    def with_ttl(self, ttl: Mapping[str, float]) -> Self:
-        """Return the feed with the time to live that a user chose.
-
-        It is in seconds, by the name of a feed. A feed that is missing keeps its own. They also
-        apply to the feeds that this one is compared with.
-        """
-        evidence = tuple(feed.with_ttl(ttl) for feed in self.evidence)
-        return replace(self, ttl=ttl.get(self.name, self.ttl), evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from chutes_exporter.api import records as r
 from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
+from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.outages import find_dead, find_outages
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
@@ -360,13 +360,22 @@ def _measured(models: Sequence[str], answers: FleetAnswers) -> Measured | None:
 # The miner
 
 
-def _stuck_jobs(answers: FleetAnswers) -> int | None:
-    """Return the number of the miner's stuck jobs, None while it is unknown of a job."""
-    # A job that does not name its miner may be one of this miner. Then it is unknown whether it is
-    # stuck, unless it is finished.
-    jobs = [job for job in answers.jobs.value if job.miner_hotkey in (answers.hotkey, UNSET)]
-    stuck = [is_stuck(job) for job in jobs]
-    return stuck.count(True) if answers.jobs.complete and None not in stuck else None
+def _stuck_jobs(answers: FleetAnswers) -> tuple[StuckJob, ...] | None:
+    """Return the miner's stuck jobs, None while it is unknown of a job."""
+    if not answers.jobs.complete:
+        return None
+    stuck = []
+    for job in answers.jobs.value:
+        # A job that does not name its miner may be one of this miner. Then it is unknown whether it
+        # is stuck, unless it is finished.
+        if job.miner_hotkey not in (answers.hotkey, UNSET) or is_stuck(job) is False:
+            continue
+        if is_stuck(job) is None:
+            return None
+        chute = answers.chutes_by_id.get(job.chute_id or "")
+        name = job.chute_id if chute is None else chute.name
+        stuck.append(StuckJob(job.job_id, name, job.created_at))
+    return tuple(stuck)
 
 
 def _window(policy: r.MaintenancePolicy | None) -> Window | None:

@@ -448,6 +448,15 @@ class Window:
     exists: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class StuckJob:
+    """A job that the miner holds without an instance. ``chute`` is the name of its chute."""
+
+    job_id: str
+    chute: str | None
+    created_at: float | None
+
+
 @dataclass(frozen=True)
 class Fleet:
     """A miner's fleet at one moment.
@@ -458,7 +467,7 @@ class Fleet:
         markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
         left_out: Why nothing is launched on a server, by the server's id, for those left out.
         plans: The best use of its idle GPUs, one for each server and model.
-        stuck_jobs: Jobs that it holds without an instance.
+        stuck_jobs: Jobs that it holds without an instance. None if they are unknown.
         window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report.
         outages: Servers that probably died in these hours.
@@ -474,7 +483,7 @@ class Fleet:
     markets: tuple[Market, ...] | None = None
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     plans: tuple[ServerPlan, ...] = ()
-    stuck_jobs: int | None = None
+    stuck_jobs: tuple[StuckJob, ...] | None = None
     window: Window | None = None
     failures: Failures = field(default_factory=Failures)
     outages: tuple[Outage, ...] = ()

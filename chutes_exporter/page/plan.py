@@ -120,7 +120,7 @@ def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]])
             for feed in feeds:
                 # Without a key, a part has only the answers that need none.
                 if settings.keys or not feed.signed:
-                    feeds_by_hotkey[hotkey][feed.with_ttl(settings.ttl)] = None
+                    feeds_by_hotkey[hotkey][feed] = None
     feeds_of_fleets: list[Feed[Any]] = []
     for hotkey in feeds_by_hotkey.keys() - {THE_PLATFORM}:
         feeds_of_fleets += [feed.of(hotkey) for feed in FLEET_FEEDS]

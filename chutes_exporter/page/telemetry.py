@@ -64,17 +64,13 @@ COLLECTOR_CUT = Metric(
 COLLECTOR_OFF = Metric(
     "chutes_scrape_collector_off",
     "Whether the collector is off, or lacks some of its metrics, because the API answers 404 for "
-    "an endpoint (1): this deployment of the API does not have it. The exporter asks again every "
-    "hour, and after a reload.",
+    "an endpoint (1). The exporter asks again every hour, and after a reload.",
     ("collector",),
 )
 COLLECTOR_SUCCESS = Metric(
     "chutes_scrape_collector_success",
-    "Whether all answers of the collector's feeds are fresh, and no record of them can be missing "
-    "(1). With 0, its "
-    "samples are older or missing. Absent while the collector is off. The hotkey is empty for "
-    "platform-wide "
-    "collectors.",
+    "Whether all answers of the collector's feeds are fresh and whole (1). Absent while the "
+    "collector is off. The hotkey is empty for platform-wide collectors.",
     ("collector", "hotkey"),
 )
 SERIES = Metric("chutes_scrape_series", "Series of all collectors, including those left out.")
@@ -84,8 +80,7 @@ SERIES_LIMIT = Metric(
 CLOCK_OFFSET = Metric(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. "
-    "Requests before the first answer are signed with the local time, and the others with the "
-    "API's. The API refuses signatures if the difference exceeds 600 seconds.",
+    "The API refuses signatures if the difference exceeds 600 seconds.",
     source="exporter: the answers' Date",
 )
 _CLOCK_MAX_AGE = 600.0
@@ -139,23 +134,15 @@ _OF_FEED = _declare(
         _records,
     ),
     chutes_feed_doubted=Row(
-        "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more "
-        "than a fifth and a "
-        "second answer did not confirm it), disagrees (another endpoint names records that are "
-        "missing), no_demand "
-        "(every chute reports zero), no_bounties (all disappeared at once, and there were at "
-        "least three), no_history "
-        "(a miner lost its history). The last good answer stays in use until its maximum age. If "
-        "there is none, the "
-        "doubted answer is used, and counts, ranks and zeros are absent.",
+        "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, "
+        "no_demand, no_bounties, no_history. docs/runbooks/exporter.md explains. The last good "
+        "answer stays in use.",
         _doubts,
         by="reason",
     ),
     chutes_feed_up=Row(
-        "Whether the feed's last request succeeded (1). Absent until the first request ends, and "
-        "while a newer answer is requested because the last one reached its maximum age. Like all "
-        "metrics of the feed, it is absent while the API does not have the endpoint. The "
-        "hotkey is empty for platform-wide feeds.",
+        "Whether the feed's last request succeeded (1). Absent before the first request ends, and"
+        " while the API lacks the endpoint. The hotkey is empty for platform-wide feeds.",
         "up",
     ),
     chutes_feed_failure_info=Info(
@@ -181,11 +168,8 @@ _OF_FEED = _declare(
 _OF_ENDPOINT = _declare(
     ("endpoint",),
     chutes_api_unknown_fields=Row(
-        "Fields of the newest checked answer that this version of the exporter does not know. The "
-        "first answer is "
-        "checked, and then one an hour. Like the next metric, it is absent until then. The "
-        "log and check name the "
-        "fields.",
+        "Fields of the newest checked answer that this version of the exporter does not know. The"
+        " log and check name them. An answer is checked once an hour.",
         "unknown",
         convert=len,
     ),

@@ -144,8 +144,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
         contextlib.AsyncExitStack() as running,
     ):
         replay.faults.update(dict.fromkeys(SIGNED, refused))
-        listen, ttl = (Address("127.0.0.1"),), dict.fromkeys(SIGNED, 0)
-        settings = watching(replay.url, listen=listen, ttl=ttl)
+        settings = watching(replay.url, listen=(Address("127.0.0.1"),))
         service = await running.enter_async_context(Service(settings))
         exporter = service.addresses[0]
         with (

@@ -75,9 +75,7 @@ async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(
     seats = replay.day.answer("metagraph", replay.moment())
     assert seats
     newcomer = seats[-1]["hotkey"]
-    # Only the scores are requested again, and not the metagraph.
-    settings = watching(replay.url, ttl={"scores": 10})
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
         assert newcomer not in hotkeys(await page_of(exporter), REGISTERED)
         shares = await scores_of(replay)
@@ -85,5 +83,6 @@ async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(
         shares[newcomer] = shares[HOTKEY] + 1e-6
         body = json.dumps({"final_scores": shares, "raw_values": {}})
         replay.faults["scores"] = Fault(body=body.encode())
-        clock.now += 11
+        # Only the scores are requested again, and not the metagraph.
+        exporter.feeds.expire(SCORES)
         assert newcomer in hotkeys(await page_of(exporter), REGISTERED)

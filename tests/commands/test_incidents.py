@@ -188,6 +188,6 @@ async def test_of_a_missing_hour_the_losses_of_the_others_remain_and_it_says_why
     assert status == (3 if gaps else 0)
     everything = summary["miners"][0]["sums"][-1]
     precision = "at_least" if gaps else "exact"
-    assert (everything["lost_ratio_of_day"], everything["lost_precision"]) == (0.1, precision)
+    assert (everything["percent_of_day"], everything["lost_precision"]) == (10.0, precision)
     assert everything["instances"] == (None if gaps else 1)
     assert [f"{gap['subject']}: {gap['reason']}" for gap in summary["not_known"]] == gaps

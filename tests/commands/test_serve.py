@@ -21,6 +21,7 @@ from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.feeds import reports
+from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.server import bound_address, open_socket
@@ -31,6 +32,7 @@ from tests.support import (
     PATIENCE,
     ROOT,
     SEEDS,
+    Clock,
     Pki,
     free_port,
     get,
@@ -358,8 +360,11 @@ def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_f
 
 
 async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock()
+    with_clock = functools.partial(Exporter, monotonic=clock)
+    monkeypatch.setattr("chutes_exporter.commands.serve.Exporter", with_clock)
     answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
     answers, is_asked_again = asyncio.Event(), asyncio.Event()
 
@@ -372,11 +377,12 @@ async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
     answers.set()
 
     async with served(api) as url:
-        settings = patient(url, listen=(Address("127.0.0.1"),), ttl={"metagraph": 0.001})
+        settings = patient(url, listen=(Address("127.0.0.1"),))
         async with Service(settings) as service:
             page = f"http://{service.addresses[0]}/metrics"
             assert "chutes_metagraph_miners 1" in (await get(page)).text
             answers.clear()
+            clock.now += METAGRAPH.ttl
             waiting = asyncio.create_task(get(page))
             await is_asked_again.wait()
             started = time.monotonic()

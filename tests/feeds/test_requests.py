@@ -3,7 +3,7 @@ from __future__ import annotations
 import structlog
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.feeds.definitions import CHAIN, ENDPOINTS, FEEDS
+from chutes_exporter.feeds.definitions import CHAIN, CHUTES, ENDPOINTS, FEEDS, JOBS
 from chutes_exporter.page.exporter import Exporter
 from tests.replay import Fault, Replay
 from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, successes, watching
@@ -21,10 +21,12 @@ async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_firs
 ) -> None:
     # The API refuses the key of a hotkey that is not registered.
     stranger = Hotkey.from_seed("22" * 32)
-    settings = patient(replay.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
+    settings = patient(replay.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=replay.clock) as exporter:
         for _ in range(2):
             await page_of(exporter)
+            exporter.feeds.expire(CHUTES)
+            exporter.feeds.expire(JOBS)
         page = await page_of(exporter)
     keys = [asked.hotkey for asked in replay.requests if asked.endpoint in ("chutes", "jobs")]
     # Both feeds are requested for each of three pages. The stranger's key is tried at most once for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -256,7 +257,7 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     held = [r.InventoryItem(f"g{number}", chute_id=f"c{number}") for number in range(9)]
     api = Api(inventory=held, instances=instances)
     # The instances are due sooner than the inventory.
-    feed = INSTANCES.of(MINER).with_ttl({"instances": 20})
+    feed = replace(INSTANCES.of(MINER), ttl=20)
     await api.read(feed)
     api.records |= {"inventory": held[:8], "instances": instances[:8]}
     # The inventory is still fresh and names the chute: both are requested once more, and agree.

@@ -118,7 +118,7 @@ def make_fleet(*servers: Server, **fields: Any) -> Fleet:
         "gpus": tuple(gpu for server in servers for gpu in server.gpus),
         "instances": tuple(one for server in servers for one in server.instances),
         "markets": (),
-        "stuck_jobs": 0,
+        "stuck_jobs": (),
         "known": {"servers": True, "gpus": True, "instances": True, "pay": True},
     }
     return Fleet(**given | fields)

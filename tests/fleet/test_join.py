@@ -137,7 +137,7 @@ ANSWERS: Bodies = {
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return what is said of GPUs, instances and servers, by names such as ``g1.state``."""
     said: dict[str, Any] = {f"known.{topic}": known for topic, known in fleet.known.items()}
-    said["stuck_jobs"] = fleet.stuck_jobs
+    said["stuck_jobs"] = None if fleet.stuck_jobs is None else len(fleet.stuck_jobs)
     for gpu in fleet.gpus:
         said |= _fields_of(gpu, gpu.gpu_id)
     for instance in fleet.instances:

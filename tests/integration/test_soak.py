@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from tests.support import (
     recorded_day,
     wait_for,
 )
-from tests.test_cli import COMMAND, environment
+from tests.test_cli import environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,16 +42,24 @@ FAULTS = (
 )
 
 
+SHORT_LIVED = """
+from chutes_exporter.cli import main
+from chutes_exporter.feeds.definitions import FEEDS
+for feed in FEEDS:
+    object.__setattr__(feed, "ttl", 1)
+main()
+"""
+"""The exporter with answers that are old after a second: most scrapes ask for everything."""
+
+
 @contextlib.asynccontextmanager
 async def exporting(replay: Replay) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     address = f"127.0.0.1:{free_port()}"
-    # Answers are old after a second, so that most scrapes ask for everything.
-    fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=1")]
     process = await asyncio.create_subprocess_exec(
-        COMMAND,
+        *(sys.executable, "-c", SHORT_LIVED),
         *("--api.url", replay.url, "--api.timeout", "1", "--web.listen-address", address),
-        *("--log.level", "error", *fresh),
+        *("--log.level", "error"),
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
     try:

@@ -144,9 +144,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         replay = await stack.enter_async_context(Replay())
         refused = Fault(status=401, body=b'{"detail": "Invalid signature"}')
         replay.faults.update(dict.fromkeys(SIGNED, refused))
-        settings = watching(
-            replay.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0)
-        )
+        settings = watching(replay.url, listen=(Address("127.0.0.1"),))
         service = await stack.enter_async_context(Service(settings))
         write_documented_files(tmp_path / "prometheus", str(service.addresses[0]))
         url = stack.enter_context(victoria_metrics(tmp_path / "store"))

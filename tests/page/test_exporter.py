@@ -12,7 +12,13 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS, METAGRAPH, UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import (
+    BOUNTIES,
+    ENDPOINTS,
+    METAGRAPH,
+    SCORES,
+    UNIQUE_CHUTE_HISTORY,
+)
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, PageMaker
 from tests.replay import Fault, Replay
@@ -154,10 +160,9 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(
     replay: Replay, clock: Clock
 ) -> None:
-    # The scores are due at each scrape, and everything else is fresh at the second one.
-    settings = watching(replay.url, ttl={"scores": 0})
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
         assert "chutes_metagraph_miners" in names(await page_of(exporter))
+        exporter.feeds.expire(SCORES)
         release = hold(exporter, "scores")
         waiting = asyncio.create_task(page_of(exporter))
         await until(lambda: asked_by(exporter) == {"scores"})
@@ -177,12 +182,8 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
     size = whole[series("chutes_scrape_series")]
     assert size == len(data_of(whole))
     # One series less than the page has.
-    # The answer of the collector that is cut stays the same.
-    ttl = {"stats_per_chute": 2 * BOUNTIES.max_age}
-    limited = replace(settings, max_series=int(size) - 1, ttl=ttl)
-    # The day stands still while answers become old.
-    age = Clock(0)
-    async with Exporter(limited, clock=clock, monotonic=age) as exporter:
+    limited = replace(settings, max_series=int(size) - 1)
+    async with Exporter(limited, clock=clock) as exporter:
         page = await page_of(exporter)
         assert collectors_with(page, "_cut") == ["stats_per_chute"]
         metrics = {metric.name for metric in find_collector("stats_per_chute").metrics}
@@ -192,9 +193,9 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
         assert cut == {key for key in gone if not key[0].startswith("chutes_api_")}
         assert page[series("chutes_scrape_series")] == size
         assert page[series("chutes_scrape_series_limit")] == size - 1
-        # Without the bounties, there is room again.
+        # Without the bounties, there is room again. The collector that is cut has no new answer.
         replay.faults["bounties"] = Fault(status=500)
-        age.now += BOUNTIES.max_age
+        exporter.feeds.forget([BOUNTIES])
         assert collectors_with(await page_of(exporter), "_cut") == []
 
 

@@ -47,10 +47,7 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
 
     monkeypatch.setattr(exposition, "collect", counting)
     everything = {collector.name: True for collector in COLLECTORS}
-    # The metagraph is due at the next scrape, and everything else stays fresh.
-    settings = watching(
-        replay.url, chain_url=replay.chain_url, collectors=everything, ttl={"metagraph": 10}
-    )
+    settings = watching(replay.url, chain_url=replay.chain_url, collectors=everything)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
         await read_reports(exporter)
@@ -61,7 +58,7 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
         # Once for text, and once for OpenMetrics.
         assert runs == {collector.name: 2 for collector in COLLECTORS}
         runs.clear()
-        clock.now += 11
+        exporter.feeds.expire(METAGRAPH)
         # The new metagraph is like the last one.
         assert data_of(await page_of(exporter)) == data
         assert runs == {one.name: 1 for one in COLLECTORS if needs_metagraph(one)}
@@ -80,7 +77,7 @@ async def test_each_miner_is_joined_once_until_its_answers_change(
 
         monkeypatch.setattr(fleet_feeds, name, counting)
     keys = tuple(replay.day.miners.values())
-    settings = watching(replay.url, *keys, ttl={"metagraph": 10})
+    settings = watching(replay.url, *keys)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
@@ -88,7 +85,7 @@ async def test_each_miner_is_joined_once_until_its_answers_change(
         # The landing page and the commands get the fleets that a page has joined.
         assert calls["join_fleet"] == len(keys)
         calls.clear()
-        clock.now += 11
+        exporter.feeds.expire(METAGRAPH)
         await page_of(exporter)
         assert calls["join_fleet"] == len(keys)
         assert (calls["find_demand"], calls["Ledger"]) == (1, 1)

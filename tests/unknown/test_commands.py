@@ -210,7 +210,7 @@ def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
     others = []
     for path, value in numbers(output.json):
         # What ended instances lost is a lower bound, which the text says.
-        is_loss = path[-1] in ("lost_compute_units", "lost_ratio_of_day")
+        is_loss = path[-1] in ("lost_compute_units", "percent_of_day")
         if is_loss and "at least" in output.text and value < known[path]:
             continue
         # Ends that have one of two reasons have their own row.
