@@ -241,6 +241,12 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
     return subjects
 
 
+def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
+    """Return the servers that cannot come back: those on which nothing runs, or the others."""
+    subjects = _at_step("cannot come back", moment)
+    return [one for one in subjects if one.server and is_down(one.server) is down]
+
+
 def _in_window(step: Step, moment: Moment) -> list[Subject]:
     """Return the servers with a step while a window is open, with the last moment to begin."""
     window = moment.plan.window
@@ -410,8 +416,15 @@ KINDS = {
         "Nothing earns there while they are in maintenance: boot them with the target version. See",
         _MAINTENANCE,
     ),
+    "refused_boots": Kind(
+        partial(_without_way_back, down=True),
+        "TEE servers in maintenance that cannot come back: {count}. The service refuses to boot "
+        "the target version there, because it lists it for no host with their GPUs.",
+        "Ask the operators of Chutes to list it for them before they are booted. See",
+        _MAINTENANCE,
+    ),
     "unmeasured_servers": Kind(
-        partial(_at_step, "cannot come back"),
+        partial(_without_way_back, down=False),
         "TEE servers that cannot come back from the upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "

@@ -91,11 +91,15 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "unmeasured_servers",
         make_fleet(
             make_server("s1", boots=False, **LOST),
-            make_server("s2", *make_gpus("idle", 2, server="s2"), **LOST, **IN_SLOT),
             make_server("s3", **LOST, holds_slot=True, maintenance="pending"),
             window=OVER,
         ),
-        *(f"{TEE}, tee s2 (1.6.2), tee s3 (1.6.2)", "2 pro_6000", ": 3."),
+        *(f"{TEE}, tee s3 (1.6.2)", "", ": 2."),
+    ),
+    (
+        "refused_boots",
+        make_fleet(make_server("s1", *IDLE, **LOST, **IN_SLOT), window=OVER),
+        *(TEE, "2 pro_6000", ": 1."),
     ),
     *(
         (

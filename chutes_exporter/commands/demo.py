@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 def demo(**flags: Any) -> None:
     """Serve metrics of a recorded day of the service, without a key.
 
-    Everything was lived by the service's public code, not by a real miner. It writes a hotkey file
+    The miners are invented, and the service's public code made their data. It writes a hotkey file
     for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
@@ -106,8 +106,8 @@ def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_fil
     end = datetime.fromtimestamp(replay.clock() - replay.moment() + replay.day.last, UTC)
     program = "chutes-exporter" if is_on_path else module
     click.echo(
-        f"The watched miner is {miner!r}. Everything that you see was lived by the service's "
-        "public code, not by a real miner.\n"
+        f"The watched miner is {miner!r}. It is invented, and the service's public code made its "
+        "data.\n"
         f"The recorded day ends at {end:%H:%M} UTC. From then on, the answers stay the same.\n"
         f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
         f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from chutes_exporter.fleet.ends import Ledger
+    from chutes_exporter.fleet.ends import End, Ledger
 
 FAILS_FROM: Final = 3
 """Failures from which a chute is not launched again. One or two can happen to every chute,
@@ -33,12 +33,15 @@ class Failures:
             are known.
         names: The names of the chutes that failed, or the ids of those without a known name.
         reasons: How often each chute is known to have failed for which reason, by its id.
+        deleted: The ends of instances that lost their scores because the miner deleted them, which
+            is no failure of their chutes.
     """
 
     unclear: Mapping[str, int] = field(default_factory=dict)
     are_all_known: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
+    deleted: Sequence[End] = ()
 
     @property
     def failing(self) -> list[str]:
@@ -76,8 +79,9 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear: Counter[str] = Counter()
     names = {}
-    for end in ledger.ends(FAILURE_HOURS):
-        if end.hotkey != hotkey or end.is_failure is False:
+    ends = [end for end in ledger.ends(FAILURE_HOURS) if end.hotkey == hotkey]
+    for end in ends:
+        if end.is_failure is False:
             continue
         if end.chute_id is None:
             # It may be a failure of any chute.
@@ -89,4 +93,5 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
             reasons[end.chute_id][end.reason or ""] += 1
             chute = ledger.chutes.get(end.chute_id)
             names[end.chute_id] = (chute and chute.name) or end.chute_id
-    return Failures(unclear, are_all_known, names, reasons)
+    deleted = [end for end in ends if end.reason == "miner" and end.outcome == "lost"]
+    return Failures(unclear, are_all_known, names, reasons, deleted)

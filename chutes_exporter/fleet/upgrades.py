@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Phase = Literal["none", "announced", "open", "over"]
 """What the newest window is at a time."""
 Step = Literal[
-    "cannot come back",  # It certainly does not boot with the target. Do not touch it.
+    "cannot come back",  # It certainly does not boot with the target. Ask the operators.
     "boot",  # Nothing runs on it any more: boot it with the target.
     "do not reboot until",  # Something may run on it, and would lose its score.
     "request now",  # A slot is free for its maintenance.
@@ -178,7 +178,10 @@ def _step(
     do something that cannot be undone, so they need all that proves it safe.
     """
     if server.cannot_come_back and _is_upgraded(server, phase):
-        return "cannot come back", "The service lists the target version for no host like it."
+        reason = "The service lists the target version for no host with its GPUs."
+        if is_down(server):
+            reason = f"{reason} It refuses the boot until its operators list it."
+        return "cannot come back", reason
     if server.holds_slot:
         return _step_in_slot(server)
     if server.boots is False:

@@ -132,8 +132,12 @@ def is_failure(instance: AuditInstance, reason: str | None, chute: Chute | None)
     None is unknown. Without a reason, the instance may be that of a job that is over. A reason of
     None is unknown: it may have been redeployed. ``chute`` is None if it is unknown, too.
     """
-    if outcome_of(instance) == "counts" or reason in _PLANNED:
+    outcome = outcome_of(instance)
+    if outcome == "counts" or reason in _PLANNED:
         return False
+    if reason == "miner":
+        # A start may have been deleted because it failed.
+        return None if outcome == "never_active" else False
     if reason in (None, NO_REASON) or _may_have_lost_race(instance, chute):
         return None
     return True

@@ -26,7 +26,7 @@ WINDOW: Final = {"upgrades", "waiting_upgrades", "undecided_upgrades", "unmeasur
 FINDINGS: Final = {
     "ChutesGpusIdle": {"idle_gpus", "dead_servers"},
     "ChutesGpusUnverified": {"unverified_gpus"},
-    "ChutesServerInMaintenance": {"maintenance", "unmeasured_servers"},
+    "ChutesServerInMaintenance": {"maintenance", "refused_boots"},
     "ChutesServerMaintenancePending": {"maintenance_pending"},
     "ChutesUpgradeWindow": WINDOW,
     "ChutesStartInVain": {"starts_in_vain"},
@@ -39,7 +39,7 @@ does not know.
 QUIET: Final = {
     # Idle GPUs that cost little have no alert, and a stuck job has none.
     *("idle_gpus", "stuck_jobs"),
-    # A server that cannot come back has one while it is in maintenance, or a window is open.
+    # It has one while a window is open.
     "unmeasured_servers",
 }
 DELAY: Final = 65

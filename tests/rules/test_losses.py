@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from chutes_exporter.api.records import AuditInstance, ComputeRecord, UnixTime
 from chutes_exporter.rules.losses import (
@@ -52,9 +53,15 @@ def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> No
 def test_planned_ends_are_no_failures_and_all_others_are() -> None:
     planned = ("scale_down", "update", "maintenance", "idle", "no_balance", "chute_removed")
     found = {reason: is_failure(DELETED, reason, None) for reason in (*END_REASONS, None)}
-    assert {reason for reason in found if found[reason] is False} == {*planned, "redeployed"}
+    assert {reason for reason in found if found[reason] is False} == {
+        *planned,
+        "redeployed",
+        "miner",
+    }
     # Without a reason, it may be a job that is over, or was redeployed.
     assert {reason for reason in found if found[reason] is None} == {"none", None}
+    # Its miner may have deleted a start because it failed.
+    assert is_failure(replace(DELETED, activated_at=None), "miner", None) is None
 
 
 @pytest.mark.parametrize("step", [1, -1])
