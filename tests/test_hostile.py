@@ -159,7 +159,7 @@ async def pages_of(url: str) -> tuple[bytes, str]:
 
     For the second one, two of the feeds are requested again.
     """
-    on = {collector.name: not collector.needs_chain for collector in COLLECTORS}
+    on = {collector.name: "chain" not in collector.needs for collector in COLLECTORS}
     settings = watching(url, collectors=on, miners="all")
     async with Exporter(settings, clock=Clock()) as exporter:
         text = await exporter.metrics(Format.TEXT, timeout=PATIENCE)

@@ -69,12 +69,9 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
     replay = Replay(day, at=start, listen=flags["demo_listen_address"])
     key = day.miners[flags["miner"]]
-    settings = settings_of(
-        flags,
-        Credentials(keys=(key,), errors=(), warnings=()),
-        api_url=replay.url,
-        chain_url=replay.chain_url,
-    )
+    credentials = Credentials(keys=(key,), errors=(), warnings=())
+    urls = {"api_url": replay.url, "chain_url": replay.chain_url}
+    settings = settings_of({**flags, **urls}, credentials)
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))

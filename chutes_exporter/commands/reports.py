@@ -43,7 +43,7 @@ async def read_reports(
     except ApiError as error:
         return reports, [NotKnown.after(error, "the list of reports", hotkey="")]
     # There is at least one report, because list_reports raises ApiError without any.
-    newest = max(listed.value)
+    newest = max(listed)
     if client.api_clock() - newest > HOUR + _MADE_WITHIN:
         reason = f"the report of {moment(newest + HOUR)} is not there yet"
         gaps.append(NotKnown(f"the ends since {moment(newest)}", "", reason, _WAIT))
@@ -52,7 +52,7 @@ async def read_reports(
         end = newest - age * HOUR
         if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
             break
-        path = listed.value.get(end)
+        path = listed.get(end)
         if path is not None:
             reports += await _read_report(client, end, path, settings, gaps)
         elif age < hours:

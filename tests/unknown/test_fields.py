@@ -16,6 +16,7 @@ from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.definitions import FEEDS
+from chutes_exporter.feeds.fleet import Joined
 from tests.collectors.support import decoded
 from tests.recorded import (
     DIRECTORIES,
@@ -194,7 +195,7 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
         # First for the platform, then for the miner.
         for hotkey in ("", HOTKEY):
             miners = Miners(frozenset({HOTKEY}), "all", hotkey)
-            assert collector.run(Answers(known), miners, out)
+            assert collector.run(Answers(known, Joined({"": known})), miners, out)
         families |= {family.name: family for family in out.collect()}
     return families
 
