@@ -27,10 +27,10 @@ from chutes_exporter.fleet.model import GPU_STATES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
 NOTHING_KNOWN = "Nothing is known, because no request succeeded."
