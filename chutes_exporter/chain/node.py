@@ -94,8 +94,6 @@ class Node:
         self._free_at = 0.0
         # The hash of the block that a reading asks about.
         self._block_hash = ""
-        # The pay at the last reading, because it cannot be computed in the block of an epoch.
-        self._miners_per_block: float | None = None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -138,8 +136,6 @@ class Node:
         registered = values_of_seats[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
-        # In the block of an epoch, the pay for a block is unknown, and stays that of the last one.
-        self._miners_per_block = state.miners_per_block(self._miners_per_block)
         try:
             text = await self._call(
                 str,
@@ -160,7 +156,6 @@ class Node:
             owned=owned,
             spec_version=version.specVersion,
             price=price,
-            miners_per_block=self._miners_per_block,
         )
 
     async def _state(self) -> s.State:
