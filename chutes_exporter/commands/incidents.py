@@ -32,10 +32,10 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
+    from chutes_exporter.page.exporter import Snapshot
 
 Names = dict[str | None, str | None]
 Row = dict[str, Any]

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.records import ServerMaintenance
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+    from chutes_exporter.page.exporter import Snapshot
 
 
 async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -> dict[str, Any]:

@@ -30,10 +30,10 @@ from chutes_exporter.fleet.model import GPU_STATES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet, Gpu
+    from chutes_exporter.page.exporter import Snapshot
 
 NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5

@@ -52,9 +52,7 @@ class Requests:
         if feed == AUDIT_REPORT:
             return await self.reports.read()
         if feed.name == STATS_PER_CHUTE.name:
-            query = {"per_chute": "true"}
-            if feed.hotkey:
-                query["miner_hotkey"] = feed.hotkey
+            query = {"per_chute": "true", "miner_hotkey": feed.hotkey}
             return await self._client.fetch(STATS, params=query)
         if not feed.signed:
             hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
