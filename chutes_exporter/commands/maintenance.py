@@ -36,7 +36,7 @@ async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -
             key = next(key for key in settings.keys if key.address == fleet.hotkey)
             path = {"server_id": row["server_id"]}
             try:
-                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path=path)
+                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
             except ApiError as error:
                 subject = f"server_maintenance of {row['server']}"
                 report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
