@@ -143,8 +143,11 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
     later = None
     if first_day_units is not None:
         later = sum(plan.later_units_per_second for plan in fleet.plans)
-    instances, gpus = (sum(row[name] for row in rows) for name in ("instances", "gpus"))
-    everything = {"server": "all", "instances": instances, "gpus": gpus}
+    everything = {
+        "server": "all",
+        "instances": sum(row["instances"] for row in rows),
+        "gpus": sum(row["gpus"] for row in rows),
+    }
     return [*rows, everything | _pay(first_day_units, later, usd_per_unit)]
 
 
