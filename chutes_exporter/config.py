@@ -92,7 +92,7 @@ class Settings:
     Attributes:
         watched: Hotkeys whose public data is exported. Empty for the whole subnet.
         keys: Hotkeys with keys, whose private data is exported, too. All are in ``watched``.
-        collectors: The user's choice whether a collector is on, by name.
+        collectors: The user's choice whether a collector is on, by name. None means its default.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
         server_costs: The same of a GPU on a server, by the server's name.
     """
@@ -109,7 +109,7 @@ class Settings:
     miners: MinersChoice = "all"
     chutes: ChutesChoice = "all"
     max_series: int = 100_000
-    collectors: Mapping[str, bool] = field(default_factory=dict)
+    collectors: Mapping[str, bool | None] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
     server_costs: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

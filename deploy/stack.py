@@ -225,11 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         stack.wait_for(lambda: "\n" in demo_said(), "exporter")
         sys.stdout.write(
-            f"exporter      http://{chosen.exporter}/  on a recorded day: all was lived by the "
-            "service's public code, not by a real miner\n"
+            f"exporter      http://{chosen.exporter}/  on a recorded day of an invented miner\n"
             f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within "
-            "3 minutes another"
-            " alert\n"
+            "5 minutes another alert\n"
             f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has "
             "no page. Its messages are printed here, and go nowhere else.\n"
             f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"

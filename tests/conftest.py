@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -70,10 +71,17 @@ async def replay(clock: Clock) -> AsyncIterator[Replay]:
         yield running
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _log_without_debug() -> None:
+    """Do not print a line for each request, which takes a sixth of the time of a page."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+
+
 @pytest.fixture(autouse=True)
-def _structlog_as_it_was() -> Iterator[None]:
+def _log_as_it_was() -> Iterator[None]:
+    before = structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.fixture

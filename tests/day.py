@@ -96,6 +96,8 @@ async def scraped_day(
     return pages
 
 
+EVERY: Final = 20
+"""Minutes between two scrapes of the day."""
 # A rule's answer is 5 minutes old at most when Prometheus 2 looks back for it, and younger for
 # Prometheus 3, which therefore needs more evaluations.
 _STEP: Final = int(os.environ.get("CHUTES_EXPORTER_TEST_STEP", "5"))
@@ -125,6 +127,12 @@ class Evaluated:
         self.firing: dict[Firing, list[int]] = defaultdict(list)
         self.texts: dict[Firing, dict[int, str]] = defaultdict(dict)
         self.answers: dict[str, dict[int, Answer]] = defaultdict(dict)
+
+    def text(self, firing: Firing, minute: int) -> str:
+        """Return the text that was asked for at this minute or later, the empty one without it."""
+        texts = self.texts[firing]
+        later = [text for at, text in sorted(texts.items()) if at >= minute]
+        return later[0] if later else ""
 
 
 def evaluate(
@@ -196,10 +204,12 @@ _FIRING: Final = 'ALERTS{alertstate="firing",severity!="none"}'
 _ALERTS: Final = sorted(
     {rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule}
 )
+_ABOUT_ALERTS: Final = "chutes-alerts-recordings"
 _ORDER: Final = sorted(
-    (group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings")
+    (group["name"] for group in GROUPS),
+    key=lambda name: (name == _ABOUT_ALERTS, not name.endswith("-recordings")),
 )
-"""Recordings come before the alerts that read them."""
+"""Recordings come before the alerts that read them, and those that read alerts come last."""
 
 
 def _input_series(
@@ -296,6 +306,8 @@ def _minutes(duration: str) -> int:
 
 @functools.cache
 def day_of_both() -> Pages:
-    """Return the pages of an exporter that watches both miners, at each new answer."""
-    minutes = range(0, LAST + 1, 10)
+    """Return the pages of an exporter that watches both miners."""
+    # In a crash loop, and when a server has died, at each new answer.
+    often = [*range(15 * 60, 16 * 60, 10), *range(21 * 60, 22 * 60, 10)]
+    minutes = sorted({*range(0, LAST + 1, EVERY), *often})
     return asyncio.run(scraped_day(minutes, collectors={"job_details": True}, gpu_costs=COSTS))

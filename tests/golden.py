@@ -49,6 +49,7 @@ from tests.support import (
     replay,
     served,
 )
+from tests.unknown.taken import asked_once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -176,17 +177,19 @@ async def outputs_of(case: Case) -> dict[str, str]:
         flags = [f"--hotkey={hotkey}" for hotkey in case.also]
         if chain_url:
             flags.append(f"--chain.url={chain_url}")
-        for command, *more in COMMANDS:
-            costs = COSTS if chain_url and command == "status" else ()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Result, "print", print_both)
-                status, output, errors = await run(
-                    target,
-                    *(command, *more, *flags, *costs),
-                    variables={"COLUMNS": "100"} | variables,
-                )
-            text = f"{output}{errors}exit status {status}\n"
-            outputs[" ".join((command, *more))] = text.replace(target.url, "URL")
+        # The commands ask the same questions.
+        with asked_once():
+            for command, *more in COMMANDS:
+                costs = COSTS if chain_url and command == "status" else ()
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(Result, "print", print_both)
+                    status, output, errors = await run(
+                        target,
+                        *(command, *more, *flags, *costs),
+                        variables={"COLUMNS": "100"} | variables,
+                    )
+                text = f"{output}{errors}exit status {status}\n"
+                outputs[" ".join((command, *more))] = text.replace(target.url, "URL")
     return {name: _LONG_NUMBER.sub(_rounded, text) for name, text in outputs.items()}
 
 

@@ -17,7 +17,7 @@ from tests.commands.support import hotkey_file, run
 from tests.replay import Replay
 from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day, some
 from tests.truth import Row, differences
-from tests.unknown.taken import remembered
+from tests.unknown.taken import asked_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,7 +178,7 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
     true = truth_of(hour)
     outputs = {}
     async with Replay(day, at=hour["at"], clock=Clock(day.first + hour["at"])) as replay:
-        with remembered(replay):
+        with asked_once(replay):
             for name in ("status", "advise", "incidents", "incidents_1h"):
                 command, *more = name.replace("_1h", " --hours=1").split()
                 flags = (*more, "--json", f"--hotkey-file={hotkey_file(tmp_path)}")

@@ -148,50 +148,36 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
 
 
-def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally, path: str = "") -> Any:
+def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> Any:
     """Decode JSON text into a type.
 
     An item of a list or an object that cannot be read is counted in the tally and left out.
-    ``path`` is where the text is in the answer: empty, or such as ``past_day.instance_stats.``.
     """
     if get_origin(kind) is list:
-        return _read_list(kind, text, tally, path)
+        if tally.check is None:
+            with suppress(*UNREADABLE):
+                # Usually all items can be read. Then this is faster and takes less memory.
+                return _decoder(kind).decode(text)
+        item_texts = _decoder(list[msgspec.Raw]).decode(text)
+        return list(_readable(kind, enumerate(item_texts), tally).values())
     if get_origin(kind) is dict:
-        _, value_kind = get_args(kind)
-        texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        return _readable(value_kind, texts.items(), tally, path)
+        return _readable(kind, _decoder(dict[str, msgspec.Raw]).decode(text).items(), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
-        return _read_body(kind, text, tally, path)
-    if tally.check is not None:
-        record = _not_none(kind)
-        fields = None
-        if issubclass(record, r.Record):
-            fields = _decoder(dict[str, msgspec.Raw] | None).decode(text)
-        if fields is not None:
-            tally.check.add(path, record, fields)
+        return _read_body(kind, text, tally)
+    record = _not_none(kind)
+    if tally.check is not None and issubclass(record, r.Record):
+        tally.check.add(record, _decoder(dict[str, msgspec.Raw] | None).decode(text))
     return _decoder(kind).decode(text)
 
 
-def _read_list(kind: Any, text: RawBody | msgspec.Raw, tally: Tally, path: str) -> list[Any]:
-    """Decode the items of a JSON list that can be read, and count the others in the tally."""
-    if tally.check is None:
-        with suppress(*UNREADABLE):
-            # Usually all can be read. Then this is faster and takes less memory.
-            all_items: list[Any] = _decoder(kind).decode(text)
-            return all_items
-    (item_kind,) = get_args(kind)
-    texts = _decoder(list[msgspec.Raw]).decode(text)
-    return list(_readable(item_kind, enumerate(texts), tally, path).values())
-
-
-def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally, path: str) -> r.Body:
+def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally) -> r.Body:
     """Decode each field of a Body by itself, so that items of its lists can be left out, too.
 
     Null is like a missing field, unless the field's type has null.
     """
     texts = _decoder(dict[str, msgspec.Raw]).decode(text)
     if tally.check is not None:
-        tally.check.add(path, kind, texts)
+        tally.check.add(kind, texts)
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
@@ -199,8 +185,7 @@ def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally, pa
             continue
         # A memoryview compares the text, which may have megabytes, without a copy of it.
         if memoryview(texts[name]) != memoryview(b"null"):
-            field_kind = _not_none(field.type)
-            values[name] = _read(field_kind, texts[name], tally, f"{path}{name}.")
+            values[name] = _read(_not_none(field.type), texts[name], tally)
         elif NoneType in get_args(field.type):
             values[name] = None
     return msgspec.convert(values, kind)
@@ -216,13 +201,14 @@ def _not_none(kind: Any) -> Any:
 
 
 def _readable(
-    kind: Any, texts_by_key: Iterable[tuple[K, msgspec.Raw]], tally: Tally, path: str
+    kind: Any, texts_by_key: Iterable[tuple[K, msgspec.Raw]], tally: Tally
 ) -> dict[K, Any]:
-    """Decode texts into values of a type by key, and count those that cannot be read."""
+    """Decode the texts of a list or an object of a type, and count those that cannot be read."""
+    *_, item_kind = get_args(kind)
     values = {}
     for key, text in texts_by_key:
         try:
-            values[key] = _read(kind, text, tally, path)
+            values[key] = _read(item_kind, text, tally)
         except UNREADABLE as error:
             tally.reject(error)
     return values

@@ -44,32 +44,33 @@ class FieldCheck:
     Attributes:
         at: Monotonic time of the check.
         unknown: Fields that this version does not know.
-        lacks: For each path with at least one record, the fields that are always sent, and that no
-            record has. A path is empty, or such as ``past_day.instance_stats.``.
+        lacks: By type of record, the fields that are always sent, and that no record has.
     """
 
     at: float
     unknown: set[str] = field(default_factory=set)
-    lacks: dict[str, frozenset[str]] = field(default_factory=dict)
+    lacks: dict[type[Record], frozenset[str]] = field(default_factory=dict)
 
-    def add(self, path: str, record: type[Record], fields: Collection[str]) -> None:
-        """Add what is found in a record with these fields at a path."""
+    def add(self, record: type[Record], fields: Collection[str] | None) -> None:
+        """Add what is found in a record with these fields, nothing for a null in its place."""
+        if fields is None:
+            return
         used = used_fields(record)
         always_sent = used.difference(record.SOMETIMES)
-        # Only what all records of a path lack is missing.
-        self.lacks[path] = self.lacks.get(path, always_sent).difference(fields)
+        # Only what all records lack is missing.
+        self.lacks[record] = self.lacks.get(record, always_sent).difference(fields)
         unused = " ".join(record.UNUSED.values()).split()
         unknown = set(fields) - used.union(unused)
         # A page and a log cannot take any number of names of any length.
         for name in islice(unknown, _MAX_NAMES - len(self.unknown)):
-            self.unknown.add(scrub(f"{path}{name}")[:_MAX_CHARACTERS])
+            self.unknown.add(scrub(name)[:_MAX_CHARACTERS])
 
     @property
     def missing(self) -> list[str]:
         """Fields that every answer of the service has, and no record of this one."""
         fields: list[str] = []
-        for path, names in self.lacks.items():
-            fields += [f"{path}{name}" for name in sorted(names)]
+        for names in self.lacks.values():
+            fields += sorted(names)
         return fields
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Final, get_type_hints
@@ -179,13 +180,10 @@ class State:
         """The seats that registrations take before they replace others."""
         return max(0, self.max_seats - self.seats)
 
-    def miners_per_block(self, last: float | None) -> float | None:
-        """Return the rao of alpha that all miners are paid for a block, on average since the last
-        epoch, None if it is unknown.
-
-        Args:
-            last: The result for an earlier block. It is also the result in the block of an epoch,
-                because nothing has gathered for the next epoch yet.
+    @property
+    def miners_per_block(self) -> float | None:
+        """The rao of alpha that all miners are paid for a block, on average since the last epoch,
+        None if it is unknown.
         """
         # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
         if self.mechanisms != 1 or self.consensus != 0:
@@ -193,13 +191,9 @@ class State:
         # Without these, it is not known whose pay has gathered, or since when.
         if not self.incentive or not self.last_paid_epoch:
             return None
+        # In the block of an epoch, nothing has gathered. Each later block adds to it.
         blocks = self.block - self.last_paid_epoch
-        if blocks == 0:
-            return last
-        # Each block adds to what has gathered, so a 0 after some blocks cannot be right.
-        if not self.pending_miners:
-            return None
-        return self.pending_miners / blocks
+        return self.pending_miners / blocks if self.pending_miners and blocks else None
 
     def check(self) -> None:
         """Raise UndecodableError if a value is impossible.
@@ -271,7 +265,6 @@ class Subnet:
         registered: The blocks of registrations by UID.
         owned: The hotkeys of the owner.
         price: The price of an alpha in rao of TAO, None if it is unknown.
-        miners_per_block: Rao of alpha that all miners are paid for a block, None if it is unknown.
     """
 
     state: State
@@ -280,7 +273,6 @@ class Subnet:
     owned: list[str]
     spec_version: int
     price: int | None
-    miners_per_block: float | None
 
     @cached_property
     def seats(self) -> list[Seat]:
@@ -290,14 +282,15 @@ class Subnet:
         incentive = self._of_each_seat(self.state.incentive)
         # Without any incentive, the sum is 0, and so is each share.
         total = sum(incentive) or 1
+        per_block = self.state.miners_per_block
         seats = []
         for uid, hotkey in enumerate(self.hotkeys):
             is_owned = hotkey in owned
             pay = None
-            if self.miners_per_block is not None:
+            if per_block is not None:
                 # The pay of the owner's seats is withheld.
                 share = 0.0 if is_owned else incentive[uid] / total
-                pay = share * self.miners_per_block * _BLOCKS_PER_DAY
+                pay = share * per_block * _BLOCKS_PER_DAY
             seat = Seat(
                 state=self.state,
                 hotkey=hotkey,
@@ -332,9 +325,10 @@ class Subnet:
     @property
     def miners_emission_ratio(self) -> float | None:
         """The part of the subnet's emission that is for miners, None if it is unknown."""
-        if self.miners_per_block is None or not self.state.emission_per_block:
+        per_block = self.state.miners_per_block
+        if per_block is None or not self.state.emission_per_block:
             return None
-        return self.miners_per_block / self.state.emission_per_block
+        return per_block / self.state.emission_per_block
 
     @property
     def registrations(self) -> dict[str, int]:
@@ -351,73 +345,44 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """Return by hotkey how many registrations in the next block come before the one that takes the
     seat.
 
-    Seats that no registration can take are missing.
+    Seats that no registration can take are missing. Registrations take the free seats first. Then
+    the chain replaces a seat without immunity, as long as more than ``min_not_immune`` have none.
+    After that, it replaces one with immunity. It takes the seat with the least emission. Among
+    equals, that is the one that was registered first, and then the one with the lowest UID.
     """
     if not state.registration_open:
         return {}
-    in_order = _order_of_loss(state, seats)
-    # Registrations take the free seats first.
-    return {seat.hotkey: state.free_seats + place for place, seat in enumerate(in_order)}
+    replaceable = _replaceable(state, seats)
+    not_immune = deque(seat for seat in replaceable if seat.immune_until is None)
+    immune = deque(seat for seat in replaceable if seat.immune_until is not None)
+    # Without a period, newcomers are not immune either.
+    newcomers_are_immune = state.immunity_period > 0
+    newcomers = state.free_seats
+    registrations: dict[str, int] = {}
+    while True:
+        without_immunity = len(not_immune)
+        if not newcomers_are_immune:
+            without_immunity += newcomers
+        takes_immune = without_immunity <= state.min_not_immune
+        candidates = immune if takes_immune else not_immune
+        newcomer_is_candidate = newcomers > 0 and newcomers_are_immune == takes_immune
+        # A newcomer has no emission. Once it is a candidate, each registration replaces a newcomer,
+        # but first the seats without emission, which are older.
+        if not candidates or (newcomer_is_candidate and candidates[0].emission):
+            return registrations
+        registrations[candidates.popleft().hotkey] = newcomers
+        newcomers += 1
 
 
-def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
-    """Return the seats that registrations can take, the next one first.
+def _replaceable(state: State, seats: list[Seat]) -> list[Seat]:
+    """Return the seats that can be replaced, the first candidate first.
 
-    The chain replaces the seat with the least emission. Among equals, it is the one that was
-    registered first, and then the one with the lowest UID. A newcomer has no emission, so it is
-    replaced before any seat that has some.
+    The owner's own hotkey and the oldest of the owner's others are safe, ``max_safe`` in all.
     """
-    safe = _safe_hotkeys(state, seats)
+    # The owner's own hotkey comes first, because False sorts before True.
+    owned = [seat for seat in seats if seat.is_owned]
+    owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
+    safe = owned[: state.max_safe]
     # Seats come by UID, and sorting keeps that order among equals.
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
-    ranked = [seat for seat in ranked if seat.hotkey not in safe]
-    not_immune = [seat for seat in ranked if seat.immune_until is None]
-    # Without a period, nobody is immune, not even newcomers.
-    if not state.immunity_period:
-        return _lost_without_immunity(state, not_immune)
-    # Seats without immunity go first, until only ``min_not_immune`` of them are left. Newcomers are
-    # immune, so from then on, they compete with the other immune seats.
-    lost_first = not_immune[: max(0, len(not_immune) - state.min_not_immune)]
-    immune = [seat for seat in ranked if seat.immune_until is not None]
-    # By then, newcomers have the seats that were free or lost first.
-    has_newcomers = bool(state.free_seats or lost_first)
-    return lost_first + _lost_beside_newcomers(immune, has_newcomers=has_newcomers)
-
-
-def _lost_without_immunity(state: State, seats: list[Seat]) -> list[Seat]:
-    """Return which of the seats are lost if no seat is immune.
-
-    Newcomers first fill the free seats, and are not immune either. While at most ``min_not_immune``
-    seats have no immunity, the chain replaces none of them. With more, each newcomer replaces one,
-    so the number of seats without immunity stays the same.
-    """
-    if len(seats) + state.free_seats <= state.min_not_immune:
-        return []
-    return _lost_beside_newcomers(seats, has_newcomers=bool(state.free_seats))
-
-
-def _safe_hotkeys(state: State, seats: list[Seat]) -> set[str]:
-    """Return the hotkeys of the owner's seats that are never replaced.
-
-    These are the owner's own hotkey and the oldest of the others, ``max_safe`` in all.
-    """
-    owned = [seat for seat in seats if seat.is_owned]
-    # The owner's hotkey comes first, because False sorts before True.
-    owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
-    return {seat.hotkey for seat in owned[: state.max_safe]}
-
-
-def _lost_beside_newcomers(candidates: list[Seat], *, has_newcomers: bool) -> list[Seat]:
-    """Return which of the candidates for replacement, in this order, are lost.
-
-    A newcomer has no emission. So once there is one, the next registrations replace newcomers, and
-    never a candidate with emission. A candidate without emission is older than all newcomers, so it
-    is still replaced before them.
-    """
-    lost: list[Seat] = []
-    for seat in candidates:
-        if not seat.emission or not has_newcomers:
-            lost.append(seat)
-            # A newcomer now has this seat.
-            has_newcomers = True
-    return lost
+    return [seat for seat in ranked if seat not in safe]

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 def demo(**flags: Any) -> None:
     """Serve metrics of a recorded day of the service, without a key.
 
-    Everything was lived by the service's public code, not by a real miner. It writes a hotkey file
+    The miners are invented, and the service's public code made their data. It writes a hotkey file
     for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
@@ -69,12 +69,9 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
     replay = Replay(day, at=start, listen=flags["demo_listen_address"])
     key = day.miners[flags["miner"]]
-    settings = settings_of(
-        flags,
-        Credentials(keys=(key,), errors=(), warnings=()),
-        api_url=replay.url,
-        chain_url=replay.chain_url,
-    )
+    credentials = Credentials(keys=(key,), errors=(), warnings=())
+    urls = {"api_url": replay.url, "chain_url": replay.chain_url}
+    settings = settings_of({**flags, **urls}, credentials)
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
@@ -106,8 +103,8 @@ def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_fil
     end = datetime.fromtimestamp(replay.clock() - replay.moment() + replay.day.last, UTC)
     program = "chutes-exporter" if is_on_path else module
     click.echo(
-        f"The watched miner is {miner!r}. Everything that you see was lived by the service's "
-        "public code, not by a real miner.\n"
+        f"The watched miner is {miner!r}. It is invented, and the service's public code made its "
+        "data.\n"
         f"The recorded day ends at {end:%H:%M} UTC. From then on, the answers stay the same.\n"
         f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
         f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"

@@ -23,9 +23,8 @@ from chutes_exporter.config import ConfigError, Credentials, Settings
 from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
-    from chutes_exporter.collectors.base import Collector
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
-_PAIRS = ("gpu_costs", "server_costs")
-"""Parameters that are pairs of a name and a number."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
 """Variables of the test suite, and those that Kubernetes sets for a Service with the name
 chutes-exporter.
@@ -171,11 +168,16 @@ def miner_options(without: str) -> Decorator:
     )
 
 
+def _as_mapping(_context: object, _flag: object, pairs: Iterable[tuple[str, float]]) -> Any:
+    return dict(pairs)
+
+
 cost_options = options(
     option(
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
+        callback=_as_mapping,
         type=Parsed("MODEL=USD_PER_HOUR", lambda text: config.parse_cost(text.lower())),
         help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It "
         "is used to compute the cost of the fleet and of idle GPUs.",
@@ -184,22 +186,12 @@ cost_options = options(
         "--server.cost",
         "server_costs",
         multiple=True,
+        callback=_as_mapping,
         type=Parsed("NAME=USD_PER_GPU_HOUR", config.parse_cost),
         help="Price that you pay for one GPU of a server, by the server's name, in US dollars per "
         "hour (repeatable). It comes before --gpu.cost.",
     ),
 )
-
-
-def _collector_option(collector: Collector) -> Decorator:
-    flag = f"--collector.{collector.name}"
-    return option(
-        f"{flag}/--no-collector.{collector.name}",
-        f"collector_{collector.name}",
-        default=None,  # without the flag, the collector's own default holds
-        show_default=collector.default_in_words,
-        help=collector.summary,
-    )
 
 
 def serving_options(listen: str) -> Decorator:
@@ -249,7 +241,16 @@ def serving_options(listen: str) -> Decorator:
             help="Maximum series of all collectors. The most important ones come first, and each "
             "that no longer fits is left out as a whole.",
         ),
-        *map(_collector_option, COLLECTORS),
+        *(
+            option(
+                f"--collector.{one.name}/--no-collector.{one.name}",
+                f"collector_{one.name}",
+                default=None,
+                show_default=one.default_in_words,
+                help=one.summary,
+            )
+            for one in COLLECTORS
+        ),
         cost_options,
         option(
             "--log.level",
@@ -269,34 +270,20 @@ def serving_options(listen: str) -> Decorator:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def settings_of(
-    flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any
-) -> Settings:
+def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None) -> Settings:
     """Return the settings of the running command, or raise ConfigError.
 
-    Without ``credentials``, the hotkey files and the environment are read for them. ``others``
-    replace settings of flags.
+    Without ``credentials``, the hotkey files and the environment are read for them.
     """
     _refuse_empty_variables()
-    if credentials is None:
-        credentials = config.find_credentials(flags["hotkey_files"], os.environ)
+    credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
     # Other flags, such as --json, are no settings. The hotkeys become a part of Settings.watched.
-    setting_names = {"hotkeys", *(field.name for field in fields(Settings))}
-    arguments: dict[str, Any] = {}
-    for name, value in flags.items():
-        if name in setting_names:
-            arguments[name] = dict(value) if name in _PAIRS else value
-    collectors: dict[str, bool] = {}
-    for collector in COLLECTORS:
-        is_on = flags.get(f"collector_{collector.name}")
-        # None: the user switches it neither on nor off.
-        if is_on is not None:
-            collectors[collector.name] = is_on
-    settings = config.make_settings(
-        **arguments | others, collectors=collectors, keys=credentials.keys
-    )
+    names = {"hotkeys", *(field.name for field in fields(Settings))}
+    arguments = {name: value for name, value in flags.items() if name in names}
+    collectors = {one.name: flags.get(f"collector_{one.name}") for one in COLLECTORS}
+    settings = config.make_settings(**arguments, collectors=collectors, keys=credentials.keys)
     require_what_collectors_need(settings)
     warnings = (*credentials.warnings, *_unknown_variables(), *config.find_risks(settings))
     shown = [scrub_input(with_variables(warning)) for warning in warnings]

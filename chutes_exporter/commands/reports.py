@@ -43,7 +43,7 @@ async def read_reports(
     except ApiError as error:
         return reports, [NotKnown.after(error, "the list of reports", hotkey="")]
     # There is at least one report, because list_reports raises ApiError without any.
-    newest = max(listed.value)
+    newest = max(listed)
     if client.api_clock() - newest > HOUR + _MADE_WITHIN:
         reason = f"the report of {moment(newest + HOUR)} is not there yet"
         gaps.append(NotKnown(f"the ends since {moment(newest)}", "", reason, _WAIT))
@@ -52,34 +52,32 @@ async def read_reports(
         end = newest - age * HOUR
         if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
             break
-        path = listed.value.get(end)
+        path = listed.get(end)
+        subject = f"the report of {moment(end)}"
         if path is not None:
-            reports += await _read_report(client, end, path, settings, gaps)
+            reports += await _read_report(client, end, path, settings, subject, gaps)
         elif age < hours:
-            gaps.append(_not_listed(end))
+            # At the full hour, the oldest report leaves the list at once.
+            advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
+            gaps.append(NotKnown(subject, "", "the list of reports does not have it", advice))
     return reports, gaps
 
 
-def _not_listed(end: float) -> NotKnown:
-    # At the full hour, the oldest report leaves the list at once.
-    advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
-    return NotKnown(_subject(end), "", "the list of reports does not have it", advice)
-
-
-def _subject(end: float) -> str:
-    return f"the report of {moment(end)}"
-
-
 async def _read_report(
-    client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
+    client: ChutesClient,
+    end: float,
+    path: str,
+    settings: Settings,
+    subject: str,
+    gaps: list[NotKnown],
 ) -> list[HourlyAudit]:
     """Return the report that ended at a Unix time, if it can be read. What is missing is a gap."""
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:
-        gaps.append(NotKnown.after(error, _subject(end), hotkey=""))
+        gaps.append(NotKnown.after(error, subject, hotkey=""))
         return []
     if answer.rejected:
         reason = f"{answer.rejected} records cannot be read"
-        gaps.append(NotKnown(_subject(end), "", reason, UPDATE))
+        gaps.append(NotKnown(subject, "", reason, UPDATE))
     return [answer.value]

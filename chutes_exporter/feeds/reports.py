@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from msgspec import structs
-
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.errors import NotFoundError, UnavailableError, UndecodableError
+from chutes_exporter.api.records import HourlyAudit
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.definitions import AUDIT, AUDIT_REPORT
 from chutes_exporter.rules.losses import ended_within_hour
 
 if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.records import HourlyAudit
+    from chutes_exporter.api.records import AuditInstance
 
 PAUSE: Final = 5.0
 """Seconds between the requests for two older reports."""
@@ -35,14 +34,12 @@ class Reports:
 
     Attributes:
         hours: The reports, the newest first. The one before the past day shows how it began.
-        hotkeys: The miners whose ends and multipliers the reports have. None means all.
         unread: Number of reports that are still to be read.
         first_listed: The ends of the hours whose reports were there when the list was read first
             for these miners.
     """
 
     hours: tuple[HourlyAudit, ...]
-    hotkeys: frozenset[str] | None
     unread: int
     first_listed: frozenset[float] = frozenset()
 
@@ -55,8 +52,8 @@ class ReportReader:
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client
-        # The miners whose data is kept: nobody's until `watch` is called. None means all.
-        self._hotkeys: frozenset[str] | None = frozenset()
+        # The miners whose data is kept.
+        self._hotkeys = frozenset[str]()
         self._forget()
 
     def _forget(self) -> None:
@@ -69,15 +66,12 @@ class ReportReader:
         # None until it is made of all reports that are kept.
         self._answer: Answer[Reports] | None = None
 
-    def watch(self, hotkeys: frozenset[str] | None) -> bool:
-        """Keep what these miners need, None for all miners.
-
-        Return whether all reports must be read again, because they were read without some of these
-        miners.
+    def watch(self, hotkeys: frozenset[str]) -> bool:
+        """Keep what these miners need, and return whether all reports must be read again, because
+        they were read without some of these miners.
         """
-        old_hotkeys = self._hotkeys
-        # The reports may have all of these miners already. More miners in them do no harm.
-        if old_hotkeys is None or (hotkeys is not None and hotkeys <= old_hotkeys):
+        # More miners in the reports do no harm.
+        if hotkeys <= self._hotkeys:
             return False
         self._hotkeys = hotkeys
         self._forget()
@@ -94,9 +88,8 @@ class ReportReader:
         if not self._kept or self._client.api_clock() >= list_due:
             await self._read_newest()
         elif self._unread:
-            # The newest ones come first.
-            end = next(iter(self._unread))
-            await self._read_report(end, self._unread.pop(end))
+            newest = max(self._unread)
+            await self._read_report(newest, self._unread.pop(newest))
         overdue_for = self._client.api_clock() - self._next_due
         if overdue_for > _OVERDUE:
             raise UnavailableError(
@@ -115,24 +108,18 @@ class ReportReader:
     async def _read_newest(self) -> None:
         """Read the list of reports, and then the newest one if it is new."""
         listed = await list_reports(self._client)
-        self._listed_at = listed.received_at
-        self._first_listed = self._first_listed or frozenset(listed.value)
-        newest = max(listed.value)
+        self._listed_at = self._client.api_clock()
+        self._first_listed = self._first_listed or frozenset(listed)
+        newest = max(listed)
         if newest in self._kept:
             return
-        try:
-            await self._read_report(newest, listed.value[newest])
-        except NotFoundError as error:
-            # The endpoint exists, because the list names this report.
-            raise UnavailableError(str(error), status=error.status) from None
+        await self._read_report(newest, listed[newest])
         # A report that is a day older than the newest stays, because its multipliers show how the
         # day began. It ended when the day began, so it is not requested.
         day_start = newest - DAY
         self._kept = {end: answer for end, answer in self._kept.items() if end >= day_start}
         self._unread = {
-            end: path
-            for end, path in listed.value.items()
-            if end > day_start and end not in self._kept
+            end: path for end, path in listed.items() if end > day_start and end not in self._kept
         }
 
     async def _read_report(self, end: float, path: str) -> None:
@@ -146,7 +133,6 @@ class ReportReader:
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
-            hotkeys=self._hotkeys,
             unread=len(self._unread),
             first_listed=self._first_listed,
         )
@@ -162,55 +148,50 @@ class ReportReader:
 
 
 async def fetch_report(
-    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str] | None
+    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str]
 ) -> Answer[HourlyAudit]:
-    """Request the report of the hour with this end, and keep what some miners need, None for all.
+    """Request the report of the hour with this end, and keep the ends of the hour and the
+    multipliers of some miners.
 
     ``path`` is from :func:`list_reports`.
     """
-    answer = await client.fetch(AUDIT_REPORT, params={"path": path})
-    report = structs.replace(answer.value, end=end, complete=answer.complete)
-    return replace(answer, value=_reduced(report, hotkeys))
-
-
-def _reduced(report: HourlyAudit, hotkeys: frozenset[str] | None) -> HourlyAudit:
-    """Return a report with the ends of its hour and the multipliers of some miners, None for all.
-
-    It keeps multipliers without an instance, because a report does not list an instance that was
-    deleted between the end of the report's hour and the making of the report.
-    """
+    try:
+        answer = await client.fetch(AUDIT_REPORT, params={"path": path})
+    except NotFoundError as error:
+        # The endpoint exists, because the list names this report.
+        raise UnavailableError(str(error), status=error.status) from None
+    instances: list[AuditInstance] = []
     others = set[str]()
-    if hotkeys is not None:
-        others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
-    ended = [one for one in report.instances if ended_within_hour(one, report.end)]
-    return structs.replace(
-        report,
-        instances=[one for one in ended if one.instance_id not in others],
-        multipliers=[one for one in report.multipliers if one.instance_id not in others],
-    )
+    for one in answer.value.instances:
+        if one.miner_hotkey not in hotkeys:
+            others.add(one.instance_id)
+        elif ended_within_hour(one, end):
+            instances.append(one)
+    # Multipliers without an instance stay: a report does not list an instance that was deleted
+    # between the end of its hour and its making.
+    multipliers = [one for one in answer.value.multipliers if one.instance_id not in others]
+    report = HourlyAudit(instances, multipliers, end, answer.complete)
+    return replace(answer, value=report)
 
 
-async def list_reports(client: ChutesClient) -> Answer[dict[float, str]]:
-    """Return the path of the validator's last report of each full hour by its end, newest first.
+async def list_reports(client: ChutesClient) -> dict[float, str]:
+    """Return the path of the validator's last report of each full hour by its end.
 
     Without any, it raises ApiError.
     """
     answer = await client.fetch(AUDIT)
-    # The list also has miners' own reports, in no order. A report without a time of its making
-    # counts as the oldest.
-    of_validator = [entry for entry in answer.value if entry.path.startswith("audit/validator/")]
-    of_validator.sort(key=lambda entry: entry.created_at or 0.0)
     path_by_end: dict[float, str] = {}
-    for entry in of_validator:
+    # A report without a time of its making counts as the oldest.
+    for entry in sorted(answer.value, key=lambda entry: entry.created_at or 0.0):
         end = entry.end_time
-        # A report of another time than a full hour, or that ends in the future, cannot be right.
-        if end is None or entry.start_time != end - HOUR or end > answer.received_at:
+        # The list also has miners' own reports.
+        if end is None or not entry.path.startswith("audit/validator/"):
             continue
-        # It replaces an older report of the same hour.
-        path_by_end[end] = entry.path
+        # A report of another time than a full hour, or that ends in the future, cannot be right.
+        if entry.start_time == end - HOUR and end <= answer.received_at:
+            path_by_end[end] = entry.path
     if not path_by_end:
         raise UndecodableError(
             "the list has no report of the validator", status=200, advice="Try again in an hour."
         )
-    newest_first = dict(sorted(path_by_end.items(), reverse=True))
-    return Answer(newest_first, received_at=answer.received_at)
+    return path_by_end

@@ -49,7 +49,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     outages, left_out = find_outages(ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
     left_out |= find_left_out(servers, window, answers.at)
-    failures = find_failures(ledger, answers.hotkey)
+    failures = find_failures(ledger, answers.hotkey, servers)
     markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
     registered = False if answers.metagraph.complete else None

@@ -54,7 +54,7 @@ async def messages_of_day(directory: Path, hotkey: str) -> list[tuple[int, str]]
                     continue
                 clock = datetime.now(UTC)
                 later = clock + timedelta(days=1)
-                changed = [alert(one, day.texts[one][at], ends=later) for one in now]
+                changed = [alert(one, day.text(one, at), ends=later) for one in now]
                 changed += [alert(one, "", ends=clock) for one in before - now]
                 await post(address, *changed)
                 count = -1

@@ -51,7 +51,7 @@ def run_in_shell(script: str) -> subprocess.CompletedProcess[str]:
 def test_what_the_demo_prints_works_word_for_word() -> None:
     with running("demo", *LISTEN, *ANY_PORT) as service:
         lines = printed(service.process)
-        assert "lived by the service's public code, not by a real miner" in lines[0]
+        assert "It is invented, and the service's public code made its data." in lines[0]
         (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:3]))
         text = ""
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grafana.boards.overview import SAID
 from grafana.parts import ANNOTATION, VARIABLES
-from tests.day import DAY, LAST, day_of_both, evaluate, scraped_day
+from tests.day import DAY, EVERY, LAST, day_of_both, evaluate, scraped_day
 from tests.grafana.display import PANELS
 from tests.replay import Fault
 from tests.support import ROOT
@@ -66,7 +66,7 @@ nothing else, ``failing`` lacks one report and some answers, and ``down`` is 25 
 exporter's last answer.
 """
 _WHOLE_DAY: Final = ("pending", "crash loop", "sick", "healthy")
-_EVENING: Final = range(LAST - 120, LAST + 1, 10)
+_EVENING: Final = range(LAST - 60, LAST + 1, EVERY)
 """The minutes of the scrapes of the other moments, whose history is short."""
 
 
@@ -216,9 +216,9 @@ def _with_workers(page: str) -> str:
 @functools.cache
 def whole_day() -> Evaluated:
     """Return what Prometheus makes of both miners, with the texts of all alerts."""
-    texts_at = range(0, LAST + 1, 5)
+    texts_at = range(0, LAST + 1, 10)
     pages = day_of_both().copy()
-    for minute in range(LAST - 40, LAST + 1, 10):
+    for minute in range(LAST - 40, LAST + 1, EVERY):
         pages[minute] = _with_workers(pages[minute])
     with tempfile.TemporaryDirectory() as directory:
         asked = _asked(_WHOLE_DAY)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.day import day_of_both
+from tests.day import EVERY, day_of_both
 from tests.grafana.answers import MOMENTS, answers, golden, rounded
 from tests.support import parse_page
 
@@ -76,7 +76,7 @@ class Shown:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self.hotkey = answers.moment.hotkey
-        self.page = parse_page(day_of_both()[answers.moment.minute // 10 * 10])
+        self.page = parse_page(day_of_both()[answers.moment.minute // EVERY * EVERY])
 
     def __call__(self, place: str, **labels: str) -> float:
         """Return the sum of the values that have these labels."""

@@ -117,7 +117,7 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     assert severities == sorted(severities, key=SEVERITIES.index)
     # The idle server costs most.
     assert [rows[0][title] for title in ("Alert", "Where")] == ["ChutesGpusIdle", "tyr"]
-    assert rows[0]["USD a day"].startswith("$392.")
+    assert rows[0]["USD a day"].startswith("$397.")
     assert rows[0]["What to do first"] == FIRST["ChutesGpusIdle"]
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 

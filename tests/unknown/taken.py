@@ -202,8 +202,8 @@ def without(replay: Replay, case: Case) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def remembered(replay: Replay) -> Iterator[None]:
-    """Ask each question once, whoever asks it, unless something is taken away of its answer."""
+def asked_once(replay: Replay | None = None) -> Iterator[None]:
+    """Ask each question once, whoever asks it, unless ``replay`` now edits its answer, or fails."""
     fetch = ChutesClient.fetch
     known: dict[str, Any] = {}
 
@@ -213,7 +213,7 @@ def remembered(replay: Replay) -> Iterator[None]:
         names = {endpoint.name}
         if "per_chute" in more.get("params", ()):
             names.add(STATS_PER_CHUTE.name)
-        if names & {*replay.edits, *replay.faults}:
+        if replay is not None and names & {*replay.edits, *replay.faults}:
             return await fetch(client, endpoint, *args, **more)
         key = more.get("key")
         question = repr((endpoint.name, args, more, key and key.address))
