@@ -85,7 +85,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         fleet = snapshot.fleets[hotkey]
         # A table of which nothing is known is None.
         miner: dict[str, Any] = {"hotkey": hotkey, **dict.fromkeys(_TABLES)}
-        if hotkey in snapshot.counted:
+        if fleet.known["gpus"]:
             miner["idle_gpus"] = sum(gpu.state == "idle" for gpu in fleet.gpus)
             miner |= _tables(fleet, snapshot.value(_UNIT_USD))
         for market in fleet.markets or ():

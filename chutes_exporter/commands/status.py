@@ -68,7 +68,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     for hotkey, fleet in sorted(snapshot.fleets.items()):
         findings += find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
-        if hotkey in snapshot.counted:
+        if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)

@@ -49,7 +49,6 @@ class Snapshot:
         now: Unix time by the API's clock, to which the times in answers belong.
         gaps: What is not known.
         states: The states of the feeds that were needed.
-        counted: Hotkeys of the miners for which the state of every GPU is known.
         fleets: The fleets of the watched miners, by hotkey.
     """
 
@@ -57,7 +56,6 @@ class Snapshot:
     now: float
     gaps: list[NotKnown]
     states: States
-    counted: set[str]
     fleets: Mapping[str, Fleet]
 
     def value(self, metric: str, **labels: str) -> float | None:
@@ -242,8 +240,8 @@ class Exporter:
         watched = sorted(self.settings.watched)
         fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
         now = self.client.api_clock()
-        gaps, counted = find_gaps(states, failed, fleets, self.settings, now)
-        return Snapshot(samples, now, gaps, states, counted, fleets)
+        gaps = find_gaps(states, failed, fleets, self.settings, now)
+        return Snapshot(samples, now, gaps, states, fleets)
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""

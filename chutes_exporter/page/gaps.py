@@ -7,13 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from chutes_exporter.feeds.definitions import (
-    INSTANCES,
-    JOBS,
-    METAGRAPH,
-    NODES,
-    SERVERS,
-)
+from chutes_exporter.feeds.definitions import INSTANCES, JOBS, METAGRAPH, NODES, SERVERS
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from chutes_exporter.feeds.sanity_checks import WORDS
 from chutes_exporter.fleet.upgrades import plan_upgrades
@@ -24,11 +19,9 @@ from chutes_exporter.rules.score import is_blacklisted
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
-    from chutes_exporter.api.records import Job, MetagraphNode, Node
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.fleet.model import Fleet, Server
-    from chutes_exporter.fleet.upgrades import UpgradePlan
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import States
 
 NO_KEY = (
@@ -40,7 +33,6 @@ TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
-_UNCOUNTED = "the answers do not give the states of all GPUs"
 UPDATE = "Update the exporter. If that does not help, report a bug."
 """Advice about records and words that this version cannot read."""
 _UNKNOWN_MAINTENANCE = (
@@ -94,70 +86,55 @@ def find_gaps(
     fleets: Mapping[str, Fleet],
     settings: Settings,
     now: float,
-) -> tuple[list[NotKnown], set[str]]:
-    """Return what is not known, and the miners for which the state of every GPU is known.
+) -> list[NotKnown]:
+    """Return what is not known.
 
     ``failed`` are name and hotkey of each collector that failed.
     """
-    incomplete = [gap for gap in map(gap_of, states.values()) if gap is not None]
+    incomplete = list(filter(None, map(gap_of, states.values())))
     incomplete += [NotKnown(collector, hotkey, *_BUG) for collector, hotkey in failed]
     gaps = [*incomplete, *_unknown_fields(states, settings)]
     with_key = {key.address for key in settings.keys}
-    counted: set[str] = set()
-    for hotkey in sorted(settings.watched):
+    lacking = {gap.hotkey for gap in incomplete if gap.subject in _NAMES_OF_FLEET_FEEDS}
+    for hotkey, fleet in fleets.items():
         if hotkey not in with_key:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
-            continue
-        fleet = fleets[hotkey]
-        if fleet.known["gpus"]:
-            counted.add(hotkey)
-        # The missing feed explains what the fleet lacks.
-        if _lacks_feed(hotkey, incomplete):
-            continue
-        reasons = _unknown_in_fleet(fleet)
-        gaps += [NotKnown("fleet", hotkey, one, "Try again in a minute.") for one in reasons]
-        reasons = _unknown_in_maintenance(plan_upgrades(fleet, now))
-        gaps += [NotKnown("maintenance", hotkey, one, _UNKNOWN_MAINTENANCE) for one in reasons]
-    return gaps, counted
+        # A missing feed explains what the fleet lacks.
+        elif not lacking & {THE_PLATFORM, hotkey}:
+            gaps += _unknown_in_fleet(fleet)
+            gaps += _unknown_in_maintenance(fleet, now)
+    return gaps
 
 
-def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:
-    """Return whether a gap already names a feed that the fleet of a miner is joined from."""
-    names = [feed.name for feed in FLEET_FEEDS]
-    return any(gap.subject in names and gap.hotkey in ("", hotkey) for gap in gaps)
-
-
-def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
+def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
     """Yield what the answers together do not say, of all that decides what needs action."""
+    reasons = []
     if not fleet.known["gpus"]:
-        yield _UNCOUNTED
-    starting = [instance for instance in fleet.instances if instance.state == "starting"]
-    if any(instance.is_in_vain is None for instance in starting):
-        yield "the answers do not say whether a starting instance can become active"
+        reasons.append("the answers do not give the states of all GPUs")
+    if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
+        reasons.append("the answers do not say whether a starting instance can become active")
     for server in fleet.servers:
         name = server.name or server.server_id
-        if _launches_are_unknown(fleet, server):
-            yield f"the answers do not say whether something can be launched on {name}"
+        has_idle = any(gpu.state == "idle" for gpu in server.gpus)
+        # A blacklisted miner can launch nothing, so that is known.
+        if has_idle and not fleet.blacklisted and fleet.idle_pay(server) is None:
+            reasons.append(f"the answers do not say whether something can be launched on {name}")
         elif server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
-            yield f"the answers do not say whether {name} can be used, or has died"
+            reasons.append(f"the answers do not say whether {name} can be used, or has died")
+    for reason in reasons:
+        yield NotKnown("fleet", fleet.hotkey, reason, "Try again in a minute.")
 
 
-def _unknown_in_maintenance(plan: UpgradePlan) -> Iterator[str]:
+def _unknown_in_maintenance(fleet: Fleet, now: float) -> Iterator[NotKnown]:
+    plan = plan_upgrades(fleet, now)
     for upgrade in plan.servers:
         if upgrade.step == "not known":
             name = upgrade.server.name or upgrade.server.server_id
-            yield f"the step of {name}: {upgrade.reason}"
+            reason = f"the step of {name}: {upgrade.reason}"
+            yield NotKnown("maintenance", fleet.hotkey, reason, _UNKNOWN_MAINTENANCE)
     if plan.late is None:
-        yield "the answers do not say whether all servers will be upgraded in time"
-
-
-def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
-    """Return whether it is unknown if idle GPUs of a server can earn.
-
-    A blacklisted miner can launch nothing, so that is known.
-    """
-    has_idle = any(gpu.state == "idle" for gpu in server.gpus)
-    return has_idle and not fleet.blacklisted and fleet.idle_pay(server) is None
+        reason = "the answers do not say whether all servers will be upgraded in time"
+        yield NotKnown("maintenance", fleet.hotkey, reason, _UNKNOWN_MAINTENANCE)
 
 
 def gap_of(state: FeedState) -> NotKnown | None:
@@ -192,29 +169,20 @@ def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:
             yield NotKnown(feed.name, feed.hotkey, reason, UPDATE)
 
 
-def _unknown_in_seats(seats: Iterable[MetagraphNode], watched: Container[str]) -> Iterator[str]:
-    for seat in seats:
-        if seat.hotkey in watched and is_blacklisted(seat) is None:
-            yield f"the answer does not say whether {seat.hotkey} is blacklisted"
-
-
-def _unknown_in_gpus(gpus: Iterable[Node]) -> Iterator[str]:
-    for gpu in gpus:
-        if gpu.server_id is None:
-            yield "the answer does not say on which server a GPU is"
-
-
-def _unknown_in_jobs(jobs: Iterable[Job]) -> Iterator[str]:
-    for job in jobs:
-        if is_stuck(job) is None:
-            yield "the answer does not say whether a job is stuck"
-
-
 _UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = {
-    METAGRAPH.name: _unknown_in_seats,
+    METAGRAPH.name: lambda seats, watched: [
+        f"the answer does not say whether {seat.hotkey} is blacklisted"
+        for seat in seats
+        if seat.hotkey in watched and is_blacklisted(seat) is None
+    ],
     SERVERS.name: lambda servers, _: maintenance.unknown_in_servers(servers),
-    NODES.name: lambda gpus, _: _unknown_in_gpus(gpus),
+    NODES.name: lambda gpus, _: [
+        "the answer does not say on which server a GPU is" for gpu in gpus if gpu.server_id is None
+    ],
     INSTANCES.name: lambda found, _: instances.unknown_in(found),
-    JOBS.name: lambda jobs, _: _unknown_in_jobs(jobs),
+    JOBS.name: lambda jobs, _: [
+        "the answer does not say whether a job is stuck" for job in jobs if is_stuck(job) is None
+    ],
 }
 """What an answer does not say about the watched hotkeys, by feed."""
+_NAMES_OF_FLEET_FEEDS: Final = frozenset(feed.name for feed in FLEET_FEEDS)

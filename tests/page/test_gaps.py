@@ -22,13 +22,12 @@ def test_what_is_missing_is_a_gap_and_of_one_miner_it_leaves_another_known() -> 
     second = Hotkey.from_seed("0x" + "02" * 32, source="test")
     fleets = {
         first.address: make_fleet(),
-        second.address: make_fleet(known={"servers": True, "gpus": False}),
+        second.address: make_fleet(hotkey=second.address, known={"servers": True, "gpus": False}),
     }
     # An answer did not come in time, and a collector has a bug.
     states = {SCORES: FeedState(SCORES)}
     settings = make_settings(keys=(first, second))
-    gaps, counted = find_gaps(states, [("rank", "")], fleets, settings, now=0.0)
-    assert counted == {first.address}
+    gaps = find_gaps(states, [("rank", "")], fleets, settings, now=0.0)
     assert [(gap.subject, gap.hotkey) for gap in gaps] == [
         ("scores", ""),
         ("rank", ""),
@@ -57,7 +56,7 @@ def test_a_step_of_maintenance_that_is_not_known_is_a_gap(
     server = make_server("s1", needs_upgrade=True, measured=measured)
     window = Window(is_open=is_open, ends_at=8 * HOUR, slots=1, used_slots=0)
     fleets = {key.address: make_fleet(server, window=window)}
-    gaps, _ = find_gaps({}, [], fleets, make_settings(keys=(key,)), now=0.0)
+    gaps = find_gaps({}, [], fleets, make_settings(keys=(key,)), now=0.0)
     assert len(gaps) == len(reasons)
     for gap, reason in zip(gaps, reasons, strict=True):
         assert gap.subject == "maintenance"
