@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -16,7 +17,7 @@ from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
@@ -153,6 +154,22 @@ class Samples:
         if present is not None:
             for state in states:
                 self.add(metric, state == present, *labels, state)
+
+    def add_counts(
+        self,
+        metric: Metric,
+        found: Collection[str | None],
+        states: Iterable[str],
+        *labels: LabelValue,
+    ) -> None:
+        """Add for each possible state how many things are found in it, unless one is unknown.
+
+        The state is the last label.
+        """
+        counts = Counter(found)
+        if not counts[None]:
+            for state in states:
+                self.add(metric, counts[state], *labels, state)
 
     def add_families(self, families: Iterable[Family]) -> None:
         """Add families that the client library has counted."""

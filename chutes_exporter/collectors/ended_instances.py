@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.fleet.ends import End
+    from chutes_exporter.fleet.ends import End, Ledger
     from chutes_exporter.metric import Metric
 
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
@@ -114,6 +114,18 @@ class _Window:
     def labels(self) -> tuple[str, str]:
         return self.hotkey, self.name
 
+    def add_outcomes(
+        self,
+        metric: Metric,
+        outcomes: Sequence[str],
+        possible_outcomes: Iterable[str],
+        labels: tuple[str, ...],
+        out: Samples,
+    ) -> None:
+        """Add how many ends have each outcome, if all ends are known."""
+        if self.is_complete:
+            out.add_counts(metric, outcomes, possible_outcomes, *labels)
+
     def add_lost(
         self, metric: Metric, ends: Iterable[End], labels: tuple[str, ...], out: Samples
     ) -> None:
@@ -124,7 +136,7 @@ class _Window:
 
 
 @_PART.collects
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+def ended_instances(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add which reports are known, and the ends and losses of a watched miner.
 
     While one of its reports is not known, a window has no numbers of ends, because those of the
@@ -134,18 +146,21 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     # The first two are the same for each miner, and ``out`` takes them once.
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
-    for end in ledger.ends(FAILURE_HOURS):
-        is_planned = end.outcome == "never_active" and end.is_failure is False
-        if is_planned and end.hotkey == miners.hotkey:
+    for end in _ends(ledger, FAILURE_HOURS, miners):
+        if end.outcome == "never_active" and end.is_failure is False:
             out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
     for name, hours in _WINDOWS.items():
-        ends = [end for end in ledger.ends(hours) if end.hotkey == miners.hotkey]
+        ends = _ends(ledger, hours, miners)
         window = _Window(miners.hotkey, name, ends, not ledger.missing_hours(hours))
         window.add_lost(TOTAL_LOST, window.ends, window.labels, out)
         if window.is_complete:
             out.add(UNKNOWN_LOSSES, sum_of_losses(window.ends).unknown, *window.labels)
         _add_reasons(window, out)
         _add_chutes(window, out)
+
+
+def _ends(ledger: Ledger, hours: int, miners: Miners) -> list[End]:
+    return [end for end in ledger.ends(hours) if end.hotkey == miners.hotkey]
 
 
 def _add_reasons(window: _Window, out: Samples) -> None:
@@ -161,9 +176,8 @@ def _add_reasons(window: _Window, out: Samples) -> None:
             continue
         labels = (*window.labels, reason)
         of_reason = [end for end in window.ends if end.reason == reason]
-        if window.is_complete:
-            outcomes = [end.outcome for end in of_reason]
-            _add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
+        outcomes = [end.outcome for end in of_reason]
+        window.add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
         window.add_lost(LOST, of_reason, labels, out)
 
 
@@ -180,8 +194,7 @@ def _add_chutes(window: _Window, out: Samples) -> None:
     for chute_id, of_chute in by_chute.items():
         labels = (*window.labels, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
-        if window.is_complete:
-            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
+        window.add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
         window.add_lost(CHUTE_LOST, of_chute, labels, out)
 
 
@@ -195,19 +208,6 @@ def _outcome_by_chute(end: End) -> str:
     if end.is_failure or end.outcome == "counts":
         return end.outcome
     return _REPLACED
-
-
-def _add_outcomes(
-    metric: Metric,
-    outcomes: Iterable[str],
-    possible_outcomes: Iterable[str],
-    labels: tuple[str, ...],
-    out: Samples,
-) -> None:
-    """Add how many ends have each of the possible outcomes, also 0 for one that none has."""
-    counts = Counter(outcomes)
-    for outcome in possible_outcomes:
-        out.add(metric, counts[outcome], *labels, outcome)
 
 
 COLLECTOR = Collector(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
@@ -20,7 +19,7 @@ from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
     from chutes_exporter.rules.money import Costs
 
 _OWN = tuple(
@@ -157,7 +156,7 @@ FLEET_INSTANCES = _metric(
 
 
 @_PART.collects
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
     try:
         _add_fleet(answers, miners, out)
@@ -170,8 +169,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = answers.joined.fleet(miners.hotkey)
-    _add_gpu_counts(fleet, out)
-    _add_instance_counts(fleet, out)
+    _add_counts(fleet, out)
     # A GPU or an instance without a server has the empty id and name.
     server_names: dict[str | None, str | None] = {"": ""}
     for server in fleet.servers:
@@ -205,26 +203,17 @@ def _add_known_topics(fleet: Fleet, out: Samples) -> None:
             out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
 
 
-def _add_gpu_counts(fleet: Fleet, out: Samples) -> None:
-    """Add the number of GPUs in each state, for each model whose GPUs' states are all known."""
-    states_by_model: dict[str, list[GpuState | None]] = defaultdict(list)
-    for gpu in fleet.gpus:
-        if gpu.model is None:
-            # It may be of any model, so that no number is known.
-            return
-        states_by_model[gpu.model].append(gpu.state)
-    for model, states_of_gpus in sorted(states_by_model.items()):
-        if None not in states_of_gpus:
-            for state in GPU_STATES:
-                out.add(FLEET_GPUS, states_of_gpus.count(state), fleet.hotkey, model, state)
-
-
-def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
-    """Add the number of instances in each state, if all instances are known."""
+def _add_counts(fleet: Fleet, out: Samples) -> None:
+    """Add the number of GPUs of each model and of instances, by state."""
+    models = {gpu.model for gpu in fleet.gpus}
+    # A GPU of an unknown model may be of any, so that no number is known.
+    if None not in models:
+        for model in sorted(map(str, models)):
+            states = [gpu.state for gpu in fleet.gpus if gpu.model == model]
+            out.add_counts(FLEET_GPUS, states, GPU_STATES, fleet.hotkey, model)
     if fleet.known["instances"]:
         states_of_instances = [instance.state for instance in fleet.instances]
-        for state in INSTANCE_STATES:
-            out.add(FLEET_INSTANCES, states_of_instances.count(state), fleet.hotkey, state)
+        out.add_counts(FLEET_INSTANCES, states_of_instances, INSTANCE_STATES, fleet.hotkey)
 
 
 def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None:
@@ -235,8 +224,8 @@ def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None
     """
     labels = (hotkey, server.server_id, server.name)
     for model in server.models or ():
-        for state in GPU_STATES:
-            out.add(SERVER_GPUS, server.count(model, state), *labels, model, state)
+        states = [gpu.state for gpu in server.gpus if gpu.model == model]
+        out.add_counts(SERVER_GPUS, states, GPU_STATES, *labels, model)
     if server.gpus:
         out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)

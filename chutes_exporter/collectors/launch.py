@@ -13,7 +13,7 @@ from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market, ServerPlan
+    from chutes_exporter.fleet.model import Fleet, Market
 
 LAUNCH_FEEDS: Final = tuple(
     FEEDS[name]
@@ -115,7 +115,7 @@ DECISION = _metric(
 
 
 @_PART.collects
-def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+def launches(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     fleet = answers.joined.fleet(miners.hotkey)
     # Without this answer, no state of an instance is known, and so no decision.
@@ -163,28 +163,24 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
 
 
 def _add_plans(fleet: Fleet, out: Samples) -> None:
-    """Add the launches that make the best use of the idle GPUs of each server."""
+    """Add the launches that make the best use of the idle GPUs of each server.
+
+    Servers and chutes of unknown name are left out: the name would make other series when it
+    becomes known.
+    """
     for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
-        if server_name is not None:
-            _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
-
-
-def _add_launches(use: ServerPlan, labels_of_use: tuple[str, ...], out: Samples) -> None:
-    """Add the instances that make the best use of the idle GPUs of a model on a server.
-
-    Chutes of unknown name are left out: the name would make other series when it becomes known.
-    """
-    for launch in use.launches:
-        offer = launch.offer
-        if offer.chute is None:
-            continue
-        labels = (*labels_of_use, offer.chute_id, offer.chute)
-        first_day_units = launch.instances * offer.first_day_units
-        later_units_per_second = launch.instances * offer.later_units_per_second
-        out.add(SERVER_LAUNCH, launch.instances, *labels)
-        out.add(SERVER_LAUNCH_UNITS, first_day_units / DAY, *labels, "first_day")
-        out.add(SERVER_LAUNCH_UNITS, later_units_per_second, *labels, "later")
+        for launch in use.launches:
+            offer = launch.offer
+            if server_name is None or offer.chute is None:
+                continue
+            server = (fleet.hotkey, use.server_id, server_name)
+            labels = (*server, use.model, offer.chute_id, offer.chute)
+            first_day_units = launch.instances * offer.first_day_units
+            later_units_per_second = launch.instances * offer.later_units_per_second
+            out.add(SERVER_LAUNCH, launch.instances, *labels)
+            out.add(SERVER_LAUNCH_UNITS, first_day_units / DAY, *labels, "first_day")
+            out.add(SERVER_LAUNCH_UNITS, later_units_per_second, *labels, "later")
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:

@@ -83,7 +83,8 @@ SERVER_PROFIT = _SERVER_PROFITS.metric(
 
 
 @_SERVER_COSTS.collects
-def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
+def server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the price of a GPU of each model on each server."""
     for server in answers.joined.fleet(miners.hotkey).servers:
         for model in sorted({gpu.model for gpu in server.gpus if gpu.model and server.name}):
             usd_per_hour = miners.costs.of_gpu(server.name, model)
@@ -91,7 +92,8 @@ def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 @_MINER_COST.collects
-def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
+def miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the price of all GPUs of a miner."""
     out.add(MINER_COST, _cost_per_hour(answers, miners), miners.hotkey)
 
 
@@ -105,7 +107,7 @@ def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
 
 
 @_EARNINGS.collects
-def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
+def earnings(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the price of alpha, and what each exported miner earns in a day."""
     alpha_usd = _alpha_price_usd(answers)
     out.add(ALPHA_PRICE, alpha_usd)
@@ -115,12 +117,13 @@ def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 @_UNIT.collects
-def _unit(answers: Answers, _: Miners, out: Samples) -> None:
+def compute_unit(answers: Answers, _: Miners, out: Samples) -> None:
+    """Add what a compute unit is worth."""
     out.add(UNIT, _unit_usd(answers))
 
 
 @_PROFIT.collects
-def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
+def profit(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is left of a day's pay of the miner that the answers are about, after the price of
     its GPUs.
     """
@@ -133,7 +136,7 @@ def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 @_SERVER_PROFITS.collects
-def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
+def server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the profit of each server whose name and GPUs are known. Prices are for an hour."""
     unit_usd = _unit_usd(answers)
     fleet = answers.joined.fleet(miners.hotkey)

@@ -144,7 +144,7 @@ HEADING = _HEADING_PART.metric(
 
 
 @_HEADING_PART.collects
-def _collect_heading(answers: Answers, miners: Miners, out: Samples) -> None:
+def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add each exported miner's part of what all miners earn. It has no value if nobody earns.
 
     Miners can have a score with a seat that is not on the blacklist, and with an active instance or

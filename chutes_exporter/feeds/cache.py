@@ -88,6 +88,16 @@ class FeedState:
         return True
 
     @property
+    def complete(self) -> bool:
+        """Whether there is an answer, and no record of it can be missing."""
+        return self.snapshot is not None and self.snapshot.answer.complete
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether the endpoint is missing, or there is a fresh answer that lacks no record."""
+        return self.missing or (self.fresh and self.complete)
+
+    @property
     def was_requested(self) -> bool:
         """Whether a request has ended, even if it failed."""
         return bool(self.failures) or self.last_success is not None

@@ -47,9 +47,8 @@ FLEET_FEEDS: Final[tuple[Feed[Any], ...]] = (*FEEDS.values(), f.AUDIT_REPORT)
 """All feeds that a fleet is joined from."""
 RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
-    f.AUDIT_REPORT,
 )
-"""The feeds that tell which chutes watched miners need."""
+"""The feeds that tell which chutes watched miners need, beside the audit reports."""
 _NEAR: Final = 4
 """Places on either side at which a miner is a neighbour."""
 
@@ -174,20 +173,20 @@ class Joined:
         return sorted(places, key=places.__getitem__)
 
     @cached_property
-    def relevant_chutes(self) -> set[str]:
+    def relevant_chutes(self) -> set[str | None]:
         """The ids of the chutes that watched miners need: those that they run, ran in the past day
         (also if their instances lost their score), or could launch.
 
         A chute that could be launched has room for another instance and is not disabled. Which GPUs
         it needs does not matter.
         """
-        chute_ids: set[str] = set()
+        chute_ids: set[str | None] = set()
         for hotkey, chute_id in self._miners_and_chutes():
-            if hotkey in self._watched and chute_id is not None:
+            if hotkey in self._watched:
                 chute_ids.add(chute_id)
         # While an answer is not complete, it is unknown what could be launched.
         for demand in self.demand or []:
-            if demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled:
+            if (demand.room_now or 0) > 0 and not demand.chute.disabled:
                 chute_ids.add(demand.chute.chute_id)
         return chute_ids
 

@@ -223,14 +223,6 @@ class Server:
         models = {gpu.model or "" for gpu in self.gpus}
         return sorted(models) if self.is_complete and "" not in models else None
 
-    def count(self, model: str, state: GpuState) -> int | None:
-        """Return the number of its GPUs of a model in a state.
-
-        None while the state of one of its GPUs of the model is unknown.
-        """
-        states = [gpu.state for gpu in self.gpus if gpu.model == model]
-        return None if None in states else states.count(state)
-
     @property
     def state(self) -> ServerState | None:
         """The first state that applies.

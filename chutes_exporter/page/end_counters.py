@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
@@ -52,32 +53,29 @@ class EndCounters:
             # All counters begin with 0, so that increase() sees the first end.
             for reason in COUNTED_REASONS:
                 self._lost.labels(hotkey, reason)
-                for outcome in OUTCOMES:
-                    self._ends.labels(hotkey, reason, outcome)
+            for labels in product(COUNTED_REASONS, OUTCOMES):
+                self._ends.labels(hotkey, *labels)
         for hotkey in self._old_hours.keys() - watched:
             del self._old_hours[hotkey]
             self._ends.remove_by_labels({"hotkey": hotkey})
             self._lost.remove_by_labels({"hotkey": hotkey})
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
-            if self._is_new(end):
-                self._count(end)
+            self._count(end)
         # No report has older ends.
         counted = self._counted.items()
         first = ledger.end - 2 * DAY
         self._counted = {key: one for key, one in counted if one.ended_at > first}
         return [*self._lost.collect(), *self._ends.collect()]
 
-    def _is_new(self, end: End) -> bool:
-        """Return whether an end is of a watched miner, and of an hour that counts."""
-        old_hours = self._old_hours.get(end.hotkey)
-        if old_hours is None:
-            return False
-        # An end exactly at a full hour stands in two reports.
-        return not any(hour - HOUR <= end.ended_at <= hour for hour in old_hours)
-
     def _count(self, end: End) -> None:
-        """Count an end unless it was counted, and what is newly known of its loss."""
+        """Count an end of a watched miner unless it was counted, and what is newly known of its
+        loss.
+        """
+        old_hours = self._old_hours.get(end.hotkey)
+        # An end exactly at a full hour stands in two reports.
+        if old_hours is None or any(hour - HOUR <= end.ended_at <= hour for hour in old_hours):
+            return
         counted = self._counted.get(end.instance_id)
         if counted is None:
             counted = _Counted(end.ended_at, end.reason or UNKNOWN)

@@ -150,10 +150,25 @@ class PageMaker:
         self._kept: dict[tuple[Entry, Format], Lines] = {}
 
     def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
-        """Return a page: the lines of collectors, then the exporter's own metrics."""
-        lines_by_entry = self._lines_by_entry(states, joined, form)
-        # Collectors for which the page has no room have no body.
-        start = b"".join([made.body for made in lines_by_entry.values() if made.body is not None])
+        """Return a page: the lines of collectors, then the exporter's own metrics.
+
+        A page that would be too large loses whole collectors. The most important ones come first,
+        and each collector that still fits stays, so that a collector that is too large does not
+        remove the others.
+        """
+        lines_by_entry: dict[Entry, Lines] = {}
+        parts: list[bytes] = []
+        room = self._settings.max_series
+        for entry in self._plan.entries:
+            made = self._lines_of(entry, states, joined, form, room)
+            if made.series > room:
+                # It stays without its body, and is made again once there is room.
+                made = replace(made, body=None)
+            if made.body is not None:
+                room -= made.series
+                parts.append(made.body)
+            lines_by_entry[entry] = self._kept[entry, form] = made
+        start = b"".join(parts)
         own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
         end = lines(own, form)
         if form is Format.OPENMETRICS:
@@ -161,26 +176,6 @@ class PageMaker:
         if gzipped:
             return self._compressors[form].compress(start, end)
         return start + end
-
-    def _lines_by_entry(self, states: States, joined: Joined, form: Format) -> dict[Entry, Lines]:
-        """Return the lines of each collector.
-
-        A page that would be too large loses whole collectors. The most important ones come first,
-        and each collector that still fits stays, so that a collector that is too large does not
-        remove the others.
-        """
-        lines_by_entry: dict[Entry, Lines] = {}
-        room = self._settings.max_series
-        for entry in self._plan.entries:
-            rendered = self._lines_of(entry, states, joined, form, room)
-            # What does not fit stays without its body, and is made again once there is room.
-            if rendered.series > room:
-                rendered = replace(rendered, body=None)
-            else:
-                room -= rendered.series
-            lines_by_entry[entry] = rendered
-            self._kept[entry, form] = rendered
-        return lines_by_entry
 
     def _lines_of(
         self, entry: Entry, states: States, joined: Joined, form: Format, room: int
@@ -218,7 +213,7 @@ class PageMaker:
 def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     """Return the version of each answer that a collector reads, 0 for a missing one."""
     versions = []
-    for feeds in (*entry.feeds.values(), entry.feeds_of_fleets):
+    for feeds in (*entry.feeds.values(), entry.others):
         for feed in feeds:
             snapshot = states[feed].snapshot if feed in states else None
             versions.append(0 if snapshot is None else snapshot.version)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Server
     from chutes_exporter.page.exposition import States
 
 NO_KEY = (
@@ -108,21 +108,23 @@ def find_gaps(
 
 def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
     """Yield what the answers together do not say, of all that decides what needs action."""
-    reasons = []
+    reasons = [_unknown_in_server(fleet, server) for server in fleet.servers]
     if not fleet.known["gpus"]:
-        reasons.append("the answers do not give the states of all GPUs")
+        reasons.insert(0, "the answers do not give the states of all GPUs")
     if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
         reasons.append("the answers do not say whether a starting instance can become active")
-    for server in fleet.servers:
-        name = server.name or server.server_id
-        has_idle = any(gpu.state == "idle" for gpu in server.gpus)
-        # A blacklisted miner can launch nothing, so that is known.
-        if has_idle and not fleet.blacklisted and fleet.idle_pay(server) is None:
-            reasons.append(f"the answers do not say whether something can be launched on {name}")
-        elif server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
-            reasons.append(f"the answers do not say whether {name} can be used, or has died")
-    for reason in reasons:
+    for reason in filter(None, reasons):
         yield NotKnown("fleet", fleet.hotkey, reason, "Try again in a minute.")
+
+
+def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
+    name = server.name or server.server_id
+    # A blacklisted miner can launch nothing, so that is known.
+    if server.idle_by_model and not fleet.blacklisted and fleet.idle_pay(server) is None:
+        return f"the answers do not say whether something can be launched on {name}"
+    if server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
+        return f"the answers do not say whether {name} can be used, or has died"
+    return None
 
 
 def _unknown_in_maintenance(fleet: Fleet, now: float) -> Iterator[NotKnown]:

@@ -13,7 +13,7 @@ from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.collectors.base import Part
     from chutes_exporter.config import Settings
@@ -26,12 +26,13 @@ class Entry:
 
     Attributes:
         feeds: Its feeds by hotkey, those about the platform under :data:`THE_PLATFORM`.
-        feeds_of_fleets: All feeds of the fleets of these hotkeys.
+        others: Other feeds on which its samples may depend: reports, and those of the fleets of
+            these hotkeys.
     """
 
     collector: Collector
-    feeds: Mapping[str, tuple[Feed[Any], ...]]
-    feeds_of_fleets: tuple[Feed[Any], ...]
+    feeds: Mapping[str, Iterable[Feed[Any]]]
+    others: Sequence[Feed[Any]]
 
 
 class Plan:
@@ -94,38 +95,33 @@ def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
 
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
-    collectors = [one for one in COLLECTORS if off_reason(one, settings) is None]
-    relevance: list[Feed[Any]] = []
-    if settings.chutes == "relevant":
-        # Reports are too large to be read only to choose chutes.
-        reads_reports = any(AUDIT_REPORT in one.feeds for one in collectors)
-        feeds = [feed for feed in RELEVANCE_FEEDS if reads_reports or feed != AUDIT_REPORT]
-        for hotkey in sorted(settings.watched):
-            relevance += [feed.of(hotkey) for feed in feeds]
-    return Plan(_entry(collector, settings, relevance) for collector in collectors)
+    on = [collector for collector in COLLECTORS if off_reason(collector, settings) is None]
+    return Plan(_entry(collector, settings) for collector in on)
 
 
-def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]]) -> Entry:
-    """Return a collector with its feeds.
-
-    ``relevance`` are the feeds that tell which chutes are exported.
-    """
+def _entry(collector: Collector, settings: Settings) -> Entry:
     # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
-    feeds_by_hotkey: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
+    feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
     for part in collector.parts:
         for hotkey in _hotkeys(part, settings):
-            feeds = [feed.of(hotkey) for feed in part.all_feeds]
-            if part.of_chutes:
-                feeds += relevance
-            for feed in feeds:
+            for feed in _feeds(part, hotkey, settings):
                 # Without a key, a part has only the answers that need none.
                 if settings.keys or not feed.signed:
-                    feeds_by_hotkey[hotkey][feed] = None
-    feeds_of_fleets: list[Feed[Any]] = []
-    for hotkey in feeds_by_hotkey.keys() - {THE_PLATFORM}:
-        feeds_of_fleets += [feed.of(hotkey) for feed in FLEET_FEEDS]
-    by_hotkey = {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
-    return Entry(collector, by_hotkey, tuple(feeds_of_fleets))
+                    feeds[hotkey][feed] = None
+    # Reports are too large to be requested only to choose chutes.
+    others: list[Feed[Any]] = [AUDIT_REPORT]
+    for hotkey in feeds.keys() - {THE_PLATFORM}:
+        others += [feed.of(hotkey) for feed in FLEET_FEEDS]
+    return Entry(collector, feeds, others)
+
+
+def _feeds(part: Part, hotkey: str, settings: Settings) -> list[Feed[Any]]:
+    """Return the feeds of a part about a hotkey."""
+    feeds = [feed.of(hotkey) for feed in part.all_feeds]
+    if part.of_chutes and settings.chutes == "relevant":
+        for watched in sorted(settings.watched):
+            feeds += [feed.of(watched) for feed in RELEVANCE_FEEDS]
+    return feeds
 
 
 def _hotkeys(part: Part, settings: Settings) -> list[str]:
