@@ -180,7 +180,6 @@ UNIQUE_CHUTE_HISTORY = Feed(
     ttl=900.0,
     max_age=7200.0,
     empty_if_404=True,
-    checks={"no_history": sanity_checks.history_is_gone},
 )
 # The service dropped the rule, so that its next version may lack the endpoint.
 THRASH_COOLDOWNS = Feed(
