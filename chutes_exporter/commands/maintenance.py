@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Upgrade
     from chutes_exporter.page.exporter import Snapshot
 
 
 async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -> dict[str, Any]:
-    """Return the maintenance of a miner.
+    """Return the maintenance of a miner: the newest window, and a row for each server.
 
     What a pending server waits for becomes a gap of the report if it is not known.
     """
@@ -42,14 +42,9 @@ async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -
                 report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
-    return {"window": _window(plan), "maintenance": rows}
-
-
-def _window(plan: UpgradePlan) -> dict[str, Any]:
-    """Return the newest window and how its upgrades go. What is not known is None."""
     window = plan.window or Window(is_open=None)
     last_request_at = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
-    return {
+    row_of_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
@@ -59,6 +54,7 @@ def _window(plan: UpgradePlan) -> dict[str, Any]:
         "slots": window.slots,
         "target_version": window.target,
     }
+    return {"window": row_of_window, "maintenance": rows}
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:

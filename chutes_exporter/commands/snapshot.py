@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.gaps import NotKnown
 
-DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
 

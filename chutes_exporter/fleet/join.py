@@ -50,7 +50,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     left_out = find_dead(ledger, answers.hotkey, outages, servers) | find_left_out(
         servers, window, answers.at
     )
-    failures = find_failures(ledger, answers.hotkey)
+    failures = find_failures(ledger, answers.hotkey, servers)
     markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
     registered = False if answers.metagraph.complete else None

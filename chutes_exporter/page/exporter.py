@@ -61,9 +61,11 @@ class Snapshot:
     fleets: Mapping[str, Fleet]
 
     def value(self, metric: str, **labels: str) -> float | None:
-        """Return the value of the first sample with these labels, None if it is unknown."""
+        """Return the value of the first sample without another value of these labels, None if it
+        is unknown.
+        """
         for labels_of_sample, value in self.samples.get(metric, ()):
-            if labels.items() <= labels_of_sample.items():
+            if all(labels.get(name, text) == text for name, text in labels_of_sample.items()):
                 return value
         return None
 
