@@ -34,7 +34,7 @@ from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import fleet_answers, join
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format, collect
+from chutes_exporter.page.exposition import Format, collect, exported_miners
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import HOTKEY, KEY, TEST_SEED
@@ -96,15 +96,16 @@ async def least(
 def families_of(running: Exporter) -> list[Any]:
     """Return the families of a page as the library takes them."""
     states = running.feeds.states()
+    joined = join(states)
+    miners = exported_miners(running.settings, joined)
     found: list[Any] = []
     for entry in running.plan.entries:
         samples = Samples()
-        collect(entry, states, join(states), samples)
+        collect(entry, states, joined, miners, samples)
         found += samples.collect()
     return [
         *found,
         *running.telemetry.registry.collect(),
-        *running.telemetry.requests.registry.collect(),
     ]
 
 

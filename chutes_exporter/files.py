@@ -21,15 +21,15 @@ def read_file(path: Path) -> bytes:
         OSError: It cannot be read, is too large, or is no regular file. A pipe or a device may have
             no end.
     """
-    with io.BufferedReader(io.FileIO(path, opener=_open)) as file:
+
+    def open_without_waiting(name: str, flags: int) -> int:
+        # Without this flag, a pipe waits here for its writer.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with io.BufferedReader(io.FileIO(path, opener=open_without_waiting)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise OSError(errno.EFBIG, "it is larger than 1 MB", str(path))
     return content
-
-
-def _open(path: str, flags: int) -> int:
-    # Without this flag, a pipe waits here for its writer.
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -14,7 +14,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
-from chutes_exporter.fleet.model import NO_PAY
+from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
@@ -22,18 +23,16 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.model import (
         DeadlineKind,
         Fleet,
         Gpu,
         GpuState,
-        IdlePay,
         Instance,
         Server,
-        StuckJob,
     )
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
-    from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.money import Costs
 
 _PURGE_SOON = 0.75 * HOUR
@@ -51,7 +50,6 @@ class Subject:
         name: Empty for the miner.
         instance_id: That of an instance.
         gpus: The GPUs that earn nothing because of it. None if they are not all known.
-        count: How many things it is.
         when: Unix time of what happens next.
     """
 
@@ -59,13 +57,17 @@ class Subject:
     server: Server | None = None
     instance_id: str = ""
     gpus: tuple[Gpu, ...] | None = ()
-    count: int = 1
     when: float | None = None
 
     @property
     def ids(self) -> set[str]:
-        """The ids of what it is about: its instance, or else its GPUs."""
-        return {self.instance_id} if self.instance_id else {gpu.gpu_id for gpu in self.gpus or ()}
+        """The ids of what it is about: its instance, or else its GPUs.
+
+        There is none for the miner: a finding about all its GPUs must not hide the others.
+        """
+        if self.instance_id:
+            return {self.instance_id}
+        return {gpu.gpu_id for gpu in self.gpus or () if self.name}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Finding:
 
     Attributes:
         kind: A word for scripts.
-        count: How many things it is about.
+        count: How many servers, instances, jobs or chutes it is about, or 1 for the miner.
         things: Their names.
         advice: What to do, before the command. A note has none.
         command: A command that helps.
@@ -113,7 +115,8 @@ class Kind:
 
     Attributes:
         find: Returns what the finding is about, the most urgent first.
-        problem: Says what is wrong, with the number of subjects, and when it happens to the first.
+        problem: Says what is wrong, with the number of subjects or GPUs, and when it happens to the
+            first.
         advice: What to do. A note has none.
         command: A command that helps. SERVER in it is the first server.
     """
@@ -133,34 +136,51 @@ def _miner(moment: Moment) -> Subject:
     return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
 
 
+def _stuck_jobs(moment: Moment) -> list[Subject]:
+    subjects = []
+    for job in moment.fleet.stuck_jobs or ():
+        name = job.chute or "unknown chute"
+        if job.created_at is not None:
+            name += f", created {datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
+        subjects.append(Subject(f"{name} ({job.job_id})"))
+    return subjects
+
+
 def _failing_chutes(moment: Moment) -> list[Subject]:
     """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
-    (probes 3, miner 1), runs now on s1``.
+    (probes 3, requests 1). If it is one server's fault: s1 or s2``.
     """
     failures = moment.fleet.failures
     subjects = []
     for chute_id in failures.failing:
-        reasons = failures.reasons[chute_id].most_common()
+        reasons = Counter(end.reason for end in failures.ends[chute_id]).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{failures.names[chute_id]}: {failures.known(chute_id)} times ({by_reason})"
+        name = failures.ends[chute_id][0].chute or chute_id
+        text = f"{name}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
-        places = {
-            _place(moment.fleet, instance.server_id)
-            for instance in moment.fleet.instances
-            if instance.chute_id == chute_id and instance.state == "active"
-        } - {""}
-        if places:
-            text += f", runs now{' and'.join(sorted(places))}"
+        servers = failures.servers[chute_id]
+        if 0 < len(servers) < len(moment.fleet.servers):
+            names = " or ".join(sorted(_server_name(server) for server in servers))
+            text += f". If it is one server's fault: {names}"
         subjects.append(Subject(text))
     return subjects
 
 
-def _of_job(job: StuckJob) -> Subject:
-    chute = job.chute or "unknown chute"
-    if job.created_at is None:
-        return Subject(f"{chute} ({job.job_id})")
-    created = datetime.fromtimestamp(job.created_at, UTC)
-    return Subject(f"{chute}, created {created:%Y-%m-%d %H:%M} UTC ({job.job_id})")
+def _deleted_instances(moment: Moment) -> list[Subject]:
+    """Return the chutes whose instances the miner deletes before their score is safe."""
+    failures = moment.fleet.failures
+    if len(failures.deleted) < FAILS_FROM:
+        return []
+    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
+    for end in failures.deleted:
+        by_chute[end.chute_id].append(end)
+    subjects = []
+    for chute_id, ends in by_chute.items():
+        lost = sum_of_losses(ends)
+        name = ends[0].chute or chute_id or "unknown chute"
+        units = f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units"
+        subjects.append(Subject(f"{name}: {len(ends)} deleted, {units} lost"))
+    return subjects
 
 
 # Instances
@@ -168,28 +188,27 @@ def _of_job(job: StuckJob) -> Subject:
 
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
-    return [one for one in _with_deadline(moment, "starting", "purge") if (one.when or 0) < soon]
+    due = [
+        _of_instance(moment, instance, "purge")
+        for instance in moment.fleet.instances
+        if instance.state == "starting" and instance.deadlines.get("purge", soon) < soon
+    ]
+    return sorted(due, key=lambda subject: subject.when or 0)
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
     """Return the public instances in their first hour, the one whose hour ends last first."""
-    instances = _with_deadline(moment, None, "secured")
-    return [one for one in reversed(instances) if (one.when or 0) > moment.now]
-
-
-def _with_deadline(
-    moment: Moment, state: InstanceState | None, deadline: DeadlineKind
-) -> list[Subject]:
-    """Return the instances in a state, or in any, that have a deadline, the soonest first."""
-    subjects = [
-        _of_instance(moment, instance, instance.deadlines[deadline])
+    unsecured = [
+        _of_instance(moment, instance, "secured")
         for instance in moment.fleet.instances
-        if state in (None, instance.state) and deadline in instance.deadlines
+        if instance.deadlines.get("secured", moment.now) > moment.now
     ]
-    return sorted(subjects, key=lambda subject: subject.when or 0)
+    return sorted(unsecured, key=lambda subject: -(subject.when or 0))
 
 
-def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
+def _of_instance(
+    moment: Moment, instance: Instance, deadline: DeadlineKind | None = None
+) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
     place = _place(fleet, instance.server_id)
@@ -198,6 +217,7 @@ def _of_instance(moment: Moment, instance: Instance, when: float | None = None) 
     # instance.gpus is their number, or None if it is unknown.
     known_gpus = gpus if len(gpus) == instance.gpus else None
     server = fleet.servers_by_id.get(instance.server_id or "")
+    when = instance.deadlines[deadline] if deadline else None
     return Subject(name, server, instance.instance_id, known_gpus, when=when)
 
 
@@ -225,19 +245,21 @@ def _dead_servers(moment: Moment) -> list[Subject]:
 
 
 def _at_step(step: Step, moment: Moment) -> list[Subject]:
-    """Return the servers with a step, in the order of the plan."""
+    """Return the servers with a step, in the order of the plan, and the last moment to request
+    their maintenance in its window.
+    """
+    last = None
+    if moment.plan.window is not None and moment.plan.window.ends_at is not None:
+        last = moment.plan.window.ends_at - UPGRADE_SECONDS
     subjects = []
-    for upgrade in moment.plan.servers:
-        server = upgrade.server
-        if upgrade.step != step:
-            continue
+    for server in [upgrade.server for upgrade in moment.plan.servers if upgrade.step == step]:
         subject = _of_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another
         # finding.
         if not is_down(server):
             is_unknown = step == "cannot come back" and server.earning_instances is None
             subject = replace(subject, gpus=None if is_unknown else ())
-        subjects.append(subject)
+        subjects.append(replace(subject, when=last))
     return subjects
 
 
@@ -247,24 +269,14 @@ def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
     return [one for one in subjects if one.server and is_down(one.server) is down]
 
 
-def _in_window(step: Step, moment: Moment) -> list[Subject]:
-    """Return the servers with a step while a window is open, with the last moment to begin."""
-    window = moment.plan.window
-    if window is None or moment.plan.phase != "open":
-        return []
-    last = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
-    return [replace(subject, when=last) for subject in _at_step(step, moment)]
-
-
 def _undecided_upgrades(moment: Moment) -> list[Subject]:
     """Return the servers without a known step that are down, or must be upgraded now."""
     is_open = moment.plan.phase == "open"
-    subjects = []
-    for subject in _at_step("not known", moment):
-        server = subject.server
-        if server is not None and (is_down(server) or (is_open and server.needs_upgrade)):
-            subjects.append(subject)
-    return subjects
+    return [
+        one
+        for one in _at_step("not known", moment)
+        if one.server and (is_down(one.server) or (is_open and one.server.needs_upgrade))
+    ]
 
 
 def _without_tee(moment: Moment) -> list[Subject]:
@@ -330,23 +342,16 @@ def _idle(moment: Moment) -> list[Subject]:
     subjects = []
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        pay = None if server is None else fleet.idle_pay(server)
-        if server is not None and (server.holds_slot is not False or pay == NO_PAY):
+        pay = fleet.idle_pay(server) if server else None
+        if server and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"
-        if server is not None and pay is not None:
-            worth = _worth(fleet, server, pay)
+        if server and pay:
+            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
+            worth = "at least " if any(plan.may_be_more for plan in plans) else ""
+            worth += f"{DAY * pay:,.0f} units in the first day"
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
-
-
-def _worth(fleet: Fleet, server: Server, pay: IdlePay) -> str:
-    plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-    at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-    return (
-        f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
-        f"{DAY * pay.later:,.0f} a day later"
-    )
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -361,8 +366,8 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
         name = f"{counts}{_place(fleet, server_id)}"
         server = fleet.servers_by_id.get(server_id)
-        subjects.append(Subject(name, server, gpus=tuple(gpus), count=len(gpus)))
-    return sorted(subjects, key=lambda subject: (-subject.count, subject.name))
+        subjects.append(Subject(name, server, gpus=tuple(gpus)))
+    return sorted(subjects, key=lambda subject: (-len(subject.gpus or ()), subject.name))
 
 
 KINDS = {
@@ -380,7 +385,7 @@ KINDS = {
         "chutes-exporter query metagraph",
     ),
     "stuck_jobs": Kind(
-        lambda moment: [_of_job(job) for job in moment.fleet.stuck_jobs or ()],
+        _stuck_jobs,
         "Jobs that are stuck with the miner: {count}. They have no instance any more, so they "
         "hold no GPU and earn nothing. No other miner can run them.",
         "Release them",
@@ -406,6 +411,14 @@ KINDS = {
         "Chutes that fail again and again: {count}, each 3 times or more in the 6 hours "
         "before the newest audit report.",
         "Find out why before they are launched again",
+        "chutes-exporter incidents --hours 6",
+    ),
+    "deleted_instances": Kind(
+        _deleted_instances,
+        "Chutes of which the miner deleted instances before their score was safe: {count}, in the "
+        "6 hours before the newest audit report.",
+        "Let a public instance be active for an hour, and a private one until its user is done. "
+        "Find out whether gepetto or somebody deletes them. See",
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(
@@ -439,7 +452,7 @@ KINDS = {
         _MAINTENANCE,
     ),
     "upgrades": Kind(
-        partial(_in_window, "request now"),
+        partial(_at_step, "request now"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
         "free: {count}. An upgrade takes up to 4 hours. Last moment to request it in this window: "
         "{when}.",
@@ -447,7 +460,7 @@ KINDS = {
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
-        partial(_in_window, "wait"),
+        lambda moment: _at_step("wait", moment) if moment.plan.phase == "open" else [],
         "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
         "free yet: {count}. An upgrade takes up to 4 hours. Last moment to request it in this "
         "window: {when}.",
@@ -471,7 +484,7 @@ KINDS = {
     ),
     "unverified_gpus": Kind(
         _unverified,
-        "GPUs that are not verified and in no instance: {count}.",
+        "GPUs that are not verified and in no instance: {gpus}.",
         "See the errors",
         "chutes-exporter query nodes --columns server_name,uuid,verification_error",
     ),
@@ -484,7 +497,7 @@ KINDS = {
     ),
     "idle_gpus": Kind(
         _idle,
-        "Idle GPUs that can be used: {count}. Other idle GPUs are on servers in other findings, or "
+        "Idle GPUs that can be used: {gpus}. Other idle GPUs are on servers in other findings, or "
         "no chute can be launched on them.",
         "Deploy chutes on them",
         "chutes-exporter advise",
@@ -511,9 +524,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         if kind.advice:
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
             subjects = [one for one in subjects if not one.ids or one.ids - reported_ids]
-            # These two kinds are about all GPUs, and must not hide what else is wrong with a GPU.
-            if name not in ("not_registered", "blacklisted"):
-                reported_ids.update(*(one.ids for one in subjects))
+            reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
     # Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise
@@ -524,23 +535,25 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
     """Return the finding ``name`` of KINDS about some subjects, the most urgent first."""
-    kind, fleet, first = KINDS[name], moment.fleet, subjects[0]
-    when = "at an unknown time" if first.when is None else time_until(first.when, moment.now)
-    count = sum(subject.count for subject in subjects)
+    kind, first = KINDS[name], subjects[0]
     server_name = first.server and first.server.name
     # The instances of a note earn. None means that not all GPUs are known.
     lost_gpus = _gpus_of(subjects) if kind.advice else []
     return Finding(
         kind=name,
-        hotkey=fleet.hotkey,
-        count=count,
-        problem=kind.problem.format(count=count, when=when),
+        hotkey=moment.fleet.hotkey,
+        count=len(subjects),
+        problem=kind.problem.format(
+            count=len(subjects),
+            gpus=len(lost_gpus or ()),
+            when=_time_until(first.when, moment.now),
+        ),
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),
         advice=kind.advice,
         command=kind.command.replace("SERVER", shlex.quote(server_name or "SERVER")),
         gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
-        cost_usd_per_hour=cost(lost_gpus, fleet, costs),
+        cost_usd_per_hour=cost(lost_gpus, moment.fleet, costs),
     )
 
 
@@ -548,10 +561,10 @@ def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
     """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
     gpus: list[Gpu] = []
     for subject in subjects:
-        if subject.gpus is None or any(gpu.model is None for gpu in subject.gpus):
+        if subject.gpus is None:
             return None
         gpus += subject.gpus
-    return gpus
+    return None if any(gpu.model is None for gpu in gpus) else gpus
 
 
 def verdict(findings: Iterable[Finding], *, all_known: bool) -> str:
@@ -576,10 +589,12 @@ def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None
     return total(fleet.price_of(gpu, costs) for gpu in gpus)
 
 
-def time_until(moment: float, now: float) -> str:
+def _time_until(moment: float | None, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is half a day away or
     more. A time that is over is ``overdue since 19:56 UTC``.
     """
+    if moment is None:
+        return "at an unknown time"
     form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
     clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
     if moment <= now:

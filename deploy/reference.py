@@ -67,7 +67,7 @@ def reference() -> str:
 def _overview() -> str:
     rows = ["| collector | topic | needs a key | default |", "|---|---|---|---|"]
     rows.extend(
-        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} "
+        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if 'key' in one.needs else 'no'} "
         f"| {one.default_in_words} |"
         for one in COLLECTORS
     )

@@ -92,7 +92,7 @@ NOT_RECORDED: dict[str, Any] = {
 """The fields of answers that no world has, from the service's code of today or before May 2026."""
 META = json.loads((WORLD_C / "meta.json").read_text())
 RECORDED_AT: float = META["recorded_at"]
-ALL_ON = {collector.name: not collector.needs_chain for collector in COLLECTORS}
+ALL_ON = {collector.name: "chain" not in collector.needs for collector in COLLECTORS}
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?")
 _UNIX_TIME = re.compile(rb'("created_at":)(\d{10}(?:\.\d+)?)')
 

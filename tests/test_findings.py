@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.findings import find
+from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
 from chutes_exporter.fleet.outages import Outage
 from chutes_exporter.rules.money import Costs
@@ -117,7 +118,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     (
         "idle_gpus",
         with_idle(LAUNCH),
-        "2 pro_6000 on tee s1: 259,200 units in the first day, 259,200 a day later",
+        "2 pro_6000 on tee s1: 259,200 units in the first day",
         *("2 pro_6000", ": 2."),
     ),
     # What could be launched is not known.
@@ -166,6 +167,19 @@ def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_th
         "servers_without_tee": ["tee s2 (1.6.2)"],
         "maintenance_pending": ["tee s3 (1.6.2)"],
     }
+
+
+@pytest.mark.parametrize(
+    ("times", "things"), [(2, []), (3, ["c: 3 deleted, at least 10 units lost"])]
+)
+def test_three_deletions_before_the_score_is_safe_need_action(
+    times: int, things: list[str]
+) -> None:
+    lost = end(lost_units=5.0, reason="miner")
+    unknown = end(lost_units=None, loss_precision="at_least")
+    failures = Failures(deleted=[lost, lost, unknown][:times])
+    found = find(make_fleet(failures=failures), NOW, COSTS)
+    assert [one.things for one in found] == [things] * bool(things)
 
 
 def outage(*servers: Server) -> Outage:

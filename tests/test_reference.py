@@ -15,6 +15,7 @@ from chutes_exporter.collectors import COLLECTORS, Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.definitions import CHUTE, ENDPOINTS, FEEDS, RELEASE_JOB
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.fleet import Joined
 from tests.collectors.support import answer
 from tests.recorded import (
     DIRECTORIES,
@@ -121,7 +122,7 @@ def metrics_of(feed: Feed[Any], raw: Any) -> list[Family] | None:
     for collector in collectors_of(feed):
         for hotkey in (THE_PLATFORM, MINER.hotkey):
             miners = Miners(frozenset([MINER.hotkey]), "all", hotkey)
-            assert collector.run(Answers(answers), miners, out)
+            assert collector.run(Answers(answers, Joined({"": answers})), miners, out)
     return out.collect()
 
 

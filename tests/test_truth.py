@@ -31,7 +31,7 @@ WITHOUT_TRUTH = {
     "what is known (tests/unknown)": "chutes_fleet_known chutes_miner_unknown_losses",
     "one step from an answer (collectors/, fleet/test_join.py)": """
         chutes_autoscaler_timestamp_seconds chutes_bounty_boost_ratio
-        chutes_chute_supported_gpu chutes_demand_timestamp_seconds chutes_gpu_verified
+        chutes_demand_timestamp_seconds chutes_gpu_verified
         chutes_instance_planned_start_end chutes_launch_urgency_boost_ratio
         chutes_chute_rate_limited_ratio chutes_chute_recent_utilization_ratio
         chutes_chute_inactive_instances chutes_chute_target_instances chutes_image_info

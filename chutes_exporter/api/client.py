@@ -142,22 +142,18 @@ class ChutesClient:
         *,
         key: Hotkey | None = None,
         params: Mapping[str, str] = _NOTHING,
-        path: Mapping[str, str] = _NOTHING,
         body: Mapping[str, Any] | None = None,
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
 
-        The key is used only if the endpoint needs a signature. ``path`` has the values for the
-        braces in the endpoint's path. The body is sent as JSON.
+        The key is used only if the endpoint needs a signature. ``params`` are the values for the
+        braces in the endpoint's path, and else query parameters. The body is sent as JSON.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        request = {
-            "url": _url(endpoint, path) or self._base_url,
-            # An empty query would replace the one of the base address. None keeps it.
-            "params": {**endpoint.query, **params} or None,
-            "json": body,
-        }
+        path, query = _path_and_query(endpoint, params)
+        # An empty query would replace the one of the base address. None keeps it.
+        request = {"url": path or self._base_url, "params": query or None, "json": body}
         tally = Tally()
         last_check = self.changes.get(endpoint.name)
         now = self._monotonic()
@@ -279,14 +275,21 @@ class ChutesClient:
             return await asyncio.to_thread(endpoint.shape.decode, body, tally)
 
 
-def _url(endpoint: Endpoint[Any], path: Mapping[str, str]) -> str:
-    """Return the path of an endpoint with the values for its braces, or raise BadRequestError."""
-    # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "."
-    # and "..".
-    if any(value in ("", ".", "..") for value in path.values()):
-        raise errors.BadRequestError("the id is invalid", advice="Check the id.")
-    segments = {name: quote(value, safe="") for name, value in path.items()}
-    return endpoint.path.format_map(segments)
+def _path_and_query(
+    endpoint: Endpoint[Any], params: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Return the path and the query of a request, or raise BadRequestError."""
+    path, query = endpoint.path, dict(endpoint.query)
+    for name, value in params.items():
+        if f"{{{name}}}" not in path:
+            query[name] = value
+            continue
+        # The value is one segment of the path and must stay one. `quote` escapes slashes, but not
+        # "." and "..".
+        if value in ("", ".", ".."):
+            raise errors.BadRequestError("the id is invalid", advice="Check the id.")
+        path = path.replace(f"{{{name}}}", quote(value, safe=""))
+    return path, query
 
 
 def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:

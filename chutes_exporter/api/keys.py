@@ -121,7 +121,13 @@ class Hotkey:
         content = _hotkey_file_content(path, source)
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
-        pair = _signing_pair(content)
+        try:
+            pair = deserialize_keypair_from_keyfile_data(content)
+            # The library accepts a file with only public parts. Its key cannot sign.
+            pair.sign(b"")
+        except (KeyfileError, ValueError):
+            # Omit the library's message: it may quote the file.
+            pair = None
         # The file must also have the address of the pair. Otherwise, half a private key would pass
         # for the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
@@ -169,18 +175,6 @@ def _hotkey_file_content(path: Path, source: str) -> bytes:
         raise HotkeyError(
             f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
         ) from None
-
-
-def _signing_pair(content: bytes) -> Keypair | None:
-    """Return the key pair of a key file, None if it has none that can sign."""
-    try:
-        pair = deserialize_keypair_from_keyfile_data(content)
-        # The library accepts a file with only public parts. Its key cannot sign.
-        pair.sign(b"")
-    except (KeyfileError, ValueError):
-        # Omit the library's message: it may quote the file.
-        return None
-    return pair
 
 
 def readable_by_others(path: Path) -> bool:

@@ -29,9 +29,7 @@ class Worker:
 
     async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
         """Cancel all coroutines, run a last one, and end the thread."""
-        await self.run(_cancel_others())
-        await self.run(last)
-        await self.run(_close_generators())
+        await self.run(_end(last))
         loop = self._running_loop()
         loop.call_soon_threadsafe(loop.stop)
         # The thread has nothing left to do, so that this takes no time.
@@ -51,8 +49,8 @@ class Worker:
         return self._loop
 
 
-async def _cancel_others() -> None:
-    """Cancel all other tasks of this loop, and wait until they have ended."""
+async def _end(last: Coroutine[Any, Any, None]) -> None:
+    """Cancel all other tasks of this loop, await a last coroutine, and close all generators."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         # A task that is being cancelled already may be closing connections. A second cancellation
@@ -60,14 +58,9 @@ async def _cancel_others() -> None:
         if not task.cancelling():
             task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
-
-
-async def _close_generators() -> None:
-    """Wait until the generators of bodies that nobody reads to their end are closed.
-
-    The loop has a task to close each generator that was dropped.
-    """
-    # The task for a generator that was just dropped is made in the next round of the loop.
+    await last
+    # The loop has a task to close each generator of a body that was dropped. That for one that was
+    # just dropped is made in the next round of the loop.
     await asyncio.sleep(0)
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)

@@ -94,8 +94,6 @@ class Node:
         self._free_at = 0.0
         # The hash of the block that a reading asks about.
         self._block_hash = ""
-        # The pay at the last reading, because it cannot be computed in the block of an epoch.
-        self._miners_per_block: float | None = None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -138,9 +136,19 @@ class Node:
         registered = values_of_seats[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
-        # In the block of an epoch, the pay for a block is unknown, and stays that of the last one.
-        self._miners_per_block = state.miners_per_block(self._miners_per_block)
-        price = await self._price()
+        try:
+            text = await self._call(
+                str,
+                "state_call",
+                "SwapRuntimeApi_current_alpha_price",
+                f"0x{s.NETUID}",
+                self._block_hash,
+            )
+            # With a price of 0, all pay would seem to be worth nothing.
+            price = s.PRICE.value(text) or None
+        except e.NotFoundError:
+            # The runtime no longer has it.
+            price = None
         return s.Subnet(
             state=state,
             hotkeys=hotkeys,
@@ -148,7 +156,6 @@ class Node:
             owned=owned,
             spec_version=version.specVersion,
             price=price,
-            miners_per_block=self._miners_per_block,
         )
 
     async def _state(self) -> s.State:
@@ -164,21 +171,6 @@ class Node:
             raise e.UnavailableError(f"its newest block is {human_duration(-age)} ahead of the API")
         state.check()
         return state
-
-    async def _price(self) -> int | None:
-        """Return the price of one alpha in rao, None if it is 0 or the runtime no longer has it.
-
-        With a price of 0, all pay would seem to be worth nothing.
-        """
-        netuid = f"0x{s.NETUID}"
-        try:
-            text = await self._call(
-                str, "state_call", "SwapRuntimeApi_current_alpha_price", netuid, self._block_hash
-            )
-        except e.NotFoundError:
-            return None
-        price: int = s.PRICE.value(text)
-        return price or None
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block, in their order, or raise ApiError."""

@@ -180,13 +180,10 @@ class State:
         """The seats that registrations take before they replace others."""
         return max(0, self.max_seats - self.seats)
 
-    def miners_per_block(self, last: float | None) -> float | None:
-        """Return the rao of alpha that all miners are paid for a block, on average since the last
-        epoch, None if it is unknown.
-
-        Args:
-            last: The result for an earlier block. It is also the result in the block of an epoch,
-                because nothing has gathered for the next epoch yet.
+    @property
+    def miners_per_block(self) -> float | None:
+        """The rao of alpha that all miners are paid for a block, on average since the last epoch,
+        None if it is unknown.
         """
         # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
         if self.mechanisms != 1 or self.consensus != 0:
@@ -194,13 +191,9 @@ class State:
         # Without these, it is not known whose pay has gathered, or since when.
         if not self.incentive or not self.last_paid_epoch:
             return None
+        # In the block of an epoch, nothing has gathered. Each later block adds to it.
         blocks = self.block - self.last_paid_epoch
-        if blocks == 0:
-            return last
-        # Each block adds to what has gathered, so a 0 after some blocks cannot be right.
-        if not self.pending_miners:
-            return None
-        return self.pending_miners / blocks
+        return self.pending_miners / blocks if self.pending_miners and blocks else None
 
     def check(self) -> None:
         """Raise UndecodableError if a value is impossible.
@@ -272,7 +265,6 @@ class Subnet:
         registered: The blocks of registrations by UID.
         owned: The hotkeys of the owner.
         price: The price of an alpha in rao of TAO, None if it is unknown.
-        miners_per_block: Rao of alpha that all miners are paid for a block, None if it is unknown.
     """
 
     state: State
@@ -281,7 +273,6 @@ class Subnet:
     owned: list[str]
     spec_version: int
     price: int | None
-    miners_per_block: float | None
 
     @cached_property
     def seats(self) -> list[Seat]:
@@ -291,14 +282,15 @@ class Subnet:
         incentive = self._of_each_seat(self.state.incentive)
         # Without any incentive, the sum is 0, and so is each share.
         total = sum(incentive) or 1
+        per_block = self.state.miners_per_block
         seats = []
         for uid, hotkey in enumerate(self.hotkeys):
             is_owned = hotkey in owned
             pay = None
-            if self.miners_per_block is not None:
+            if per_block is not None:
                 # The pay of the owner's seats is withheld.
                 share = 0.0 if is_owned else incentive[uid] / total
-                pay = share * self.miners_per_block * _BLOCKS_PER_DAY
+                pay = share * per_block * _BLOCKS_PER_DAY
             seat = Seat(
                 state=self.state,
                 hotkey=hotkey,
@@ -333,9 +325,10 @@ class Subnet:
     @property
     def miners_emission_ratio(self) -> float | None:
         """The part of the subnet's emission that is for miners, None if it is unknown."""
-        if self.miners_per_block is None or not self.state.emission_per_block:
+        per_block = self.state.miners_per_block
+        if per_block is None or not self.state.emission_per_block:
             return None
-        return self.miners_per_block / self.state.emission_per_block
+        return per_block / self.state.emission_per_block
 
     @property
     def registrations(self) -> dict[str, int]:

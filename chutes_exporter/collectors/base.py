@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import structlog
 from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import ChutesChoice, MinersChoice
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.feeds.fleet import Joined
     from chutes_exporter.metric import Stability
 
 _log = structlog.get_logger("exporter")
@@ -68,20 +68,22 @@ class Answers:
         joined: What all answers of the page make together.
     """
 
-    def __init__(self, answers: Mapping[str, Answer[Any]], joined: Joined | None = None) -> None:
+    def __init__(self, answers: Mapping[str, Answer[Any]], joined: Joined) -> None:
         self._answers = answers
-        self.joined = joined or Joined({THE_PLATFORM: answers})
+        self.joined = joined
 
     def __getitem__(self, feed: Feed[T]) -> T:
         value: T = self._answers[feed.name].value
         return value
 
-    def __contains__(self, feed: Feed[Any]) -> bool:
-        return feed.name in self._answers
+    def has(self, feeds: Iterable[Feed[Any]]) -> bool:
+        """Return whether the answers of all these feeds are known."""
+        return all(feed.name in self._answers for feed in feeds)
 
-    def received_at(self, feed: Feed[Any]) -> float | None:
-        """Return the Unix time of an answer, None if it is not known."""
-        return self._answers[feed.name].received_at if feed in self else None
+    def received_at(self, feed: Feed[Any]) -> float:
+        """Return the Unix time of an answer, 0 if it is not known."""
+        answer = self._answers.get(feed.name)
+        return 0.0 if answer is None else answer.received_at
 
     def complete(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -127,8 +129,14 @@ class Samples:
             self._series.clear()
             return
         self._series.add(series)
+        family = self._families.get(metric.name)
+        if family is None:
+            # The library appends the end of an info metric and of a counter itself.
+            name = metric.name.removesuffix("_info").removesuffix("_total")
+            family = Family(name, metric.help, metric.kind, metric.unit)
+            self._families[metric.name] = family
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
-        self._family(metric).add_sample(metric.name, label_pairs, float(value))
+        family.add_sample(metric.name, label_pairs, float(value))
 
     def add_states(
         self,
@@ -151,16 +159,6 @@ class Samples:
         for family in families:
             self._families[family.name] = family
             self.count += len(family.samples)
-
-    def _family(self, metric: Metric) -> Family:
-        """Return the family of a metric, a new one for its first sample."""
-        family = self._families.get(metric.name)
-        if family is None:
-            # The library appends the end of an info metric and of a counter itself.
-            name = metric.name.removesuffix("_info").removesuffix("_total")
-            family = Family(name, metric.help, metric.kind, metric.unit)
-            self._families[metric.name] = family
-        return family
 
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
@@ -198,6 +196,8 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
 
 
 Scope = Literal["platform", "signer", "miner"]
+_SCOPES: Final[tuple[Scope, ...]] = ("platform", "miner", "signer")
+"""A part has the last of the scopes of its feeds."""
 Collect = Callable[[Answers, Miners, Samples], None]
 """Adds samples of the answers about one miner, or about the platform. It is a pure function."""
 
@@ -208,27 +208,30 @@ class Part:
     Args:
         feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
-        of_chutes: Whether it has samples only of exported chutes.
-        of_fleet: Whether it is made of the miner's fleet.
+        scope: ``miner`` if it is collected for each watched hotkey although its feeds are about the
+            platform.
 
     Attributes:
+        scope: Whether it is about the platform, about each hotkey with a key (``signer``), or about
+            each watched hotkey (``miner``).
         metrics: All that it may export.
+        of_chutes: Whether it has samples only of exported chutes.
         collect: Makes its samples.
     """
 
     collect: Collect
+    of_chutes = False
 
     def __init__(
         self,
         *feeds: Feed[Any],
         also: Iterable[Feed[Any]] = (),
-        of_chutes: bool = False,
-        of_fleet: bool = False,
+        scope: Scope = "platform",
     ) -> None:
         self.feeds = feeds
         self.all_feeds = (*feeds, *also)
-        self.of_chutes = of_chutes
-        self.of_fleet = of_fleet
+        scopes = [scope, *(feed.scope for feed in self.all_feeds)]
+        self.scope = max(scopes, key=_SCOPES.index)
         self.metrics: list[Metric] = []
 
     def metric(
@@ -268,15 +271,13 @@ class Part:
         needed = self.feeds or self.all_feeds
         return any(feed.signed for feed in needed)
 
-    @property
-    def scope(self) -> Scope:
-        """Whether it is about the platform, about each hotkey with a key (``signer``), or about
-        each watched hotkey (``miner``).
-        """
-        scopes = {feed.scope for feed in self.all_feeds}
-        if "signer" in scopes:
-            return "signer"
-        return "miner" if "miner" in scopes else "platform"
+
+Need = Literal["chain", "key", "hotkey"]
+_NEEDS: Final[dict[Need, str]] = {
+    "chain": "--chain.url",
+    "key": "a hotkey's key",
+    "hotkey": "a hotkey",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,15 +288,12 @@ class Collector:
         summary: Its topic, for help texts and docs.
         parts: What makes its samples.
         on: Whether it is on by default, if nothing that it needs is missing.
-        watched_only: Whether it exports no miner but the configured hotkeys, because it is large
-            for others. With ``--miners all``, it exports all if it is switched on explicitly.
     """
 
     name: str
     summary: str
     parts: Sequence[Part]
     on: bool = True
-    watched_only: bool = False
 
     def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
         """Add the samples of each part whose answers are known, and return whether that succeeded.
@@ -306,16 +304,12 @@ class Collector:
         succeeded = True
         is_about_platform = miners.hotkey == THE_PLATFORM
         for part in self.parts:
-            if (part.scope == "platform") != is_about_platform:
-                continue
-            if not all(feed in answers for feed in part.feeds):
+            is_asked = (part.scope == "platform") == is_about_platform
+            if not is_asked or not answers.has(part.feeds):
                 continue
             out.unknown = frozenset(
                 metric for metric in part.metrics if not answers.complete(metric.complete)
             )
-            if len(out.unknown) == len(part.metrics):
-                # All its samples would be left out.
-                continue
             try:
                 part.collect(answers, miners, out)
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
@@ -349,29 +343,25 @@ class Collector:
         return list(by_name.values())
 
     @property
-    def needs_key(self) -> bool:
-        """Whether none of its parts works without a hotkey's key."""
-        return all(part.needs_key for part in self.parts)
-
-    @property
-    def needs_chain(self) -> bool:
-        """Whether it needs a node of the chain."""
-        return any(feed.name == "chain" for feed in self.feeds)
-
-    @property
     def scope(self) -> Scope:
         """The scope of its first part."""
         return self.parts[0].scope
 
     @property
+    def needs(self) -> list[Need]:
+        """What the user must configure for it."""
+        needs: list[Need] = []
+        if any(feed.name == "chain" for feed in self.feeds):
+            needs.append("chain")
+        if all(part.needs_key for part in self.parts):
+            needs.append("key")
+        if self.scope == "miner":
+            needs.append("hotkey")
+        return needs
+
+    @property
     def default_in_words(self) -> str:
         """Whether it is on by default, and what it needs for that, for help texts and docs."""
-        if self.watched_only:
-            return "on for configured hotkeys; with --miners all, the flag adds all miners"
-        needs = []
-        if self.needs_key:
-            needs.append("a hotkey's key")
-        if self.needs_chain:
-            needs.append("--chain.url")
         words = "on" if self.on else "off"
-        return f"{words}, with {' and '.join(needs)}" if needs else words
+        needs = " and ".join(_NEEDS[need] for need in self.needs)
+        return f"{words}, with {needs}" if needs else words

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from chutes_exporter.api.records import Bounty, Chute, ChuteMetrics, ChuteUtilization
 from chutes_exporter.collectors.base import Collector
@@ -20,18 +21,15 @@ from chutes_exporter.rules.demand import (
 )
 from chutes_exporter.rules.money import bounty_boost, bounty_expires_at
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
-def _models(chute: Chute) -> list[str]:
-    """Return the models of GPUs that a chute runs on, none if they are unknown."""
-    if chute.node_selector is None:
-        return []
-    return chute.node_selector.supported_gpus or []
+R = TypeVar("R", bound=Struct)
 
 
 CHUTE = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_info=Info(
         "The chute's name, version and kind.",
         {
@@ -58,13 +56,13 @@ CHUTE = Table[Chute](
 DETAIL = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_gpus=Row(
         "Number of GPUs that an instance of the chute needs.", "node_selector.gpu_count"
     ),
     chutes_chute_supported_gpu=Row(
         "1 for each model of GPUs that the chute runs on.",
-        lambda chute: dict.fromkeys(_models(chute), 1),
+        "node_selector.supported_gpus",
+        convert=lambda models: dict.fromkeys(models, 1),
         by="gpu",
     ),
     chutes_chute_min_vram_bytes=Row(
@@ -122,42 +120,19 @@ CHUTE_DETAILS_COLLECTOR = Collector(
 )
 
 
-def _with_load(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
-    """Return the records. If the autoscaler's monitoring failed, they are without the ratios that
-    this collector exports.
-    """
-    if not load_is_unknown(chutes):
-        return chutes
-    none_by_field = {
-        "utilization_15m": None,
-        "utilization_1h": None,
-        "rate_limit_ratio_15m": None,
-        "rate_limit_ratio_1h": None,
-    }
-    return [structs.replace(chute, **none_by_field) for chute in chutes]
+def _without(records: list[R], fields: Iterable[str]) -> list[R]:
+    """Return records without some fields, which are unknown."""
+    unknown: dict[str, None] = dict.fromkeys(fields)
+    return [structs.replace(record, **unknown) for record in records] if unknown else records
 
 
-def _utilization(chute: ChuteUtilization) -> dict[str, float | None]:
-    """Return the use of a chute's capacity by window."""
-    return {
-        "15m": recent_ratio(chute, chute.utilization_15m),
-        "1h": recent_ratio(chute, chute.utilization_1h),
-    }
-
-
-def _rate_limited(chute: ChuteUtilization) -> dict[str, float | None]:
-    """Return the share of a chute's requests that were refused, by window."""
-    return {
-        "15m": recent_ratio(chute, chute.rate_limit_ratio_15m),
-        "1h": recent_ratio(chute, chute.rate_limit_ratio_1h),
-    }
-
+_LOAD = ("utilization_15m", "utilization_1h", "rate_limit_ratio_15m", "rate_limit_ratio_1h")
+"""The ratios that are unknown if the autoscaler's monitoring failed."""
 
 LOAD = Table[ChuteUtilization](
     UTILIZATION,
     key="chute_id",
-    of_chutes=True,
-    records=_with_load,
+    records=lambda chutes: _without(chutes, _LOAD if load_is_unknown(chutes) else ()),
     chutes_chute_scale_allowance=Row(
         "Instances by which the chute is below its target. At 0 the service refuses most "
         "launches. chutes_launch_gpus has what the miner can launch.",
@@ -181,14 +156,20 @@ LOAD = Table[ChuteUtilization](
         "Average use of the chute's capacity in the window before the autoscaler's last run. "
         "Above 1, demand exceeds "
         "capacity. Absent for a chute that had no instance.",
-        _utilization,
+        {
+            "15m": lambda chute: recent_ratio(chute, chute.utilization_15m),
+            "1h": lambda chute: recent_ratio(chute, chute.utilization_1h),
+        },
         by="window",
     ),
     chutes_chute_rate_limited_ratio=Row(
         "Share of the chute's requests that were refused in the window before the autoscaler's "
         "last run, because all "
         "instances were busy. 0 without requests. Absent for a chute that had no instance.",
-        _rate_limited,
+        {
+            "15m": lambda chute: recent_ratio(chute, chute.rate_limit_ratio_15m),
+            "1h": lambda chute: recent_ratio(chute, chute.rate_limit_ratio_1h),
+        },
         by="window",
     ),
     chutes_autoscaler_timestamp_seconds=Total(
@@ -207,15 +188,6 @@ UTILIZATION_COLLECTOR = Collector(
 )
 
 
-def _with_demand(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
-    """Return the records without the fields that the service did not measure."""
-    unknown_fields = unknown_metrics(chutes)
-    if not unknown_fields:
-        return chutes
-    none_by_field = dict.fromkeys(unknown_fields)
-    return [structs.replace(chute, **none_by_field) for chute in chutes]
-
-
 INVOCATIONS = Row(
     "Requests to the chute that were completed in the window.",
     {"1h": "total_invocations"},
@@ -225,8 +197,7 @@ INVOCATIONS = Row(
 REQUESTS = Table[ChuteMetrics](
     CHUTE_METRICS,
     key="chute_id",
-    of_chutes=True,
-    records=_with_demand,
+    records=lambda chutes: _without(chutes, unknown_metrics(chutes)),
     chutes_chute_window_invocations=INVOCATIONS,
     chutes_chute_window_compute_seconds=Row(
         "Total duration of the requests completed in the window on all miners.",
@@ -270,7 +241,6 @@ REQUESTS = Table[ChuteMetrics](
 REQUESTS_OF_DAY = Table[Chute](
     CHUTES,
     key="chute_id",
-    of_chutes=True,
     chutes_chute_window_invocations=replace(INVOCATIONS, value={"1d": "invocation_count"}),
 )
 
@@ -284,7 +254,6 @@ DEMAND_COLLECTOR = Collector(
 BOUNTY = Table[Bounty](
     BOUNTIES,
     key="chute_id",
-    of_chutes=True,
     chutes_bounty_created_timestamp_seconds=Row(
         "When the open bounty of the chute was created. The chute may be gone.", "created_at"
     ),

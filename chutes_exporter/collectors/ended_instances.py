@@ -25,7 +25,7 @@ _REPLACED: Final = "replaced"
 _UNCLEAR: Final = "unclear"
 _OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
 # What is unknown because of a missing record, the ledger decides.
-_PART = Part(AUDIT_REPORT, also=(CHUTES,))
+_PART = Part(AUDIT_REPORT, also=(CHUTES,), scope="miner")
 _metric = _PART.metric
 
 REPORT_END = _metric(
@@ -125,49 +125,27 @@ class _Window:
 
 @_PART.collects
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add which reports are known, and the ends and losses of each exported miner.
+    """Add which reports are known, and the ends and losses of a watched miner.
 
     While one of its reports is not known, a window has no numbers of ends, because those of the
     other reports would look like all. Losses are lower bounds then.
     """
-    reports = answers[AUDIT_REPORT]
     ledger = answers.joined.ledger
+    # The first two are the same for each miner, and ``out`` takes them once.
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
-    _add_planned_starts(ledger.ends(FAILURE_HOURS), miners, out)
-    for name, hours in _WINDOWS.items():
-        is_complete = not ledger.missing_hours(hours)
-        for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
-            # An answer from before a reload may lack the ends of hotkeys that the reload added.
-            # None means that it has those of all miners.
-            if reports.hotkeys is None or hotkey in reports.hotkeys:
-                window = _Window(hotkey, name, ends, is_complete)
-                _add_total(window, out)
-                _add_reasons(window, out)
-                _add_chutes(window, out)
-
-
-def _add_planned_starts(ends: Iterable[End], miners: Miners, out: Samples) -> None:
-    """Add the starts of watched miners that ended by a plan."""
-    for end in ends:
+    for end in ledger.ends(FAILURE_HOURS):
         is_planned = end.outcome == "never_active" and end.is_failure is False
-        if is_planned and end.hotkey in miners.watched:
+        if is_planned and end.hotkey == miners.hotkey:
             out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
-
-
-def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
-    """Return the ends of exported miners, and an empty list for watched ones without any."""
-    by_miner: dict[str, list[End]] = {hotkey: [] for hotkey in sorted(miners.watched)}
-    for end in ends:
-        if miners.exports(end.hotkey):
-            by_miner.setdefault(end.hotkey, []).append(end)
-    return by_miner
-
-
-def _add_total(window: _Window, out: Samples) -> None:
-    window.add_lost(TOTAL_LOST, window.ends, window.labels, out)
-    if window.is_complete:
-        out.add(UNKNOWN_LOSSES, sum_of_losses(window.ends).unknown, *window.labels)
+    for name, hours in _WINDOWS.items():
+        ends = [end for end in ledger.ends(hours) if end.hotkey == miners.hotkey]
+        window = _Window(miners.hotkey, name, ends, not ledger.missing_hours(hours))
+        window.add_lost(TOTAL_LOST, window.ends, window.labels, out)
+        if window.is_complete:
+            out.add(UNKNOWN_LOSSES, sum_of_losses(window.ends).unknown, *window.labels)
+        _add_reasons(window, out)
+        _add_chutes(window, out)
 
 
 def _add_reasons(window: _Window, out: Samples) -> None:
@@ -236,5 +214,4 @@ COLLECTOR = Collector(
     "ended_instances",
     "why instances ended in the past hour and day, and the compute units that they lost",
     (_PART,),
-    watched_only=True,
 )

@@ -30,7 +30,7 @@ _OWN = tuple(
         *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
-_PART = Part(also=(*_OWN, f.METAGRAPH), of_fleet=True)
+_PART = Part(also=(*_OWN, f.METAGRAPH))
 _metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
 KNOWN_STEPS: Final = tuple(step for step in STEPS if step != "not known")
@@ -186,7 +186,7 @@ def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     # Without an answer about the window, no step depends on the time.
-    _add_steps(fleet, answers.received_at(f.MAINTENANCE) or 0.0, out)
+    _add_steps(fleet, answers.received_at(f.MAINTENANCE), out)
     # At the end, because after a failure above, no topic is known.
     # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:

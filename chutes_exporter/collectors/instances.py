@@ -117,7 +117,6 @@ ACTIVE_INSTANCES_COLLECTOR = Collector(
 UPDATE = Table[RollingUpdate](
     ROLLING_UPDATES,
     key="chute_id",
-    of_chutes=True,
     chutes_rolling_update_started_timestamp_seconds=Row(
         "When the rolling update of the chute started. Within 12 hours (2 hours for private "
         "chutes) the service "

@@ -23,7 +23,7 @@ LAUNCH_FEEDS: Final = tuple(
     )
 )
 """The feeds that decide what can be launched, and what it pays."""
-_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT), of_fleet=True)
+_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT))
 _metric = _PART.metric
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (
@@ -119,7 +119,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     fleet = answers.joined.fleet(miners.hotkey)
     # Without this answer, no state of an instance is known, and so no decision.
-    _add_instances(fleet, answers.received_at(f.INSTANCES) or 0.0, out)
+    _add_instances(fleet, answers.received_at(f.INSTANCES), out)
     if fleet.markets is None:
         # It is unknown what can be launched.
         return
@@ -152,7 +152,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         pay = fleet.idle_pay(server)
         # A server without GPUs has no pay to tell.
         if pay is not None and server.gpus:
-            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+            out.add(SERVER_IDLE_UNITS, pay, *labels)
         reason = fleet.left_out.get(server.server_id)
         if server.idle_models and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)

@@ -28,14 +28,14 @@ from chutes_exporter.rules.money import (
 )
 from chutes_exporter.rules.sums import product, total
 
-_SERVER_COSTS = Part(SERVERS, of_fleet=True)
+_SERVER_COSTS = Part(SERVERS)
 SERVER_COST = _SERVER_COSTS.metric(
     "chutes_server_cost_usd_per_gpu_hour",
     "Price that the miner pays per hour for one GPU on the server, whether it is idle or not: "
     "--server.cost, or else --gpu.cost of the model. Absent if it is unknown.",
     ("hotkey", "server_id", "server", "gpu"),
 )
-_MINER_COST = Part(SERVERS, NODES, of_fleet=True)
+_MINER_COST = Part(SERVERS, NODES)
 MINER_COST = _MINER_COST.metric(
     "chutes_miner_cost_usd_per_hour",
     "Price that the miner pays per hour for all its GPUs. Absent if the price of one is unknown, "
@@ -63,7 +63,7 @@ UNIT = _UNIT.metric(
     "by the chain for a day, divided by their units of the past day.",
     complete=(CHAIN, FMV, STATS),
 )
-_PROFIT = Part(CHAIN, FMV, SERVERS, NODES, of_fleet=True)
+_PROFIT = Part(CHAIN, FMV, SERVERS, NODES)
 PROFIT = _PROFIT.metric(
     "chutes_miner_estimated_profit_usd_per_day",
     "Estimate of what is left of the miner's earnings of a day after the price of all its GPUs. "
@@ -71,7 +71,7 @@ PROFIT = _PROFIT.metric(
     ("hotkey",),
     complete=(CHAIN, FMV, SERVERS, NODES),
 )
-_SERVER_PROFITS = Part(*(SERVERS, NODES, INVENTORY, INSTANCES), *(CHAIN, FMV, STATS), of_fleet=True)
+_SERVER_PROFITS = Part(*(SERVERS, NODES, INVENTORY, INSTANCES), *(CHAIN, FMV, STATS))
 SERVER_PROFIT = _SERVER_PROFITS.metric(
     "chutes_server_estimated_profit_usd_per_day",
     "Estimate of a day's earnings of the server's instances at their present compute units per "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
@@ -11,6 +12,9 @@ from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.definitions import CHUTES, IMAGES, JOBS, PLATFORM_GPUS
 from chutes_exporter.rules.jobs import is_stuck, waits_for_miner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MODEL = Table[ModelSupply](
     PLATFORM_GPUS,
@@ -29,31 +33,23 @@ PLATFORM_GPUS_COLLECTOR = Collector(
 )
 
 
-def _stuck_jobs(jobs: list[Job]) -> list[Job] | None:
-    """Return the jobs that are stuck, None if it is unknown whether one job is."""
-    if any(is_stuck(job) is None for job in jobs):
+def _those(jobs: list[Job], answer: Callable[[Job], bool | None]) -> list[Job] | None:
+    """Return the jobs for which the answer is yes, None if it is unknown for one."""
+    if any(answer(job) is None for job in jobs):
         return None
-    return [job for job in jobs if is_stuck(job)]
+    return [job for job in jobs if answer(job)]
 
 
-def _waiting(jobs: list[Job], chutes: list[Chute]) -> list[Job] | None:
-    """Return the jobs that wait for a miner, None if it is unknown whether one job does."""
-    chute_ids = {chute.chute_id for chute in chutes}
-    if any(waits_for_miner(job, chute_ids) is None for job in jobs):
-        return None
-    return _known_to_wait(jobs, chutes)
-
-
-def _known_to_wait(jobs: list[Job], chutes: list[Chute]) -> list[Job]:
-    chute_ids = {chute.chute_id for chute in chutes}
-    return [job for job in jobs if waits_for_miner(job, chute_ids)]
+def _waits(chutes: list[Chute]) -> Callable[[Job], bool | None]:
+    """Return whether a job waits for a miner."""
+    return partial(waits_for_miner, chutes={chute.chute_id for chute in chutes})
 
 
 # The list also has all finished jobs.
 STUCK = Table[Job](
     JOBS,
     key="job_id",
-    records=_stuck_jobs,
+    records=lambda jobs: _those(jobs, is_stuck),
     chutes_jobs_stuck=Total(
         "Unfinished jobs that the watched miner claimed and that have no instance any more. No "
         "other miner can claim "
@@ -67,7 +63,7 @@ WAITING = Table[Job](
     JOBS,
     CHUTES,
     key="job_id",
-    records=_waiting,
+    records=lambda jobs, chutes: _those(jobs, _waits(chutes)),
     chutes_jobs_waiting=Total("Jobs of the platform that wait for a miner.", len),
     chutes_jobs_available=Total(
         "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
@@ -90,7 +86,7 @@ EACH = Table[Job](
     JOBS,
     CHUTES,
     key="job_id",
-    records=_known_to_wait,
+    records=lambda jobs, chutes: list(filter(_waits(chutes), jobs)),
     chutes_job_info=Info(
         "The chute and method of a waiting job.",
         {"chute_id": "chute_id", "method": "method", "status": "status"},
@@ -133,22 +129,12 @@ def _state(image: Image) -> str | None:
     return _STATE_OF_TEXT.get(text, "other")
 
 
-def _count_states(states: list[str]) -> dict[str, int]:
-    return {state: states.count(state) for state in _STATES}
-
-
-def _is_in_state(image: Image) -> dict[str, bool]:
-    """Return whether an image is in each state, nothing if that is unknown."""
-    present = _state(image)
-    return {} if present is None else {state: state == present for state in _STATES}
-
-
 IMAGE_COUNT = Table[Image](
     IMAGES,
     key="image_id",
     chutes_images=Total(
         "Images by state: pending, building, built, error (any error), other (any other text).",
-        _count_states,
+        lambda states: {state: states.count(state) for state in _STATES},
         of=_state,
         label="state",
     ),
@@ -172,7 +158,8 @@ IMAGE = Table[Image](
     chutes_image_state=Row(
         "Whether the image is in this state (1): pending, building, built, error (any error), "
         "other (any other text).",
-        _is_in_state,
+        _state,
+        convert=lambda present: {state: state == present for state in _STATES},
         by="state",
     ),
     chutes_image_created_timestamp_seconds=Row("When the image was created.", "created_at"),

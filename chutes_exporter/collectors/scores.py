@@ -276,20 +276,14 @@ STATS_COLLECTOR = Collector(
 )
 STATS_PER_CHUTE_COLLECTOR = Collector(
     "stats_per_chute",
-    "the compute of each miner on each chute in the past hour, day and week",
+    "the compute of each watched miner on each chute in the past hour, day and week",
     (MINER_CHUTE,),
-    watched_only=True,
 )
-
-
-def _newest(points: list[HistoryPoint]) -> list[HistoryPoint]:
-    """Return the newest point in a history, none if it is empty."""
-    return sorted(points, key=lambda point: point.time)[-1:]
 
 
 NEWEST_POINT = Table[HistoryPoint](
     UNIQUE_CHUTE_HISTORY,
-    records=_newest,
+    records=lambda points: sorted(points, key=lambda point: point.time)[-1:],
     chutes_miner_unique_chute_gpus=Row(
         "GPUs of the distinct chutes that the miner ran at the newest full hour. Public instances"
         " count from the age of one hour, so the newest numbers still rise.",

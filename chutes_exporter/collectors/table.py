@@ -54,6 +54,12 @@ class Row:
         """Its labels after the key."""
         return (self.by,) if self.by else ()
 
+    @property
+    def fields(self) -> list[str]:
+        """The fields of a record that it shows."""
+        values = self.value.values() if isinstance(self.value, Mapping) else [self.value]
+        return [value for value in values if isinstance(value, str)]
+
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the values of a record, with their labels after the key."""
         if isinstance(self.value, Mapping):
@@ -119,6 +125,11 @@ class Total:
         label = self.label or str(self.by)
         return (label,) if label else ()
 
+    @property
+    def fields(self) -> list[str]:
+        """The fields of a record of which it is made."""
+        return [value for value in (self.of, self.by) if value and isinstance(value, str)]
+
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
         if self.by:
@@ -180,8 +191,6 @@ class Table(Part, Generic[R]):
             answer of the first is this list. If it makes None, all metrics are absent.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported
             miners have samples.
-        of_chutes: Whether a record is about its ``chute_id``. Then only exported chutes have
-            samples.
         metrics: The metrics by name.
     """
 
@@ -193,16 +202,18 @@ class Table(Part, Generic[R]):
         label: str = "",
         records: Callable[..., list[R] | None] = list,
         miner: str = "",
-        of_chutes: bool = False,
         **metrics: Row | Total,
     ) -> None:
-        super().__init__(feed, *joined, of_chutes=of_chutes)
+        super().__init__(feed, *joined)
         self.feed = feed
         self.key = key.split()
+        # Of a list of all chutes, only exported ones have samples.
+        self.of_chutes = self.scope == "platform" and self.key == ["chute_id"]
         self._records = records
         self._miner = miner
-        # A feed that is not about the platform has an answer for each miner.
-        self._miner_label = ("hotkey",) if feed.scope != "platform" else ()
+        # A feed that is not about the platform has an answer for each miner. Its records may name
+        # the miner themselves.
+        self._miner_label = ("hotkey",) if feed.scope != "platform" and not miner else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
         for name, declared in metrics.items():
@@ -213,7 +224,7 @@ class Table(Part, Generic[R]):
                 name,
                 declared.text,
                 labels,
-                fields=_fields(declared),
+                fields=", ".join(dict.fromkeys(declared.fields)),
                 complete=self.feeds if declared.complete else joined,
                 stability=declared.stability,
             )
@@ -233,25 +244,18 @@ class Table(Part, Generic[R]):
         if self.key:
             records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()
-        chutes = None
-        if self.of_chutes and miners.chutes == "relevant":
-            chutes = answers.joined.relevant_chutes
         for record in records:
-            if self._is_exported(record, miners, chutes):
+            if self._is_exported(record, answers, miners):
                 add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)
         self._add_missing(answers, records, sorted(miners.watched), out)
         self._add_totals(records, miners, hotkey, out)
 
-    def _is_exported(self, record: R, miners: Miners, chutes: set[str] | None) -> bool:
-        """Return whether a record is about an exported chute and an exported miner.
-
-        ``chutes`` are the ids of the exported chutes, None for all.
-        """
-        if chutes is not None and getattr(record, "chute_id", None) not in chutes:
+    def _is_exported(self, record: Any, answers: Answers, miners: Miners) -> bool:
+        """Return whether a record is about an exported chute and an exported miner."""
+        chooses_chutes = self.of_chutes and miners.chutes == "relevant"
+        if chooses_chutes and record.chute_id not in answers.joined.relevant_chutes:
             return False
-        if not self._miner:
-            return True
-        return miners.exports(getattr(record, self._miner))
+        return not self._miner or miners.exports(getattr(record, self._miner))
 
     def _add_missing(
         self, answers: Answers, records: list[R], watched: list[str], out: Samples
@@ -261,19 +265,16 @@ class Table(Part, Generic[R]):
         The miner is the first field of the key. If the key has others, such as the window, a miner
         needs a record for each window that a record of any miner has.
         """
-        missing = {
-            metric: row.missing for metric, row in self.rows.items() if row.missing is not None
-        }
         # A record that may be missing can be that of any miner.
-        if not missing or not answers.complete([self.feed.name]):
+        if not answers.complete([self.feed.name]):
             return
         listed_keys = dict.fromkeys(map(self._key_of, records))
-        for _, *other_fields in listed_keys:
+        for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
             for miner in watched:
                 key = (miner, *other_fields)
                 if key not in listed_keys:
-                    for metric, value in missing.items():
-                        out.add(metric, value, *key)
+                    for metric, row in self.rows.items():
+                        out.add(metric, row.missing, *key)
 
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
@@ -302,17 +303,3 @@ def _get(record: Any, value: Value) -> Any:
         if record is None or record is UNSET:
             return None
     return record
-
-
-def _fields(declaration: Row | Total) -> str:
-    """Return the names of the fields that a metric declares, each once, with commas between."""
-    values: list[Value] = []
-    if isinstance(declaration, Total):
-        values += [declaration.of, declaration.by]
-    elif isinstance(declaration.value, Mapping):
-        values += declaration.value.values()
-    else:
-        values.append(declaration.value)
-    # Other values are functions, and an empty text declares nothing.
-    fields = [value for value in values if isinstance(value, str) and value]
-    return ", ".join(dict.fromkeys(fields))

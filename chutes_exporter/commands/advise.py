@@ -16,7 +16,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Market, Offer
+    from chutes_exporter.fleet.model import Fleet, Offer
     from chutes_exporter.rules.launch import LaunchRefusal
 
 Row = dict[str, Any]
 """A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
-_METRICS: Final = frozenset({"chutes_compute_unit_usd"})
+_UNIT_USD: Final = "chutes_compute_unit_usd"
+_TABLES: Final = ("idle_gpus", "plan", "stay_idle", "chutes", "refused")
 _MOST_CHUTES: Final = 10
 """Most chutes of a model on the screen."""
 _NO_LAUNCHES: Final = "an answer lacks whether the service accepts some chutes, or what they pay"
@@ -78,43 +79,40 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     """
     # A hotkey without its key is not enough. Without a key, this raises UsageError.
     first_key(settings)
-    snapshot = await take_snapshot(settings, _METRICS)
-    usd_per_unit = snapshot.value("chutes_compute_unit_usd")
+    snapshot = await take_snapshot(settings, frozenset({_UNIT_USD}))
     miners = []
     for hotkey in sorted(settings.watched):
-        is_known = hotkey in snapshot.counted
         fleet = snapshot.fleets[hotkey]
+        # A table of which nothing is known is None.
+        miner: dict[str, Any] = {"hotkey": hotkey, **dict.fromkeys(_TABLES)}
+        if hotkey in snapshot.counted:
+            miner["idle_gpus"] = sum(gpu.state == "idle" for gpu in fleet.gpus)
+            miner |= _tables(fleet, snapshot.value(_UNIT_USD))
         for market in fleet.markets or ():
             if market.refused.get("unknown"):
                 subject = f"chutes for {market.model}"
                 snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
-        miners.append(_miner(fleet, usd_per_unit, is_known=is_known))
-    show = partial(_show, miners, snapshot.now, settings)
+        miners.append(miner)
+    show = partial(_show, miners, snapshot.now)
     needs_action = any(miner["chutes"] for miner in miners)
     return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
 
 
-def _miner(fleet: Fleet, usd_per_unit: float | None, *, is_known: bool) -> dict[str, Any]:
-    """Return the tables of the advice to a miner. A table of which nothing is known is None.
-
-    ``is_known`` is whether the states of all its GPUs are known.
-    """
-    idle_gpus = plan = stay_idle = chutes = refused = None
-    if is_known:
-        idle_gpus = sum(gpu.state == "idle" for gpu in fleet.gpus)
-    if is_known and fleet.markets is not None:
-        plan = _plan(fleet, usd_per_unit)
-        stay_idle = _stay_idle(fleet)
-        chutes = _chutes(fleet.markets, fleet.failures, usd_per_unit)
-        refused = _refused(fleet.markets)
-    return {
-        "hotkey": fleet.hotkey,
-        "idle_gpus": idle_gpus,
-        "plan": plan,
-        "stay_idle": stay_idle,
-        "chutes": chutes,
-        "refused": refused,
-    }
+def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
+    """Return the tables of the advice to a miner, if it is known what it can launch."""
+    if fleet.markets is None:
+        return {}
+    chutes, refused = [], []
+    for market in fleet.markets:
+        # Those that failed here come last.
+        offers = sorted(market.offers, key=lambda one: fleet.failures.fails(one.chute_id) is True)
+        chutes += [_chute(offer, fleet.failures, usd_per_unit) for offer in offers]
+        for reason, meaning in _REFUSALS.items():
+            if count := market.refused.get(reason):
+                row = {"gpu": market.model, "chutes": count}
+                refused.append(row | {"meaning": meaning, "reason": reason})
+    plan, stay_idle = _plan(fleet, usd_per_unit), _stay_idle(fleet)
+    return {"plan": plan, "stay_idle": stay_idle, "chutes": chutes, "refused": refused}
 
 
 def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
@@ -122,35 +120,35 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
     rows: list[Row] = []
     for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
         for launch in plan.launches:
-            offer, instances = launch.offer, launch.instances
+            offer = launch.offer
             row = {
                 "server": _server_name(fleet, plan.server_id),
                 "chute": offer.chute,
-                "instances": instances,
-                "gpus": instances * offer.size,
+                "instances": launch.instances,
+                "gpus": launch.instances * offer.size,
                 "gpu": plan.model,
             }
             more = {
+                "bounty_expires_at": iso_time(offer.bounty_expires_at),
                 "chute_id": offer.chute_id,
                 "private": offer.private,
                 "urgency_boost": offer.urgency_boost,
                 "server_id": plan.server_id,
             }
-            pay = _pay_of(offer, instances, usd_per_unit)
-            rows.append(row | pay | {"bounty_expires_at": iso_time(offer.bounty_expires_at)} | more)
-    if rows:
-        # None if something more may be possible where nothing is planned.
-        first_day_units = total(plan.first_day_units for plan in fleet.plans)
-        later = None
-        if first_day_units is not None:
-            later = sum(plan.later_units_per_second for plan in fleet.plans)
-        everything = {
-            "server": "all",
-            "instances": sum(row["instances"] for row in rows),
-            "gpus": sum(row["gpus"] for row in rows),
-        }
-        rows.append(everything | _pay(first_day_units, later, usd_per_unit))
-    return rows
+            rows.append(row | _pay_of(offer, launch.instances, usd_per_unit) | more)
+    if not rows:
+        return []
+    # None if something more may be possible where nothing is planned.
+    first_day_units = total(plan.first_day_units for plan in fleet.plans)
+    later = None
+    if first_day_units is not None:
+        later = sum(plan.later_units_per_second for plan in fleet.plans)
+    everything = {
+        "server": "all",
+        "instances": sum(row["instances"] for row in rows),
+        "gpus": sum(row["gpus"] for row in rows),
+    }
+    return [*rows, everything | _pay(first_day_units, later, usd_per_unit)]
 
 
 def _pay_of(offer: Offer, instances: float, usd_per_unit: float | None) -> Row:
@@ -175,37 +173,25 @@ def _pay(
 
 def _stay_idle(fleet: Fleet) -> list[Row]:
     """Return the idle GPUs that the plan does not use, and why."""
-    unused = Counter(
+    plans = {(plan.server_id, plan.model): plan for plan in fleet.plans}
+    idle = Counter(
         (gpu.server_id or "", gpu.model or "") for gpu in fleet.gpus if gpu.state == "idle"
     )
-    # The GPUs of an unknown server are in no plan.
-    reasons = dict.fromkeys(unused, "not_known")
-    for plan in fleet.plans:
-        place = plan.server_id, plan.model
-        unused[place] -= plan.used
-        if not plan.may_be_more:
-            reasons[place] = "nothing_fits"
     rows = []
-    for (server_id, model), count in unused.items():
-        if count:
-            reason = fleet.left_out.get(server_id, reasons[server_id, model])
-            row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
-            rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
-    return rows
+    for (server_id, model), count in idle.items():
+        # The GPUs of an unknown server are in no plan.
+        plan = plans.get((server_id, model))
+        reason = "not_known" if plan is None or plan.may_be_more else "nothing_fits"
+        reason = fleet.left_out.get(server_id, reason)
+        unused = count - (0 if plan is None else plan.used)
+        row = {"server": _server_name(fleet, server_id), "gpus": unused, "gpu": model}
+        rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
+    return [row for row in rows if row["gpus"]]
 
 
 def _server_name(fleet: Fleet, server_id: str) -> str | None:
     server = fleet.servers_by_id.get(server_id)
     return (server and server.name) or server_id or None
-
-
-def _chutes(markets: Iterable[Market], failures: Failures, usd_per_unit: float | None) -> list[Row]:
-    """Return the chutes that can be launched, by model. Those that failed here come last."""
-    rows = []
-    for market in markets:
-        offers = sorted(market.offers, key=lambda offer: failures.fails(offer.chute_id) is True)
-        rows += [_chute(offer, failures, usd_per_unit) for offer in offers]
-    return rows
 
 
 def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
@@ -230,18 +216,7 @@ def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
     }
 
 
-def _refused(markets: Iterable[Market]) -> list[Row]:
-    """Return how many other chutes run on each model, and why they cannot be launched."""
-    rows = []
-    for market in markets:
-        for reason, meaning in _REFUSALS.items():
-            if chutes := market.refused.get(reason):
-                row = {"gpu": market.model, "chutes": chutes}
-                rows.append(row | {"meaning": meaning, "reason": reason})
-    return rows
-
-
-def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -> None:
+def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
     """Print the advice to each miner."""
     for miner in miners:
         say(f"{miner['hotkey']}  {moment(now)}", bold=True)
@@ -252,22 +227,22 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float, settings: Settings) -
         elif miner["plan"] is None:
             say(f"What the {miner['idle_gpus']} idle GPUs can run is not known.")
         else:
-            _show_tables(miner)
+            _show_plan(miner)
+            _show_chutes(miner["chutes"])
+            print_table(miner["refused"], title="Chutes that cannot be launched")
         click.echo()
-    # The price of compute units in dollars comes from the chain.
-    if settings.chain_url is None and any(miner["chutes"] for miner in miners):
-        say(DOLLARS_ADVICE)
 
 
-def _show_tables(miner: Mapping[str, Any]) -> None:
-    """Print the tables of a miner with idle GPUs: the plan first."""
+def _show_plan(miner: Mapping[str, Any]) -> None:
     if not miner["plan"]:
         say("No chute can run on the idle GPUs now.")
-    chutes = miner["chutes"]
-    if any(row["failed_6h"] is None for row in chutes):
+    if any(row["failed_6h"] is None for row in miner["chutes"]):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
     print_table(miner["plan"], title="Plan")
     print_table(miner["stay_idle"], title="Idle in the plan")
+
+
+def _show_chutes(chutes: list[Row]) -> None:
     for model in dict.fromkeys(row["gpu"] for row in chutes):
         rows = [row for row in chutes if row["gpu"] == model]
         print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)
@@ -278,4 +253,3 @@ def _show_tables(miner: Mapping[str, Any]) -> None:
             "Reasons: chutes-exporter incidents.",
             fg="yellow",
         )
-    print_table(miner["refused"], title="Chutes that cannot be launched")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from chutes_exporter.api.client import NONCE_TOLERANCE
-from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.commands.options import (
     Command,
     json_option,
@@ -25,7 +24,7 @@ from chutes_exporter.commands.snapshot import PATIENCE
 from chutes_exporter.commands.terminal import print_table, say, with_columns
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
-from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH, SERVERS
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
@@ -102,7 +101,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     async with Exporter(settings) as exporter:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
-    lines = [*_setting_lines(settings, credentials), *_cost_lines(settings, states)]
+    lines = [*_setting_lines(settings, credentials)]
     lines += [_feed_line(states[feed]) for feed in requested]
     # A failed request for the metagraph has its line.
     metagraph = states[METAGRAPH].snapshot
@@ -118,33 +117,28 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
 
 
 def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
-    """Return the feeds to request, and a line for each that needs a key or a hotkey."""
+    """Return the feeds to request, and a line for each that needs a key or a hotkey.
+
+    An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
+    ``signer`` about the miner whose key signs. Other answers are about no single miner.
+    """
+    hotkeys = {
+        "miner": sorted(settings.watched),
+        "signer": [key.address for key in settings.keys],
+    }
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
     for feed in FEEDS:
         if feed is CHAIN and settings.chain_url is None:
             continue
-        hotkeys = _hotkeys(feed, settings)
-        requested += [feed.of(hotkey) for hotkey in hotkeys]
-        if not hotkeys:
+        of_feed = hotkeys.get(feed.scope, [THE_PLATFORM])
+        if feed.signed and not settings.keys:
+            of_feed = []
+        requested += [feed.of(hotkey) for hotkey in of_feed]
+        if not of_feed:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))
     return requested, missing
-
-
-def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
-    """Return the hotkeys for which to request a feed, none if a key or a miner is missing.
-
-    An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
-    ``signer`` about the miner whose key signs. Other answers are about no single miner, and belong
-    to THE_PLATFORM.
-    """
-    if feed.scope == "miner":
-        return sorted(settings.watched)
-    if feed.scope == "signer":
-        return [key.address for key in settings.keys]
-    lacks_key = feed.signed and not settings.keys
-    return [] if lacks_key else [THE_PLATFORM]
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
@@ -164,25 +158,6 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
             yield Line("web configuration", "", with_variables(str(error)), advice, "failed")
     for warning in settings.warnings:
         yield Line("settings", "", warning, "", "ok")
-
-
-def _cost_lines(settings: Settings, states: States) -> Iterator[Line]:
-    """Yield a line if --server.cost has names that no server of the watched miners has.
-
-    While some servers are not known, one of them may have the name. Only the answers to a miner's
-    key list its servers.
-    """
-    answers = [states[SERVERS.of(key.address)].snapshot for key in settings.keys]
-    names: set[str | None] = set()
-    for snapshot in answers:
-        if snapshot is None or not snapshot.answer.complete:
-            return
-        names.update(server.name for server in snapshot.answer.value)
-    unknown = sorted(settings.server_costs.keys() - names)
-    if answers and unknown:
-        problem = f"--server.cost has the name of no server: {', '.join(unknown)}"
-        advice = "Compare it with the names that chutes-exporter query servers lists."
-        yield Line("settings", "", scrub_input(with_variables(problem)), advice, "ok")
 
 
 def _feed_line(state: FeedState) -> Line:
@@ -244,10 +219,15 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
-    seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
+    seats = {seat.hotkey: seat for seat in metagraph.value}
+    seat = seats.get(hotkey)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:
-        return _unregistered_line(hotkey, metagraph)
+        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+        if any(seat.coldkey == hotkey for seat in metagraph.value):
+            reason += " It is the cold key of a miner: use the hotkey."
+        advice = "Register it on subnet 64, or watch another hotkey."
+        return Line("registration", hotkey, reason, advice, "failed")
     blacklisted = seat and is_blacklisted(seat)
     if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
@@ -257,14 +237,6 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return Line("registration", hotkey, reason, advice, "failed")
     return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
-
-
-def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-    if hotkey in {seat.coldkey for seat in metagraph.value}:
-        reason += " It is the cold key of a miner: use the hotkey."
-    advice = "Register it on subnet 64, or watch another hotkey."
-    return Line("registration", hotkey, reason, advice, "failed")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:

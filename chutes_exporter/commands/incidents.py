@@ -5,7 +5,8 @@ hourly reports.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,7 +21,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import DOLLARS_ADVICE, take_snapshot
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
@@ -32,7 +33,6 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.ends import End
@@ -100,23 +100,20 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         reports, gaps = await read_reports(client, settings, hours, all_losses=True, chutes=chutes)
     snapshot.gaps.extend(gaps)
     ledger = Ledger(reports, chutes)
-    ends = [end for end in ledger.ends(hours) if end.hotkey in settings.watched]
+    # The reports have only the watched miners.
+    ends = ledger.ends(hours)
     snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
     names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
-    is_complete = not ledger.missing_hours(hours)
     miners = []
     for hotkey in sorted(settings.watched):
-        of_miner = [end for end in ends if end.hotkey == hotkey]
-        tables = _tables(of_miner, names, is_complete=is_complete)
-        _add_worth(tables, hotkey, snapshot)
-        miners.append({"hotkey": hotkey} | tables)
-
-    def show() -> None:
-        for miner in miners:
-            _print_miner(miner, hours, ledger.end, has_gaps=bool(snapshot.gaps))
-        if settings.chain_url is None and ends:
-            say(DOLLARS_ADVICE)
-
+        # The units of the day may be unknown or 0.
+        day_units = snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d")
+        percent = 100 / day_units if day_units else None
+        worth = _Worth(snapshot.value(_UNIT_USD), percent, not ledger.missing_hours(hours))
+        miners.append(_tables(hotkey, ends, names, worth))
+    period = f"From {moment(ledger.end - hours * HOUR)} to {moment(ledger.end)}."
+    # Without any report, there is no time.
+    show = partial(_show, miners, period if ledger.end else "", snapshot.gaps)
     return Result({"miners": miners}, show, snapshot.gaps)
 
 
@@ -138,7 +135,6 @@ def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
 
 
 def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -> Names:
-    """Return the names of chutes by id."""
     names: Names = {chute.chute_id: chute.name for chute in chutes}
     if not has_key:
         # The public answer names private chutes by a placeholder.
@@ -146,50 +142,56 @@ def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -
     return names
 
 
-def _tables(ends: list[End], names: Names, *, is_complete: bool) -> dict[str, list[Row]]:
-    """Return what a miner lost by reason with the sum, by chute, and by instance.
+@dataclass(frozen=True)
+class _Worth:
+    """What a compute unit is worth, as far as that is known, and whether all ends are known."""
 
-    The report of a missing hour may have more ends.
-    """
+    usd: float | None
+    percent_of_day: float | None
+    is_complete: bool
+
+
+def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
+    """Return what a miner lost by reason with the sum, by chute, and by instance."""
+    ends = [end for end in all_ends if end.hotkey == hotkey]
     by_reason: defaultdict[str, list[End]] = defaultdict(list)
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
     for end in ends:
         by_reason[end.reason or _UNCLEAR].append(end)
         by_chute[end.chute_id].append(end)
     sums: list[Row] = []
-    for reason, of_reason in by_reason.items():
-        loss = _loss(of_reason, _MEANINGS[reason], is_complete=is_complete)
-        sums.append({"reason": reason} | loss)
     chutes: list[Row] = []
+    for reason, of_reason in by_reason.items():
+        sums.append({"reason": reason} | _loss(of_reason, worth, _MEANINGS[reason]))
     for chute_id, of_chute in by_chute.items():
-        loss = _loss(of_chute, is_complete=is_complete)
+        loss = _loss(of_chute, worth)
         chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
-    ended = [_ended(end, names) for end in ends]
+    ended = [_ended(end, names, worth) for end in ends]
     for rows in (sums, chutes, ended):
         rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
-    sums.append({"reason": "all"} | _loss(ends, is_complete=is_complete))
-    return {"sums": sums, "chutes": chutes, "ended": ended}
+    sums.append({"reason": "all"} | _loss(ends, worth))
+    return {"hotkey": hotkey, "sums": sums, "chutes": chutes, "ended": ended}
 
 
-def _loss(ends: list[End], meaning: str | None = None, *, is_complete: bool) -> Row:
+def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:
     """Return how many ended, what they lost, and whether that is exact."""
     lost = sum_of_losses(ends)
     units: float | None = lost.known
     precision = "about" if lost.are_about else "exact"
-    if lost.unknown or not is_complete:
-        # A lower bound of 0 says nothing.
+    if lost.unknown or not worth.is_complete:
+        # The report of a missing hour may have more ends. A lower bound of 0 says nothing.
         units, precision = lost.known or None, "at_least"
     return {
-        "instances": len(ends) if is_complete else None,
+        "instances": len(ends) if worth.is_complete else None,
         "lost_compute_units": units,
         "meaning": meaning,
         "lost_precision": precision,
-        "percent_of_day": None,
-        "lost_usd": None,
+        "percent_of_day": product(units, worth.percent_of_day),
+        "lost_usd": product(units, worth.usd),
     }
 
 
-def _ended(end: End, names: Names) -> Row:
+def _ended(end: End, names: Names, worth: _Worth) -> Row:
     """Return an ended instance. An unknown chute has no name.
 
     A duration is never negative, even if the times contradict each other.
@@ -204,7 +206,7 @@ def _ended(end: End, names: Names) -> Row:
         "chute": names.get(end.chute_id),
         "last_of_chute": end.is_last_of_chute,
         "active_minutes": active_minutes,
-        "lost_usd": None,
+        "lost_usd": product(end.lost_units, worth.usd),
         "outcome": end.outcome,
         "lost_precision": end.loss_precision,
         "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
@@ -215,28 +217,13 @@ def _ended(end: End, names: Names) -> Row:
     }
 
 
-def _add_worth(tables: Mapping[str, list[Row]], hotkey: str, snapshot: Snapshot) -> None:
-    """Add to each row what the loss was worth, and to each sum what part of the day it was."""
-    unit_usd = snapshot.value(_UNIT_USD)
-    for row in chain.from_iterable(tables.values()):
-        row["lost_usd"] = product(row["lost_compute_units"], unit_usd)
-    # The units of the day may be unknown or 0.
-    if day_units := snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"):
-        for row in (*tables["sums"], *tables["chutes"]):
-            row["percent_of_day"] = product(row["lost_compute_units"], 100 / day_units)
-
-
-def _print_miner(miner: Mapping[str, Any], hours: int, until: float, *, has_gaps: bool) -> None:
-    """Print what a miner lost in the hours until a Unix time, which is 0 without any report.
-
-    ``has_gaps`` is whether something is not known, so that an end may be missing.
-    """
-    say(miner["hotkey"], bold=True)
-    if until:
-        say(f"From {moment(until - hours * HOUR)} to {moment(until)}.")
-    if not miner["ended"]:
-        say("No ended instance is known." if has_gaps else "No instance ended.")
-        return
-    print_table(miner["sums"], title="By reason")
-    print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
-    print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
+def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> None:
+    for miner in miners:
+        say(miner["hotkey"], bold=True)
+        say(period)
+        if not miner["ended"]:
+            # While something is not known, an end may be missing.
+            say("No ended instance is known." if gaps else "No instance ended.")
+        print_table(miner["sums"] if miner["ended"] else (), title="By reason")
+        print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
+        print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)

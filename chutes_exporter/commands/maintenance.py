@@ -8,7 +8,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
-from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.records import ServerMaintenance
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Upgrade
+    from chutes_exporter.page.exporter import Snapshot
 
 
 async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -> dict[str, Any]:
-    """Return the maintenance of a miner.
+    """Return the maintenance of a miner: the newest window, and a row for each server.
 
     What a pending server waits for becomes a gap of the report if it is not known.
     """
@@ -36,20 +36,15 @@ async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -
             key = next(key for key in settings.keys if key.address == fleet.hotkey)
             path = {"server_id": row["server_id"]}
             try:
-                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path=path)
+                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
             except ApiError as error:
                 subject = f"server_maintenance of {row['server']}"
                 report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
-    return {"window": _window(plan), "maintenance": rows}
-
-
-def _window(plan: UpgradePlan) -> dict[str, Any]:
-    """Return the newest window and how its upgrades go. What is not known is None."""
     window = plan.window or Window(is_open=None)
     last_request_at = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
-    return {
+    row_of_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
@@ -59,6 +54,7 @@ def _window(plan: UpgradePlan) -> dict[str, Any]:
         "slots": window.slots,
         "target_version": window.target,
     }
+    return {"window": row_of_window, "maintenance": rows}
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
@@ -66,7 +62,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     server = upgrade.server
     # A reboot of a server that does not come back loses the server, and not only these units.
     comes_back = server.needs_upgrade is False or server.measured == "measured"
-    lost = lost_by_reboot(server, now) if comes_back and server.boots is not False else None
+    lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
     return {
         "server": server.name or server.server_id,
         "step": upgrade.step,

@@ -74,7 +74,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
     path = _path_values(endpoint, flags["ids"])
     async with client_of(settings, endpoint.name) as client:
-        answer = await client.fetch(endpoint, key=key, path=path)
+        answer = await client.fetch(endpoint, key=key, params=path)
         rows = _rows_of(endpoint, answer.value)
         if key and endpoint in (e.NODES, e.INSTANCES):
             await _add_servers(client, key, rows)

@@ -68,5 +68,5 @@ async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
         "Releasing it again does no harm"
     )
     async with client_of(settings, hint) as client:
-        await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
+        await client.fetch(e.RELEASE_JOB, key=key, params={"job_id": job_id})
     click.echo(f"Released job {printable(job_id)}.")

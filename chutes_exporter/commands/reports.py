@@ -53,33 +53,31 @@ async def read_reports(
         if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
             break
         path = listed.get(end)
+        subject = f"the report of {moment(end)}"
         if path is not None:
-            reports += await _read_report(client, end, path, settings, gaps)
+            reports += await _read_report(client, end, path, settings, subject, gaps)
         elif age < hours:
-            gaps.append(_not_listed(end))
+            # At the full hour, the oldest report leaves the list at once.
+            advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
+            gaps.append(NotKnown(subject, "", "the list of reports does not have it", advice))
     return reports, gaps
 
 
-def _not_listed(end: float) -> NotKnown:
-    # At the full hour, the oldest report leaves the list at once.
-    advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
-    return NotKnown(_subject(end), "", "the list of reports does not have it", advice)
-
-
-def _subject(end: float) -> str:
-    return f"the report of {moment(end)}"
-
-
 async def _read_report(
-    client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
+    client: ChutesClient,
+    end: float,
+    path: str,
+    settings: Settings,
+    subject: str,
+    gaps: list[NotKnown],
 ) -> list[HourlyAudit]:
     """Return the report that ended at a Unix time, if it can be read. What is missing is a gap."""
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:
-        gaps.append(NotKnown.after(error, _subject(end), hotkey=""))
+        gaps.append(NotKnown.after(error, subject, hotkey=""))
         return []
     if answer.rejected:
         reason = f"{answer.rejected} records cannot be read"
-        gaps.append(NotKnown(_subject(end), "", reason, UPDATE))
+        gaps.append(NotKnown(subject, "", reason, UPDATE))
     return [answer.value]

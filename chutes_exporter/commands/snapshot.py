@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.page.exporter import Exporter, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.page.exposition import States
     from chutes_exporter.page.gaps import NotKnown
 
-T = TypeVar("T")
-
-DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What the answers of one moment say.
-
-    Attributes:
-        samples: Labels and value of each sample, by the metric's name.
-        now: Unix time by the API's clock, to which the times in answers belong.
-        counted: Hotkeys of the miners for which the state of every GPU is known.
-        fleets: The fleets of the watched miners, by hotkey.
-    """
-
-    samples: Mapping[str, list[tuple[dict[str, str], float]]]
-    now: float
-    gaps: list[NotKnown]
-    states: States
-    counted: set[str]
-    fleets: Mapping[str, Fleet]
-
-    def value(self, metric: str, **labels: str) -> float | None:
-        """Return the value of the first sample with these labels, None if it is unknown."""
-        for labels_of_sample, value in self.samples.get(metric, ()):
-            if labels.items() <= labels_of_sample.items():
-                return value
-        return None
-
-    def records(self, feed: Feed[list[T]]) -> list[T]:
-        """Return the known records of a feed about the platform."""
-        state = self.states.get(feed)
-        return [] if state is None or state.snapshot is None else state.snapshot.answer.value
 
 
 async def take_snapshot(
@@ -71,15 +33,6 @@ async def take_snapshot(
     async with Exporter(settings) as exporter:
         if feeds is None:
             reports, report_gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
-        collected = await exporter.samples(metrics, feeds, timeout=PATIENCE, reports=reports)
-        now = exporter.client.api_clock()
-    gaps, counted = find_gaps(collected, settings, now)
-    gaps += report_gaps
-    return Snapshot(
-        samples=collected.samples,
-        now=now,
-        gaps=gaps,
-        states=collected.states,
-        counted=counted,
-        fleets=collected.fleets,
-    )
+        snapshot = await exporter.snapshot(metrics, feeds, timeout=PATIENCE, reports=reports)
+    snapshot.gaps.extend(report_gaps)
+    return snapshot

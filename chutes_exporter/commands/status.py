@@ -19,10 +19,7 @@ from chutes_exporter.commands.options import (
     require_miner,
 )
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import (
-    DOLLARS_ADVICE,
-    take_snapshot,
-)
+from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES
@@ -30,16 +27,16 @@ from chutes_exporter.fleet.model import GPU_STATES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.commands.snapshot import Snapshot
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
-    from chutes_exporter.fleet.model import Fleet, Gpu
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.page.exporter import Snapshot
+    from chutes_exporter.rules.money import Costs
 
 NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5
 """Most names of a finding on the screen."""
 
-_SCORED_MINERS = "chutes_scored_miners"
 _STANDING = {
     "rank": "chutes_miner_score_rank",
     "share": "chutes_miner_score_ratio",
@@ -47,6 +44,7 @@ _STANDING = {
     "incentive_share": "chutes_miner_incentive_ratio",
     "estimated_alpha_per_day": "chutes_miner_emission_alpha_per_day",
     "estimated_usd_per_day": "chutes_miner_estimated_usd_per_day",
+    "scored_miners": "chutes_scored_miners",
 }
 """How a miner stands, and the metric that says it."""
 
@@ -64,20 +62,21 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     answers are incomplete.
     """
     require_miner(settings)
-    report = await take_snapshot(settings, frozenset({_SCORED_MINERS, *_STANDING.values()}))
-    fleets = report.fleets
+    snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
-    for hotkey, fleet in sorted(fleets.items()):
-        findings += find(fleet, report.now, settings.costs)
-        gpus = _gpu_rows(fleet, settings) if hotkey in report.counted else None
-        maintenance = await read_maintenance(settings, report, fleet)
-        miners.append({"hotkey": hotkey, "gpus": gpus} | _standing(hotkey, report) | maintenance)
-    needs_action = any(finding.needs_action for finding in findings)
+    for hotkey, fleet in sorted(snapshot.fleets.items()):
+        findings += find(fleet, snapshot.now, settings.costs)
+        miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
+        if hotkey in snapshot.counted:
+            miner["gpus"] = _gpu_rows(fleet, settings.costs)
+        for name, metric in _STANDING.items():
+            miner[name] = snapshot.value(metric, hotkey=hotkey)
+        miners.append(miner | await read_maintenance(settings, snapshot, fleet))
     conclusion = NOTHING_KNOWN
-    if any(state.snapshot for state in report.states.values()):
-        all_known = not report.gaps
-        conclusion = verdict(findings, all_known=all_known)
+    if any(state.snapshot for state in snapshot.states.values()):
+        conclusion = verdict(findings, all_known=not snapshot.gaps)
+    needs_action = any(finding.needs_action for finding in findings)
     summary = {
         "api": settings.api_url,
         "verdict": conclusion,
@@ -85,31 +84,18 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(finding) for finding in findings],
     }
-    show = partial(_print_screen, summary, findings, report, settings)
-    return Result(summary, show, report.gaps, needs_action)
+    show = partial(_print_screen, summary, findings, snapshot, settings)
+    return Result(summary, show, snapshot.gaps, needs_action)
 
 
-def _standing(hotkey: str, report: Snapshot) -> dict[str, Any]:
-    """Return how a miner stands. What is not known is None."""
-    standing = {name: report.value(metric, hotkey=hotkey) for name, metric in _STANDING.items()}
-    return standing | {"scored_miners": report.value(_SCORED_MINERS)}
-
-
-def _gpu_rows(fleet: Fleet, settings: Settings) -> list[dict[str, Any]]:
+def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
     """Return the GPUs by model and state, and what they cost. The last row is the sum."""
-    groups: dict[str, list[Gpu]] = {}
-    for model in sorted({gpu.model for gpu in fleet.gpus if gpu.model}):
-        groups[model] = [gpu for gpu in fleet.gpus if gpu.model == model]
-    groups["all"] = [*fleet.gpus]
     rows = []
-    for model, gpus in groups.items():
+    for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
+        gpus = [gpu for gpu in fleet.gpus if model in (gpu.model, "all")]
         states = Counter(gpu.state for gpu in gpus)
         row: dict[str, Any] = {"gpu": model} | {state: states[state] for state in GPU_STATES}
-        idle = [gpu for gpu in gpus if gpu.state == "idle"]
-        row["all"] = len(gpus)
-        row["cost_usd_per_hour"] = cost(gpus, fleet, settings.costs)
-        row["idle_cost_usd_per_hour"] = cost(idle, fleet, settings.costs)
-        rows.append(row)
+        rows.append(row | {"all": len(gpus), "cost_usd_per_hour": cost(gpus, fleet, costs)})
     return rows
 
 
@@ -117,44 +103,41 @@ def _gpu_rows(fleet: Fleet, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _print_screen(
-    summary: Mapping[str, Any], findings: list[Finding], report: Snapshot, settings: Settings
+    summary: Mapping[str, Any], findings: list[Finding], snapshot: Snapshot, settings: Settings
 ) -> None:
-    color = "yellow" if report.gaps else "green"
+    color = "yellow" if snapshot.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
-        hotkey = miner["hotkey"]
         click.echo()
-        say(f"{hotkey}  {moment(report.now)}", bold=True)
-        findings_of_miner = [item for item in findings if item.hotkey == hotkey]
-        _print_findings(findings_of_miner)
-        print_table(with_columns([miner], [*_STANDING, "scored_miners"]), title="Standing")
+        say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
+        of_miner = [finding for finding in findings if finding.hotkey == miner["hotkey"]]
+        for number, finding in enumerate(of_miner, 1):
+            _print_finding(finding, number)
+        print_table(with_columns([miner], [*_STANDING]), title="Standing")
         print_table(miner["gpus"] or (), title="GPUs")
         print_maintenance(miner)
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
-        say(DOLLARS_ADVICE)
+        say("For earnings in US dollars, add --chain.url URL.")
 
 
-def _print_findings(findings: list[Finding]) -> None:
-    """Print the findings that need action, with numbers, and then the notes, each with its first
-    things. ``findings`` has them in this order.
-    """
-    for number, finding in enumerate(findings, 1):
-        text = finding.problem
-        if finding.gpus:
-            gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
-            text += f" GPUs that earn nothing: {gpus}"
-            usd = finding.cost_usd_per_hour
-            text += "." if usd is None else f", for {usd:,.2f} USD per hour."
-        if finding.needs_action:
-            say(f"{number}. {text}", indent="   ", fg="red")
-        else:
-            say(f"-  {text}", indent="   ")
-        for name in finding.things[:_MOST_NAMES]:
-            say(name, indent="     ", start="   ")
-        hidden = len(finding.things) - _MOST_NAMES
-        if hidden > 0:
-            say(f"and {hidden} more", start="   ")
-        if finding.command:
-            say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
+def _print_finding(finding: Finding, number: int) -> None:
+    """Print a finding with its first things. One that needs action has a number."""
+    text = finding.problem
+    if finding.gpus:
+        gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
+        text += f" GPUs that earn nothing: {gpus}"
+        usd = finding.cost_usd_per_hour
+        text += "." if usd is None else f", for {usd:,.2f} USD per hour."
+    if finding.needs_action:
+        say(f"{number}. {text}", indent="   ", fg="red")
+    else:
+        say(f"-  {text}", indent="   ")
+    for name in finding.things[:_MOST_NAMES]:
+        say(name, indent="     ", start="   ")
+    hidden = len(finding.things) - _MOST_NAMES
+    if hidden > 0:
+        say(f"and {hidden} more", start="   ")
+    if finding.command:
+        say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")

@@ -219,7 +219,16 @@ class FeedCache:
             answer = await self._believable_answer(state.feed)
             self._keep(state, answer, requested_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
-            self._fail(state, error)
+            state.last_failure = self._clock(), error
+            # The back-off doubles with each failure in a row. The exponent has a limit, because a
+            # float has one.
+            backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
+            # From half of it to all of it, so that retries spread.
+            backoff *= 0.5 + self._jitter() / 2
+            state.failures += 1
+            retry_after = getattr(error, "retry_after", None) or 0.0
+            wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))
+            state.closed_until = self._monotonic() + wait
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
         if (bool(state.failures), state.missing) != before:
@@ -319,19 +328,6 @@ class FeedCache:
             else:
                 evidence.append(None)
         return evidence
-
-    def _fail(self, state: FeedState, error: Exception) -> None:
-        """Note a failure, and let the feed send no request until its back-off is over."""
-        state.last_failure = self._clock(), error
-        # The back-off doubles with each failure in a row. The exponent has a limit, because a float
-        # has one.
-        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
-        # From half of it to all of it, so that retries spread.
-        backoff *= 0.5 + self._jitter() / 2
-        state.failures += 1
-        retry_after = getattr(error, "retry_after", None) or 0.0
-        wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))
-        state.closed_until = self._monotonic() + wait
 
     async def aclose(self) -> None:
         """Cancel the requests in flight, and send no more. What is known can still be read."""

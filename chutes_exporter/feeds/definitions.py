@@ -61,8 +61,8 @@ def _stream(
 #   minutes. The history gets a point an hour.
 #
 # The limits of bytes are at least three times what an answer takes with 2,000 chutes, 10,000 active
-# instances and a miner with 1,000 GPUs and 1,000 instances. Only two are less: stats of each chute
-# have up to 90,000 records, each sent twice, which is 44 MB. An audit report is 13 MB.
+# instances and a miner with 1,000 GPUs and 1,000 instances. Only an audit report can have up to
+# 13 MB, which is all that it may take.
 METAGRAPH = Feed(
     "metagraph",
     "/miner/metagraph",
@@ -79,13 +79,13 @@ STATS = Feed(
     "stats",
     "/miner/stats",
     d.STATS,
-    max_bytes=48 * MB,
+    max_bytes=8 * MB,
     ttl=300.0,
     max_age=1800.0,
     changes="every 10 minutes",
 )
-STATS_PER_CHUTE = replace(STATS, name="stats_per_chute")
-"""The same endpoint with another query, which is requested for one miner or for all."""
+STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", scope="miner")
+"""The same endpoint with another query."""
 CHUTE_METRICS = _stream(
     "metrics",
     r.ChuteMetrics,

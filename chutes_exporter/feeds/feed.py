@@ -68,16 +68,11 @@ class Feed(Endpoint[T]):
         return self.name, self.hotkey
 
     def of(self, hotkey: str) -> Self:
-        """Return the feed of one miner.
-
-        It is compared with feeds of the same miner, and with those of the platform that this feed
-        is compared with.
-        """
-        evidence: list[Feed[Any]] = []
-        for feed in self.evidence:
-            is_about_miner = feed.scope == "signer"
-            evidence.append(feed.of(hotkey) if is_about_miner else feed)
-        return replace(self, hotkey=hotkey, evidence=tuple(evidence))
+        """Return the feed of one miner, or the same one if it is about the platform."""
+        if self.scope == "platform":
+            return self
+        evidence = tuple(feed.of(hotkey) for feed in self.evidence)
+        return replace(self, hotkey=hotkey, evidence=evidence)
 
 
 @dataclass(frozen=True, slots=True)

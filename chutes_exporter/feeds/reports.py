@@ -34,14 +34,12 @@ class Reports:
 
     Attributes:
         hours: The reports, the newest first. The one before the past day shows how it began.
-        hotkeys: The miners whose ends and multipliers the reports have. None means all.
         unread: Number of reports that are still to be read.
         first_listed: The ends of the hours whose reports were there when the list was read first
             for these miners.
     """
 
     hours: tuple[HourlyAudit, ...]
-    hotkeys: frozenset[str] | None
     unread: int
     first_listed: frozenset[float] = frozenset()
 
@@ -54,8 +52,8 @@ class ReportReader:
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client
-        # The miners whose data is kept: nobody's until `watch` is called. None means all.
-        self._hotkeys: frozenset[str] | None = frozenset()
+        # The miners whose data is kept.
+        self._hotkeys = frozenset[str]()
         self._forget()
 
     def _forget(self) -> None:
@@ -68,15 +66,12 @@ class ReportReader:
         # None until it is made of all reports that are kept.
         self._answer: Answer[Reports] | None = None
 
-    def watch(self, hotkeys: frozenset[str] | None) -> bool:
-        """Keep what these miners need, None for all miners.
-
-        Return whether all reports must be read again, because they were read without some of these
-        miners.
+    def watch(self, hotkeys: frozenset[str]) -> bool:
+        """Keep what these miners need, and return whether all reports must be read again, because
+        they were read without some of these miners.
         """
-        old_hotkeys = self._hotkeys
-        # The reports may have all of these miners already. More miners in them do no harm.
-        if old_hotkeys is None or (hotkeys is not None and hotkeys <= old_hotkeys):
+        # More miners in the reports do no harm.
+        if hotkeys <= self._hotkeys:
             return False
         self._hotkeys = hotkeys
         self._forget()
@@ -138,7 +133,6 @@ class ReportReader:
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
-            hotkeys=self._hotkeys,
             unread=len(self._unread),
             first_listed=self._first_listed,
         )
@@ -154,10 +148,10 @@ class ReportReader:
 
 
 async def fetch_report(
-    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str] | None
+    client: ChutesClient, end: float, path: str, hotkeys: frozenset[str]
 ) -> Answer[HourlyAudit]:
     """Request the report of the hour with this end, and keep the ends of the hour and the
-    multipliers of some miners, None for all.
+    multipliers of some miners.
 
     ``path`` is from :func:`list_reports`.
     """
@@ -169,7 +163,7 @@ async def fetch_report(
     instances: list[AuditInstance] = []
     others = set[str]()
     for one in answer.value.instances:
-        if hotkeys is not None and one.miner_hotkey not in hotkeys:
+        if one.miner_hotkey not in hotkeys:
             others.add(one.instance_id)
         elif ended_within_hour(one, end):
             instances.append(one)

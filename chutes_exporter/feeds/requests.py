@@ -52,15 +52,11 @@ class Requests:
         if feed == AUDIT_REPORT:
             return await self.reports.read()
         if feed.name == STATS_PER_CHUTE.name:
-            query = {"per_chute": "true"}
-            if feed.hotkey:
-                query["miner_hotkey"] = feed.hotkey
+            query = {"per_chute": "true", "miner_hotkey": feed.hotkey}
             return await self._client.fetch(STATS, params=query)
         if not feed.signed:
-            # The hotkey stands in the path of some endpoints, and in the query of others.
             hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
-            query = {} if "{hotkey}" in feed.path else hotkey
-            return await self._client.fetch(feed, params=query, path=hotkey)
+            return await self._client.fetch(feed, params=hotkey)
         if feed.hotkey:
             return await self._client.fetch(feed, key=self._keys[feed.hotkey])
         # The answer about the platform is the same for each signer.

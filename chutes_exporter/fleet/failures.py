@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.ends import End, Ledger
+    from chutes_exporter.fleet.model import Server
 
 FAILS_FROM: Final = 3
 """Failures from which a chute is not launched again. One or two can happen to every chute,
@@ -31,27 +33,27 @@ class Failures:
         unclear: Its ends of which no report tells whether they were failures.
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
-        names: The names of the chutes that failed, or the ids of those without a known name.
-        reasons: How often each chute is known to have failed for which reason, by its id.
+        ends: The known failures by the ids of their chutes.
+        servers: The servers on which all known failures of a chute can have been, by its id.
         deleted: The ends of instances that lost their scores because the miner deleted them, which
             is no failure of their chutes.
     """
 
     unclear: Mapping[str, int] = field(default_factory=dict)
     are_all_known: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
-    reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
+    ends: Mapping[str, Sequence[End]] = field(default_factory=dict)
+    servers: Mapping[str, Sequence[Server]] = field(default_factory=dict)
     deleted: Sequence[End] = ()
 
     @property
     def failing(self) -> list[str]:
         """The ids of the chutes that are known to fail again and again, the worst first."""
-        chute_ids = [chute_id for chute_id in self.reasons if self.fails(chute_id)]
+        chute_ids = [chute_id for chute_id in self.ends if self.fails(chute_id)]
         return sorted(chute_ids, key=lambda chute_id: (-self.known(chute_id), chute_id))
 
     def known(self, chute_id: str) -> int:
         """Return how often a chute failed at least."""
-        return self.reasons.get(chute_id, Counter()).total()
+        return len(self.ends.get(chute_id, ()))
 
     def count(self, chute_id: str) -> int | None:
         """Return how often a chute is known to have failed, None while an end may be missing."""
@@ -70,16 +72,15 @@ class Failures:
         return None if may_be_enough or not self.are_all_known else False
 
 
-def find_failures(ledger: Ledger, hotkey: str) -> Failures:
+def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -> Failures:
     """Return what failed of a miner in the newest FAILURE_HOURS hours.
 
     A failure may be missing if the ledger lacks the report of one of these hours.
     """
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
-    reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    failures: defaultdict[str, list[End]] = defaultdict(list)
     unclear: Counter[str] = Counter()
-    names = {}
-    ends = [end for end in ledger.ends(FAILURE_HOURS) if end.hotkey == hotkey]
+    ends = ledger.ends_of(hotkey, FAILURE_HOURS)
     for end in ends:
         if end.is_failure is False:
             continue
@@ -89,9 +90,32 @@ def find_failures(ledger: Ledger, hotkey: str) -> Failures:
         elif end.is_failure is None:
             unclear[end.chute_id] += 1
         else:
-            # An end is known to be a failure only by its reason, so it has one.
-            reasons[end.chute_id][end.reason or ""] += 1
-            chute = ledger.chutes.get(end.chute_id)
-            names[end.chute_id] = (chute and chute.name) or end.chute_id
-    deleted = [end for end in ends if end.reason == "miner" and end.outcome == "lost"]
-    return Failures(unclear, are_all_known, names, reasons, deleted)
+            failures[end.chute_id].append(end)
+    deleted = [end for end in ends if (end.reason, end.outcome) == ("miner", "lost")]
+    fitting = {}
+    for chute_id, of_chute in failures.items():
+        newest = max(end.ended_at for end in of_chute)
+        fitting[chute_id] = _servers_that_fit(servers, ledger.chutes.get(chute_id), newest)
+    return Failures(unclear, are_all_known, failures, fitting, deleted)
+
+
+def _servers_that_fit(
+    servers: Sequence[Server], chute: Chute | None, newest: float
+) -> list[Server]:
+    """Return the servers on which all failed instances of a chute can have been.
+
+    On the others, instances that are older than the newest end and still exist hold too many GPUs,
+    or the GPUs are of other models.
+    """
+    selector = None if chute is None else chute.node_selector
+    if selector is None or selector.gpu_count is None or selector.supported_gpus is None:
+        return list(servers)
+    fitting = []
+    for server in servers:
+        # An instance whose age is unknown may be newer.
+        older = [one for one in server.instances if (one.created_at or newest) < newest]
+        held = sum(one.gpus or 0 for one in older if one.model in selector.supported_gpus)
+        gpus = sum(gpu.model in (None, *selector.supported_gpus) for gpu in server.gpus)
+        if not server.is_complete or gpus - held >= selector.gpu_count:
+            fitting.append(server)
+    return fitting

@@ -17,8 +17,6 @@ from chutes_exporter.duration import DAY, DAY_HOURS, HOUR
 from chutes_exporter.rules.losses import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from prometheus_client import Metric as Family
 
     from chutes_exporter.feeds.reports import Reports
@@ -43,23 +41,23 @@ class EndCounters:
         self._ends = COUNTED_ENDS.register(Counter, registry)
         self._lost = COUNTED_LOST.register(Counter, registry)
         self._counted: dict[str, _Counted] = {}
-        # The ends of the hours whose reports were known when a miner was first watched.
-        self._watched: Mapping[str, frozenset[float]] = {}
-        # These and those of the first list of reports after that. They do not count.
+        # The ends of the hours that do not count for each miner, because their reports were known
+        # or listed when its counters began.
         self._old_hours: dict[str, frozenset[float]] = {}
 
-    def watch(self, hotkeys: Iterable[str], reports: Reports | None) -> None:
-        """Count the ends of these miners from now on, and of no others.
-
-        For a new one, what stands in the known reports does not count.
-        """
-        hours = frozenset(report.end for report in reports.hours) if reports else frozenset()
-        # A page may be made in another thread, so that this is replaced, and never changed.
-        self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in sorted(hotkeys)}
-
-    def families(self, reports: Reports, ledger: Ledger) -> list[Family]:
-        """Count what is new in the reports, and return the counters of miners that they have."""
-        self._follow(self._watched, reports)
+    def families(self, watched: frozenset[str], reports: Reports, ledger: Ledger) -> list[Family]:
+        """Count what is new in the reports, and return the counters of the watched miners."""
+        for hotkey in sorted(watched - self._old_hours.keys()):
+            self._old_hours[hotkey] = reports.first_listed.union(one.end for one in reports.hours)
+            # All counters begin with 0, so that increase() sees the first end.
+            for reason in COUNTED_REASONS:
+                self._lost.labels(hotkey, reason)
+                for outcome in OUTCOMES:
+                    self._ends.labels(hotkey, reason, outcome)
+        for hotkey in self._old_hours.keys() - watched:
+            del self._old_hours[hotkey]
+            self._ends.remove_by_labels({"hotkey": hotkey})
+            self._lost.remove_by_labels({"hotkey": hotkey})
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
             if self._is_new(end):
@@ -69,26 +67,6 @@ class EndCounters:
         first = ledger.end - 2 * DAY
         self._counted = {key: one for key, one in counted if one.ended_at > first}
         return [*self._lost.collect(), *self._ends.collect()]
-
-    def _follow(self, watched: Mapping[str, frozenset[float]], reports: Reports) -> None:
-        """Start the counters of miners that are new, and drop those of miners that are gone."""
-        for hotkey, hours in watched.items():
-            # An answer from before a reload may lack a miner that is new.
-            is_read = reports.hotkeys is None or hotkey in reports.hotkeys
-            if is_read and hotkey not in self._old_hours:
-                self._start(hotkey, hours | reports.first_listed)
-        for hotkey in self._old_hours.keys() - watched.keys():
-            del self._old_hours[hotkey]
-            self._ends.remove_by_labels({"hotkey": hotkey})
-            self._lost.remove_by_labels({"hotkey": hotkey})
-
-    def _start(self, hotkey: str, old_hours: frozenset[float]) -> None:
-        """Let all counters of a miner begin with 0, so that increase() sees the first end."""
-        self._old_hours[hotkey] = old_hours
-        for reason in COUNTED_REASONS:
-            self._lost.labels(hotkey, reason)
-            for outcome in OUTCOMES:
-                self._ends.labels(hotkey, reason, outcome)
 
     def _is_new(self, end: End) -> bool:
         """Return whether an end is of a watched miner, and of an hour that counts."""

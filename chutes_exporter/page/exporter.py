@@ -15,14 +15,14 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
-from chutes_exporter.page.exposition import PageMaker, collect
+from chutes_exporter.page.exposition import PageMaker, collect, exported_miners
+from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -35,25 +35,44 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.fleet import JoinedFleets
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import Format, States
+    from chutes_exporter.page.gaps import NotKnown
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """What collectors made of the answers of one moment.
+class Snapshot:
+    """What the answers of one moment say about the watched miners.
 
     Attributes:
         samples: Labels and value of each sample, by the name of the metric.
-        failed: Name and hotkey of each collector that failed.
+        now: Unix time by the API's clock, to which the times in answers belong.
+        gaps: What is not known.
         states: The states of the feeds that were needed.
+        counted: Hotkeys of the miners for which the state of every GPU is known.
         fleets: The fleets of the watched miners, by hotkey.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
-    failed: list[tuple[str, str]]
+    now: float
+    gaps: list[NotKnown]
     states: States
+    counted: set[str]
     fleets: Mapping[str, Fleet]
+
+    def value(self, metric: str, **labels: str) -> float | None:
+        """Return the value of the first sample without another value of these labels, None if it
+        is unknown.
+        """
+        for labels_of_sample, value in self.samples.get(metric, ()):
+            if all(labels.get(name, text) == text for name, text in labels_of_sample.items()):
+                return value
+        return None
+
+    def records(self, feed: Feed[list[T]]) -> list[T]:
+        """Return the known records of a feed about the platform."""
+        state = self.states.get(feed)
+        return [] if state is None or state.snapshot is None else state.snapshot.answer.value
 
 
 class Exporter:
@@ -114,14 +133,7 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        snapshot = self.feeds.peek(AUDIT_REPORT)
-        reports = None if snapshot is None else snapshot.answer.value
-        self.telemetry.ends.watch(settings.watched, reports)
-        is_for_all = any(
-            entry.collector is ENDED_INSTANCES and entry.miners.choice == "all"
-            for entry in self.plan.entries
-        )
-        if self._requests.reports.watch(None if is_for_all else settings.watched):
+        if self._requests.reports.watch(settings.watched):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
@@ -175,16 +187,16 @@ class Exporter:
                 due = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
                 await self.feeds.read_all(due, self.settings.api_timeout)
 
-    async def samples(
+    async def snapshot(
         self,
         metrics: Collection[str] = (),
         feeds: Iterable[Feed[Any]] | None = None,
         *,
         timeout: float | None = None,
         reports: Sequence[HourlyAudit] | None = None,
-    ) -> Collected:
-        """Return the fleets, and the samples of all collectors that have one of the metrics and are
-        on.
+    ) -> Snapshot:
+        """Return the fleets, what is not known, and the samples of all collectors that have one of
+        the metrics and are on.
 
         It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
         all of the fleets. ``reports`` replace the audit reports of the feed, which reads one with
@@ -213,17 +225,15 @@ class Exporter:
 
     def _collect(
         self, entries: Sequence[Entry], states: States, reports: Sequence[HourlyAudit] | None
-    ) -> Collected:
-        """Run collectors on the answers that are known, and join the fleets of watched miners.
-
-        A collector that fails for one miner is listed with that hotkey.
-        """
+    ) -> Snapshot:
+        """Run collectors on the answers that are known, and join the fleets of watched miners."""
         joined = join(states, self.settings.watched, self._fleets, reports)
+        miners = exported_miners(self.settings, joined)
         samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
         failed: list[tuple[str, str]] = []
         for entry in entries:
             out = Samples()
-            for hotkey, succeeded in collect(entry, states, joined, out).items():
+            for hotkey, succeeded in collect(entry, states, joined, miners, out).items():
                 if not succeeded:
                     failed.append((entry.collector.name, hotkey))
             for family in out.collect():
@@ -231,7 +241,9 @@ class Exporter:
                     samples[sample.name].append((sample.labels, sample.value))
         watched = sorted(self.settings.watched)
         fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
-        return Collected(samples, failed, states, fleets)
+        now = self.client.api_clock()
+        gaps, counted = find_gaps(states, failed, fleets, self.settings, now)
+        return Snapshot(samples, now, gaps, states, counted, fleets)
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""

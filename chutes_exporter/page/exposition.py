@@ -6,7 +6,6 @@ The formats are Prometheus' text format 0.0.4 and OpenMetrics 1.0.0. The client 
 from __future__ import annotations
 
 import re
-import struct
 import zlib
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,12 +16,12 @@ from prometheus_client import disable_created_metrics, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-from chutes_exporter.collectors import Answers
+from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.page.telemetry import clock_offset, own_metrics
+from chutes_exporter.page.telemetry import own_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -96,49 +95,27 @@ class _Families(Collector):
         return self._families
 
 
-_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
-"""Deflate, without a name and a time, at the fastest level, on an unknown system."""
-_LEVEL = 1
-"""It takes a ninth of the time of the default level, for a fifth more bytes."""
-
-
 class Compressor:
-    """Compresses pages, and keeps the compressed parts that the next page can have again."""
+    """Compresses pages, and keeps the compressed start until it changes."""
 
     def __init__(self) -> None:
-        # The parts of the last page without its end, each of them compressed, and their checksum.
-        self._parts: list[bytes] = []
-        self._deflated: dict[bytes, bytes] = {}
-        self._checksum = 0
+        self._start = b""
+        self._begin()
 
-    def compress(self, parts: list[bytes], end: bytes) -> bytes:
-        """Return a page as one gzip member (RFC 1952).
+    def _begin(self) -> None:
+        # Level 1 takes a ninth of the time of the default level, for a fifth more bytes. With these
+        # bits, the format is that of gzip.
+        self._stream = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+        self._compressed = self._stream.compress(self._start)
 
-        Only the end, which is kept for no other page, and parts that the last page did not have
-        are compressed.
-        """
-        if parts != self._parts:
-            deflated: dict[bytes, bytes] = {}
-            for part in parts:
-                deflated[part] = self._deflated.get(part) or _deflate(part)
-            # If memory has run out before, what was kept stays as it was.
-            self._parts, self._deflated = parts, deflated
-            self._checksum = zlib.crc32(b"".join(parts))
-        pieces = [self._deflated[part] for part in parts]
-        size = sum(map(len, parts)) + len(end)
-        # A gzip member ends with the checksum and the size of the whole page, modulo 2**32.
-        trailer = struct.pack("<LL", zlib.crc32(end, self._checksum), size & 0xFFFFFFFF)
-        return b"".join([_GZIP_HEADER, *pieces, _deflate(end, zlib.Z_FINISH), trailer])
-
-
-def _deflate(data: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
-    """Return a piece of a deflate stream, after which any other piece can follow.
-
-    With Z_FINISH, the stream ends.
-    """
-    # Negative bits leave out the header and the checksum, which a gzip member has only once.
-    compressor = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
-    return compressor.compress(data) + compressor.flush(flush)
+    def compress(self, start: bytes, end: bytes) -> bytes:
+        """Return a page as one gzip member (RFC 1952)."""
+        if start != self._start:
+            self._start = start
+            self._begin()
+        # The next page continues the stream after the same start.
+        stream = self._stream.copy()
+        return self._compressed + stream.compress(end) + stream.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,38 +148,19 @@ class PageMaker:
         self._client = client
         self._compressors = {form: Compressor() for form in Format}
         self._kept: dict[tuple[Entry, Format], Lines] = {}
-        self._own: dict[Format, tuple[object, bytes]] = {}
 
     def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics."""
         lines_by_entry = self._lines_by_entry(states, joined, form)
         # Collectors for which the page has no room have no body.
-        parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
-        parts.append(self._own_lines(lines_by_entry, states, form))
-        # What changes with every page comes last, and is not kept.
-        end = lines(self._telemetry.registry.collect(), form)
+        start = b"".join([made.body for made in lines_by_entry.values() if made.body is not None])
+        own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
+        end = lines(own, form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS
         if gzipped:
-            return self._compressors[form].compress(parts, end)
-        return b"".join([*parts, end])
-
-    def _own_lines(
-        self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format
-    ) -> bytes:
-        """Return the lines about the exporter, the kept ones until something has happened."""
-        origin = (
-            lines_by_entry,
-            # Without their snapshots, so that old answers can leave memory.
-            [replace(state, snapshot=None) for state in states.values()],
-            dict(self._client.changes),
-            clock_offset(self._client),
-            self._telemetry.requests.total,
-        )
-        if form not in self._own or self._own[form][0] != origin:
-            own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
-            self._own[form] = origin, lines(own, form)
-        return self._own[form][1]
+            return self._compressors[form].compress(start, end)
+        return start + end
 
     def _lines_by_entry(self, states: States, joined: Joined, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
@@ -232,7 +190,8 @@ class PageMaker:
 
         ``room`` is the number of series that the page can still take.
         """
-        origin = _versions(entry, states), _neighbours(entry, joined)
+        miners = exported_miners(self._settings, joined)
+        origin = _versions(entry, states), miners.neighbours
         kept = self._kept.get((entry, form))
         # Lines without a body are made again if they fit into the room.
         if (
@@ -242,11 +201,12 @@ class PageMaker:
         ):
             return kept
         samples = Samples(room)
-        succeeded = collect(entry, states, joined, samples)
+        succeeded = collect(entry, states, joined, miners, samples)
         # The lines are made again for each new answer, which may have ends to count.
         reports = joined.about(THE_PLATFORM).get(AUDIT_REPORT.name)
         if entry.collector is ENDED_INSTANCES and reports is not None:
-            samples.add_families(self._telemetry.ends.families(reports.value, joined.ledger))
+            ends = self._telemetry.ends
+            samples.add_families(ends.families(miners.watched, reports.value, joined.ledger))
         return Lines(
             origin=origin,
             body=None if samples.overflowed else lines(samples.collect(), form),
@@ -265,23 +225,31 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     return tuple(versions)
 
 
-def _neighbours(entry: Entry, joined: Joined) -> frozenset[str]:
-    """Return the neighbours of watched miners that a collector exports with them."""
-    return joined.neighbours if entry.miners.choice == "neighbours" else frozenset()
+def exported_miners(settings: Settings, joined: Joined) -> Miners:
+    """Return which miners and chutes the collectors export at the moment."""
+    neighbours = joined.neighbours if settings.miners == "neighbours" else frozenset()
+    return Miners(
+        settings.watched,
+        settings.miners,
+        neighbours=neighbours,
+        chutes=settings.chutes,
+        costs=settings.costs,
+    )
 
 
-def collect(entry: Entry, states: States, joined: Joined, out: Samples) -> dict[str, bool]:
+def collect(
+    entry: Entry, states: States, joined: Joined, miners: Miners, out: Samples
+) -> dict[str, bool]:
     """Add what a collector makes of all known answers to ``out``, and return by hotkey whether that
     succeeded.
     """
     succeeded = {}
-    neighbours = _neighbours(entry, joined)
     for hotkey, feeds in entry.feeds.items():
         answers = {}
         for feed in feeds:
             state = states.get(feed)
             if state is not None and state.snapshot is not None:
                 answers[feed.name] = state.snapshot.answer
-        miners = replace(entry.miners, hotkey=hotkey, neighbours=neighbours)
+        miners = replace(miners, hotkey=hotkey)
         succeeded[hotkey] = entry.collector.run(Answers(answers, joined), miners, out)
     return succeeded

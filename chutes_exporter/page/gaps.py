@@ -22,14 +22,13 @@ from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from chutes_exporter.api.records import Job, MetagraphNode, Node
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.fleet.model import Fleet, Server
     from chutes_exporter.fleet.upgrades import UpgradePlan
-    from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.exposition import States
 
 NO_KEY = (
@@ -90,20 +89,26 @@ def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
 
 
 def find_gaps(
-    collected: Collected, settings: Settings, now: float
+    states: States,
+    failed: Iterable[tuple[str, str]],
+    fleets: Mapping[str, Fleet],
+    settings: Settings,
+    now: float,
 ) -> tuple[list[NotKnown], set[str]]:
-    """Return what is not known, and the miners for which the state of every GPU is known."""
-    incomplete = _incomplete_feeds(collected.states)
-    for collector, hotkey in collected.failed:
-        incomplete.append(NotKnown(collector, hotkey, *_BUG))
-    gaps = [*incomplete, *_unknown_fields(collected.states, settings)]
+    """Return what is not known, and the miners for which the state of every GPU is known.
+
+    ``failed`` are name and hotkey of each collector that failed.
+    """
+    incomplete = [gap for gap in map(gap_of, states.values()) if gap is not None]
+    incomplete += [NotKnown(collector, hotkey, *_BUG) for collector, hotkey in failed]
+    gaps = [*incomplete, *_unknown_fields(states, settings)]
     with_key = {key.address for key in settings.keys}
     counted: set[str] = set()
     for hotkey in sorted(settings.watched):
         if hotkey not in with_key:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
             continue
-        fleet = collected.fleets[hotkey]
+        fleet = fleets[hotkey]
         if fleet.known["gpus"]:
             counted.add(hotkey)
         # The missing feed explains what the fleet lacks.
@@ -114,16 +119,6 @@ def find_gaps(
         reasons = _unknown_in_maintenance(plan_upgrades(fleet, now))
         gaps += [NotKnown("maintenance", hotkey, one, _UNKNOWN_MAINTENANCE) for one in reasons]
     return gaps, counted
-
-
-def _incomplete_feeds(states: States) -> list[NotKnown]:
-    """Return a gap for each feed that is missing, old or not completely known."""
-    gaps = []
-    for state in states.values():
-        gap = gap_of(state)
-        if gap is not None:
-            gaps.append(gap)
-    return gaps
 
 
 def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.collectors import COLLECTORS, Collector, Miners
+from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import NEEDS_MINER, ConfigError
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, STATS_PER_CHUTE
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.collectors.base import Part
-    from chutes_exporter.config import MinersChoice, Settings
+    from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
 
@@ -25,13 +26,12 @@ class Entry:
 
     Attributes:
         feeds: Its feeds by hotkey, those about the platform under :data:`THE_PLATFORM`.
-        feeds_of_fleets: All feeds of the fleets of which it is made.
+        feeds_of_fleets: All feeds of the fleets of these hotkeys.
     """
 
     collector: Collector
-    miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
-    feeds_of_fleets: tuple[Feed[Any], ...] = ()
+    feeds_of_fleets: tuple[Feed[Any], ...]
 
 
 class Plan:
@@ -47,9 +47,7 @@ class Plan:
         self.feeds = tuple(feeds_in_order)
 
 
-OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
-"""The reason for which a collector is off."""
-_NEEDS: Final[dict[OffReason, str]] = {
+_NEEDS: Final = {
     "without_key": "needs a hotkey's key: add --hotkey-file",
     "without_hotkey": NEEDS_MINER,
     "without_chain": "needs a node of the chain: add --chain.url",
@@ -67,7 +65,7 @@ def require_what_collectors_need(settings: Settings) -> None:
             raise ConfigError(f"--collector.{collector.name} {_NEEDS[reason]}")
 
 
-def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
+def off_reason(collector: Collector, settings: Settings) -> str | None:
     """Return the reason for which a collector is off, or None if it is on.
 
     A flag that switches it on overrides its default, but not its need for a key, a hotkey or the
@@ -77,14 +75,10 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     is_switched_on = settings.collectors.get(collector.name)
     if is_switched_on is False:
         return "by_flag"
-    if collector.needs_chain and not settings.chain_url:
-        return "without_chain"
-    if collector.needs_key and not settings.keys:
-        return "without_key"
-    # One that is only about watched miners by default can be switched on for all.
-    needs_hotkey = collector.scope == "miner" or (collector.watched_only and not is_switched_on)
-    if needs_hotkey and not settings.watched:
-        return "without_hotkey"
+    given = {"chain": settings.chain_url, "key": settings.keys, "hotkey": settings.watched}
+    for need in collector.needs:
+        if not given[need]:
+            return f"without_{need}"
     return None if collector.on or is_switched_on else "by_default"
 
 
@@ -105,43 +99,33 @@ def make_plan(settings: Settings) -> Plan:
     if settings.chutes == "relevant":
         # Reports are too large to be read only to choose chutes.
         reads_reports = any(AUDIT_REPORT in one.feeds for one in collectors)
-        relevance = [feed for feed in RELEVANCE_FEEDS if reads_reports or feed != AUDIT_REPORT]
+        feeds = [feed for feed in RELEVANCE_FEEDS if reads_reports or feed != AUDIT_REPORT]
+        for hotkey in sorted(settings.watched):
+            relevance += [feed.of(hotkey) for feed in feeds]
     return Plan(_entry(collector, settings, relevance) for collector in collectors)
 
 
 def _entry(collector: Collector, settings: Settings, relevance: list[Feed[Any]]) -> Entry:
-    """Return a collector with the miners that it has samples of, and with its feeds.
+    """Return a collector with its feeds.
 
     ``relevance`` are the feeds that tell which chutes are exported.
     """
-    miners = _miners(collector, settings)
     # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
-    feeds_by_hotkey: dict[str, dict[Feed[Any], None]] = {}
-    feeds_of_fleets: list[Feed[Any]] = []
+    feeds_by_hotkey: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
     for part in collector.parts:
-        feeds = [*part.all_feeds, *(relevance if part.of_chutes else [])]
         for hotkey in _hotkeys(part, settings):
+            feeds = [feed.of(hotkey) for feed in part.all_feeds]
+            if part.of_chutes:
+                feeds += relevance
             for feed in feeds:
                 # Without a key, a part has only the answers that need none.
-                if feed.signed and not settings.keys:
-                    continue
-                wanted = feed.of(_subject(feed, hotkey, miners))
-                feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
-            if part.of_fleet:
-                feeds_of_fleets += [one.of(_subject(one, hotkey, miners)) for one in FLEET_FEEDS]
+                if settings.keys or not feed.signed:
+                    feeds_by_hotkey[hotkey][feed] = None
+    feeds_of_fleets: list[Feed[Any]] = []
+    for hotkey in feeds_by_hotkey.keys() - {THE_PLATFORM}:
+        feeds_of_fleets += [feed.of(hotkey) for feed in FLEET_FEEDS]
     by_hotkey = {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
-    return Entry(collector, miners, by_hotkey, tuple(feeds_of_fleets))
-
-
-def _miners(collector: Collector, settings: Settings) -> Miners:
-    """Return the miners that a collector has samples of."""
-    choice: MinersChoice = settings.miners
-    is_switched_on = settings.collectors.get(collector.name)
-    # A collector with watched_only has many series for all miners. So it has them only if the user
-    # chose all miners and also switched this collector on.
-    if collector.watched_only and not (choice == "all" and is_switched_on):
-        choice = "watched"
-    return Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)
+    return Entry(collector, by_hotkey, tuple(feeds_of_fleets))
 
 
 def _hotkeys(part: Part, settings: Settings) -> list[str]:
@@ -158,19 +142,3 @@ def _hotkeys(part: Part, settings: Settings) -> list[str]:
         "miner": sorted(settings.watched),
     }
     return by_scope[part.scope]
-
-
-def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
-    """Return the hotkey for which to request a feed, for a part that is collected for a hotkey.
-
-    It is that hotkey, or :data:`THE_PLATFORM`. Only stats per chute of a single miner are about the
-    miner although the part is about the platform.
-    """
-    if feed == STATS_PER_CHUTE:
-        # Stats per chute of a single miner are a small answer. For more miners, one large answer
-        # needs fewer requests. Nothing needs those of neighbours.
-        if miners.choice != "all" and len(miners.watched) == 1:
-            (only_miner,) = miners.watched
-            return only_miner
-        return THE_PLATFORM
-    return THE_PLATFORM if feed.scope == "platform" else hotkey

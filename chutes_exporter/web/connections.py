@@ -117,26 +117,19 @@ class Connections:
         self, waiting: list[tuple[socket.socket, Any]], context: ssl.SSLContext | None
     ) -> None:
         """Serve the waiting connection whose client has the fewest connections."""
-        number_by_client = self._number_by_client()
+        number_by_client = Counter(connection.address for connection in self._open)
         accepted, address = min(waiting, key=lambda one: number_by_client[one[1][0]])
         waiting.remove((accepted, address))
         if len(self._open) >= self._limit:
-            self._make_room()
+            _log.warning("too many open connections: those that are needed least are closed")
+            least_needed = max(
+                self._open, key=lambda one: (number_by_client[one.address], -one.read_at)
+            )
+            self._open.discard(least_needed)
+            least_needed.task.cancel()
         connection = _Connection(self._config, self._state, str(address[0]))
         self._open.add(connection)
         connection.task = asyncio.create_task(self._serve(connection, accepted, context))
-
-    def _number_by_client(self) -> Counter[str]:
-        return Counter(connection.address for connection in self._open)
-
-    def _make_room(self) -> None:
-        _log.warning("too many open connections: those that are needed least are closed")
-        number_by_client = self._number_by_client()
-        least_needed = max(
-            self._open, key=lambda one: (number_by_client[one.address], -one.read_at)
-        )
-        self._open.discard(least_needed)
-        least_needed.task.cancel()
 
     async def _serve(
         self, connection: _Connection, accepted: socket.socket, context: ssl.SSLContext | None

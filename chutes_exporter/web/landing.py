@@ -15,7 +15,7 @@ from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.log import visible
-from chutes_exporter.page.gaps import NotKnown, find_gaps, grouped
+from chutes_exporter.page.gaps import NotKnown, grouped
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.findings import Finding
-    from chutes_exporter.page.exporter import Collected, Exporter
+    from chutes_exporter.page.exporter import Exporter, Snapshot
 
 _TEMPLATE = Template(files(__package__).joinpath("landing.html").read_text("utf-8"))
 _SHOWN = 5
@@ -38,27 +38,25 @@ async def landing_page(exporter: Exporter) -> str:
 
     A thread makes it, because for many hotkeys that takes longer than a scrape may wait.
     """
-    collected = None
-    if exporter.settings.watched:
-        # No metric: only the fleets.
-        collected = await exporter.samples(())
+    # No metric: only the fleets.
+    snapshot = await exporter.snapshot() if exporter.settings.watched else None
     # Failing feeds come first, and then those that are off or waiting, because False sorts before
     # True.
     states = sorted(
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
     )
-    return await asyncio.to_thread(_page, exporter, states, collected)
+    return await asyncio.to_thread(_page, exporter, states, snapshot)
 
 
-def _page(exporter: Exporter, states: Sequence[FeedState], collected: Collected | None) -> str:
-    """Return the page. ``collected`` has the fleets of the watched miners, None without any."""
+def _page(exporter: Exporter, states: Sequence[FeedState], snapshot: Snapshot | None) -> str:
+    """Return the page. ``snapshot`` has the fleets of the watched miners, None without any."""
     settings = exporter.settings
     now = exporter.client.api_clock()
     actions = ""
     # Without any answer, there is nothing to say about a fleet.
-    if collected is not None and any(state.snapshot for state in collected.states.values()):
-        actions = _actions(collected, settings, now)
+    if snapshot is not None and any(state.snapshot for state in snapshot.states.values()):
+        actions = _actions(snapshot, settings)
     feeds = [_row(_feed(state, now)) for state in states]
     collectors = []
     for state, names in collectors_by_state(settings).items():
@@ -105,14 +103,14 @@ def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
     return _paragraph(tone, reason)
 
 
-def _actions(collected: Collected, settings: Settings, now: float) -> str:
+def _actions(snapshot: Snapshot, settings: Settings) -> str:
     """Return what ``status`` says needs action or is not known, from the answers of the last
     scrape.
     """
     found: list[Finding] = []
-    gaps, _ = find_gaps(collected, settings, now)
-    for hotkey, fleet in collected.fleets.items():
-        found += findings.find(fleet, now, settings.costs)
+    gaps = [*snapshot.gaps]
+    for hotkey, fleet in snapshot.fleets.items():
+        found += findings.find(fleet, snapshot.now, settings.costs)
         if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
     verdict = findings.verdict(found, all_known=not gaps)

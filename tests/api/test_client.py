@@ -54,18 +54,15 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, replay: 
     stuck = next(job for job in recorded("jobs") if job["miner_hotkey"] and not job["finished_at"])
     # Only servers whose maintenance has been pending have an answer.
     hugin = next(one for one in recorded("maintenance")["servers"] if one["name"] == "hugin")
-    paths: dict[Endpoint[Any], dict[str, str]] = {
+    params: dict[Endpoint[Any], dict[str, str]] = {
         e.CHUTE: {"chute_id": chute["chute_id"], "version": chute["version"]},
         e.RELEASE_JOB: {"job_id": stuck["job_id"]},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
         e.SERVER_MAINTENANCE: {"server_id": hugin["server_id"]},
+        e.AUDIT_REPORT: {"path": recorded("audit")[-1]["path"]},
     }
-    newest = {"path": recorded("audit")[-1]["path"]}
-    params: dict[Endpoint[Any], dict[str, str]] = {e.AUDIT_REPORT: newest}
     for endpoint in e.ENDPOINTS:
-        answer = await client.fetch(
-            endpoint, key=KEY, path=paths.get(endpoint, {}), params=params.get(endpoint, {})
-        )
+        answer = await client.fetch(endpoint, key=KEY, params=params.get(endpoint, {}))
         assert answer.complete
     signed = {asked.endpoint for asked in replay.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
@@ -265,7 +262,7 @@ async def test_a_value_in_a_path_stays_one_segment(
     client: ChutesClient, replay: Replay, value: str
 ) -> None:
     with pytest.raises((errors.BadRequestError, errors.NotFoundError)):
-        await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": value})
+        await client.fetch(e.UNIQUE_CHUTE_HISTORY, params={"hotkey": value})
     assert {asked.endpoint for asked in replay.requests} <= {"unique_chute_history"}
 
 

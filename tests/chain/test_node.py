@@ -166,6 +166,7 @@ PAY = {
         (storage_of(incentive="0x00"), PAY),
         (storage_of(pending_miners=None), PAY),
         (storage_of(last_paid_epoch=None), PAY),
+        (storage_of(last_paid_epoch=number(EXPECTED["head"]["number"], 8)), PAY),
         (storage_of(emission_per_block=None), {"chutes_subnet_miners_emission_ratio"}),
         (storage_of(min_not_immune=None, max_safe=None, mechanisms=None), set()),
         (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
@@ -183,6 +184,7 @@ PAY = {
         "no incentive",
         "nothing gathered",
         "no epoch",
+        "the block of an epoch",
         "no emission",
         "defaults",
         "no price",
@@ -225,17 +227,3 @@ async def test_there_is_a_pause_between_two_requests_to_a_node() -> None:
         await node.read()
     # A reading has six requests.
     assert time.monotonic() - started >= 5 * 0.05
-
-
-async def test_the_pay_stays_known_in_the_block_of_an_epoch() -> None:
-    at_epoch = {
-        "last_paid_epoch": number(EXPECTED["head"]["number"], 8),
-        "pending_miners": number(0, 8),
-    }
-    fake, pay = FakeNode(), []
-    async with fake.reader() as node:
-        # Several mechanisms pay by other rules.
-        for changes in ({}, at_epoch, {"mechanisms": "0x02"}):
-            fake.block = recorded_block(**changes)
-            pay.append((await node.read()).value.alpha_per_day)
-    assert pay == [pytest.approx(PAID), pay[0], None]

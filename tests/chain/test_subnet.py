@@ -133,5 +133,4 @@ def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: li
         owned=owned,
         spec_version=1,
         price=None,
-        miners_per_block=state.miners_per_block(None),
     )

@@ -113,8 +113,7 @@ async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> 
         value = shape.decode(body, tally)
     if feed is AUDIT_REPORT:
         report = structs.replace(value, end=report_end, complete=not tally.rejected)
-        # It was read for all miners (None), and no listed report is unread.
-        value = Reports((report,), hotkeys=None, unread=0)
+        value = Reports((report,), unread=0)
     return Answer(
         value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0
     )

@@ -18,7 +18,7 @@ from tests.recorded import WORLD_H, may_have_lost_race, reported_ends, rows
 FAILING = "62a4a718-bb5d-5e08-861f-22a44325b76e"
 """A chute of which two instances lost their score. The start of a third may have lost a race."""
 ALIKE = "390340b4-1897-57de-ac8f-697a71982d1d"
-"""One that failed once. The reports say that this was FAILING."""
+"""One that failed once. The reports say that this was FAILING. What its miner deleted, failed."""
 NEARLY = "bf81c7dd-9d9b-565f-bda8-ac6430e19acb"
 """One that failed once."""
 REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
@@ -32,7 +32,8 @@ RICH = {"effective_compute_multiplier": 40.0}
 def world() -> PresentWorld:
     world = PresentWorld(WORLD_H)
     for path, body in world.reports.items():
-        world.reports[path] = body.replace(ALIKE.encode(), FAILING.encode())
+        failed = body.replace(b"miner initialized", b"watchtower - miner failed probes")
+        world.reports[path] = failed.replace(ALIKE.encode(), FAILING.encode())
     return world
 
 

@@ -127,19 +127,6 @@ async def test_an_outage_is_reported_once_for_all_endpoints() -> None:
     assert "clock" not in screen
 
 
-async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
-    flags = ("--server.cost=hugin=1", "--server.cost=gone=2")
-    status, lines = await check_json(replay, *flags, **MINE)
-    assert (status, lines["settings"]["reason"]) == (
-        0,
-        "--server.cost has the name of no server: gone",
-    )
-    # Without the list of servers, no name is known to be wrong.
-    replay.faults["servers"] = Fault(status=503)
-    _, lines = await check_json(replay, *flags, **MINE)
-    assert "settings" not in lines
-
-
 @pytest.mark.parametrize(
     ("fault", "verdict"),
     [

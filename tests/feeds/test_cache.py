@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping
     from typing import Any
 
-FEED: Feed[Any] = Feed("feed", "/feed", None, ttl=60, max_age=300, optional=True)
+FEED: Feed[Any] = Feed("feed", "/feed", None, "miner", ttl=60, max_age=300, optional=True)
 UNIX = 5e8
 """How far the Unix time is ahead of the monotonic time."""
 

@@ -90,9 +90,7 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def reading(
-    api: Api, hotkeys: frozenset[str] | None = None
-) -> AsyncIterator[tuple[ReportReader, Clock]]:
+async def reading(api: Api) -> AsyncIterator[tuple[ReportReader, Clock]]:
     """Yield a reader of some reports, and its clock, which is at noon."""
     clock = Clock()
     async with (
@@ -100,13 +98,13 @@ async def reading(
         ChutesClient(url, clock=clock, monotonic=clock) as client,
     ):
         reader = ReportReader(client)
-        reader.watch(hotkeys)
+        reader.watch(frozenset({"me"}))
         yield reader, clock
 
 
-async def read(api: Api, times: int = 1, hotkeys: frozenset[str] | None = None) -> Reports:
+async def read(api: Api, times: int = 1) -> Reports:
     """Return what is known after some readings."""
-    async with reading(api, hotkeys) as (reader, _):
+    async with reading(api) as (reader, _):
         for _ in range(times - 1):
             await reader.read()
         return (await reader.read()).value
@@ -137,7 +135,7 @@ async def test_multipliers_of_instances_that_were_deleted_since_the_hour_are_kep
     theirs = INSTANCE | {"instance_id": "theirs", "miner_hotkey": "other"}
     records = [RECORD | {"instance_id": one} for one in ("i", "theirs", "deleted since")]
     api = Api(OLD, text=body([INSTANCE, theirs], records))
-    (report,) = (await read(api, hotkeys=frozenset({"me"}))).hours
+    (report,) = (await read(api)).hours
     assert [one.instance_id for one in report.multipliers] == ["i", "deleted since"]
 
 

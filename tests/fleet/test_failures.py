@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.fleet.ends import End, Ledger
 from chutes_exporter.fleet.failures import find_failures
+from tests.fleet.support import make_gpus, make_instance, make_server
 
 
 def end(**fields: Any) -> End:
@@ -16,6 +18,7 @@ def end(**fields: Any) -> End:
         "instance_id": "i",
         "hotkey": "me",
         "chute_id": "c",
+        "chute": None,
         "private": False,
         "created_at": 0.0,
         "activated_at": 1.0,
@@ -62,3 +65,23 @@ def test_a_chute_fails_from_three_failures_on(
     monkeypatch.setattr(Ledger, "missing_hours", lambda _, hours: [] if are_all_known else [hours])
     found = find_failures(Ledger([]), "me")
     assert (found.count("c"), found.fails("c")) == (count, fails)
+
+
+def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Ledger, "ends", lambda *_: [end()] * 3)
+    selector = NodeSelector(gpu_count=1, supported_gpus=["pro_6000"])
+    ledger = Ledger([], [Chute("c", node_selector=selector)])
+    # The ends are at 2. On both GPUs of each server runs an instance since then or before.
+    servers = [
+        make_server(name, *make_gpus("earning", 2), instances=(make_instance(**fields),), **of)
+        for name, fields, of in (
+            ("older", {"created_at": 1.0}, {}),
+            ("newer", {"created_at": 3.0}, {}),
+            ("unknown", {"created_at": None}, {}),
+            ("incomplete", {"created_at": 1.0}, {"is_complete": False}),
+        )
+    ]
+    found = find_failures(ledger, "me", servers)
+    assert [one.server_id for one in found.servers["c"]] == ["newer", "unknown", "incomplete"]

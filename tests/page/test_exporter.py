@@ -35,7 +35,6 @@ from tests.support import (
     names,
     page_of,
     patient,
-    read_reports,
     series,
     successes,
     until,
@@ -123,7 +122,7 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(replay: Replay)
             async with Exporter(patient(replay.url), clock=replay.clock) as exporter:
                 async with asyncio.timeout(PATIENCE):
                     page = await page_of(exporter, timeout=0.1)
-                    await exporter.samples({"chutes_scored_miners"})
+                    await exporter.snapshot({"chutes_scored_miners"})
         finally:
             end.set()
         await waiting
@@ -237,16 +236,6 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
     assert [asked.endpoint for asked in replay.requests].count(name) == 1
-
-
-async def test_with_both_flags_the_ends_of_all_miners_are_exported(replay: Replay) -> None:
-    settings = watching(replay.url, miners="all", collectors={"ended_instances": True})
-    async with Exporter(settings, clock=replay.clock) as exporter:
-        await read_reports(exporter)
-        page = await page_of(exporter)
-    ended = "chutes_miner_window_ended_instances"
-    hotkeys = {dict(labels)["hotkey"] for name, labels in page if name == ended}
-    assert hotkeys > settings.watched
 
 
 async def test_a_page_never_dates_its_data_later_than_it_is(replay: Replay, clock: Clock) -> None:

@@ -10,7 +10,6 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.cache import FeedState
 from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.fleet.model import Window
-from chutes_exporter.page.exporter import Collected
 from chutes_exporter.page.gaps import find_gaps
 from tests.fleet.support import make_fleet, make_server
 
@@ -27,8 +26,8 @@ def test_what_is_missing_is_a_gap_and_of_one_miner_it_leaves_another_known() -> 
     }
     # An answer did not come in time, and a collector has a bug.
     states = {SCORES: FeedState(SCORES)}
-    collected = Collected(samples={}, failed=[("rank", "")], states=states, fleets=fleets)
-    gaps, counted = find_gaps(collected, make_settings(keys=(first, second)), now=0.0)
+    settings = make_settings(keys=(first, second))
+    gaps, counted = find_gaps(states, [("rank", "")], fleets, settings, now=0.0)
     assert counted == {first.address}
     assert [(gap.subject, gap.hotkey) for gap in gaps] == [
         ("scores", ""),
@@ -58,8 +57,7 @@ def test_a_step_of_maintenance_that_is_not_known_is_a_gap(
     server = make_server("s1", needs_upgrade=True, measured=measured)
     window = Window(is_open=is_open, ends_at=8 * HOUR, slots=1, used_slots=0)
     fleets = {key.address: make_fleet(server, window=window)}
-    collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
-    gaps, _ = find_gaps(collected, make_settings(keys=(key,)), now=0.0)
+    gaps, _ = find_gaps({}, [], fleets, make_settings(keys=(key,)), now=0.0)
     assert len(gaps) == len(reasons)
     for gap, reason in zip(gaps, reasons, strict=True):
         assert gap.subject == "maintenance"

@@ -24,7 +24,6 @@ MINE = watching("http://x")
         ("chain", EVERYBODY, "without_chain"),
         ("chain", replace(EVERYBODY, chain_url="http://127.0.0.1:9944"), None),
         ("stats_per_chute", EVERYBODY, "without_hotkey"),
-        ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),
         ("utilization", ONE, None),
         ("servers", replace(ONE, collectors={"servers": True}), "without_key"),

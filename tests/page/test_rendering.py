@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def needs_metagraph(collector: Collector) -> bool:
-    return METAGRAPH in collector.feeds or any(part.of_fleet for part in collector.parts)
+    # Those about a miner may read its fleet, which is joined with the metagraph.
+    return METAGRAPH in collector.feeds or any(part.scope != "platform" for part in collector.parts)
 
 
 async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
@@ -80,7 +81,7 @@ async def test_each_miner_is_joined_once_until_its_answers_change(
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await page_of(exporter)
         await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)
-        await exporter.samples()
+        await exporter.snapshot()
         # The landing page and the commands get the fleets that a page has joined.
         assert calls["join_fleet"] == len(keys)
         calls.clear()

@@ -20,7 +20,6 @@ from chutes_exporter.feeds.definitions import STATS_PER_CHUTE
 from chutes_exporter.findings import find
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.golden import blacklist, print_both
@@ -110,7 +109,7 @@ async def _landing(replay: Replay, key: Hotkey) -> Output:
     """
     clock = replay.clock
     async with Exporter(watching(replay.url, key), clock=clock, monotonic=clock) as exporter:
-        await exporter.samples((), timeout=PATIENCE)
+        await exporter.snapshot(timeout=PATIENCE)
         await read_reports(exporter)
         page = await landing_page(exporter)
     # The tables of feeds and collectors follow under the first heading of this level.
@@ -245,13 +244,12 @@ async def _todo_and_gaps(
     exporter: Exporter, hotkey: str, now: float, reports: list[HourlyAudit]
 ) -> tuple[ToDo, list[NotKnown]]:
     """Return what needs action, and what is not known."""
-    collected = await exporter.samples((), timeout=PATIENCE, reports=reports)
+    snapshot = await exporter.snapshot(timeout=PATIENCE, reports=reports)
     todo = set()
-    for finding in find(collected.fleets[hotkey], now, exporter.settings.costs):
+    for finding in find(snapshot.fleets[hotkey], now, exporter.settings.costs):
         if finding.needs_action:
             todo.add((finding.kind, finding.problem))
-    gaps, _ = find_gaps(collected, exporter.settings, now)
-    return todo, gaps
+    return todo, snapshot.gaps
 
 
 @pytest.mark.parametrize("is_blacklisted", [False, True])

@@ -131,7 +131,7 @@ async def test_the_landing_page_lists_what_needs_action_without_a_request_or_a_b
             patch.setattr(findings, "find", noted_find)
             page = await landing_page(exporter)
         assert len(replay.requests) == requests_before
-        fleet = (await exporter.samples([])).fleets[HOTKEY]
+        fleet = (await exporter.snapshot()).fleets[HOTKEY]
     # It takes long for many miners, so that it does not run in the thread of the event loop.
     assert threads
     assert threading.get_ident() not in threads
