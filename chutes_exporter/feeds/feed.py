@@ -37,7 +37,6 @@ class Feed(Endpoint[T]):
     Attributes:
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
-        changes: How often the service changes the answer, in words.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         empty_if_404: Whether a 404 means an empty list. Otherwise, it is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
@@ -49,7 +48,6 @@ class Feed(Endpoint[T]):
 
     ttl: float
     max_age: float
-    changes: str = "live"
     hotkey: str = THE_PLATFORM
     empty_if_404: bool = False
     optional: bool = False

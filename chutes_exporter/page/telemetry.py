@@ -129,7 +129,7 @@ _OF_FEED = _declare(
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, "
-        "no_demand, no_bounties, no_history. docs/runbooks/exporter.md explains. The last good "
+        "no_demand, no_bounties. docs/runbooks/exporter.md explains. The last good "
         "answer stays in use.",
         _doubts,
         by="reason",
