@@ -56,14 +56,10 @@ class Feed(Endpoint[T]):
     in_background: bool = False
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Feed) and self._key == other._key
+        return isinstance(other, Feed) and (self.name, self.hotkey) == (other.name, other.hotkey)
 
     def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, str]:
-        return self.name, self.hotkey
+        return hash((self.name, self.hotkey))
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner, or the same one if it is about the platform."""
