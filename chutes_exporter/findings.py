@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILS_FROM
-from chutes_exporter.fleet.model import NO_PAY
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.sums import total
 
@@ -160,7 +159,7 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
     for chute_id in failures.failing:
         reasons = Counter(end.reason for end in failures.ends[chute_id]).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        name = failures.names.get(chute_id) or chute_id
+        name = failures.ends[chute_id][0].chute or chute_id
         text = f"{name}: {failures.known(chute_id)} times ({by_reason})"
         # The reports do not tell on which servers it failed.
         servers = failures.servers[chute_id]
@@ -182,7 +181,7 @@ def _deleted_instances(moment: Moment) -> list[Subject]:
     subjects = []
     for chute_id, ends in by_chute.items():
         lost = sum_of_losses(ends)
-        name = failures.names.get(chute_id or "") or chute_id or "unknown chute"
+        name = ends[0].chute or chute_id or "unknown chute"
         units = f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units"
         subjects.append(Subject(f"{name}: {len(ends)} deleted, {units} lost"))
     return subjects
@@ -344,23 +343,21 @@ def _idle(moment: Moment) -> list[Subject]:
     subjects = []
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        if server and (server.holds_slot is not False or fleet.idle_pay(server) == NO_PAY):
+        pay = fleet.idle_pay(server) if server else None
+        if server and (server.holds_slot is not False or pay == 0):
             continue
-        name = f"{subject.name}: {_worth(fleet, server)}"
-        subjects.append(replace(subject, name=name))
+        worth = "what they could earn is not known"
+        if pay:
+            at_least = "at least " if _may_be_more(fleet, server) else ""
+            worth = f"{at_least}{DAY * pay:,.0f} units in the first day"
+        subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
 
 
-def _worth(fleet: Fleet, server: Server | None) -> str:
-    pay = fleet.idle_pay(server) if server else None
-    if server is None or pay is None:
-        return "what they could earn is not known"
-    plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-    at_least = "at least " if any(plan.may_be_more for plan in plans) else ""
-    return (
-        f"{at_least}{DAY * pay.first_day:,.0f} units in the first day, "
-        f"{DAY * pay.later:,.0f} a day later"
-    )
+def _may_be_more(fleet: Fleet, server: Server | None) -> bool:
+    """Return whether a chute of which that is unknown may earn more on a server."""
+    plans = [plan for plan in fleet.plans if server and plan.server_id == server.server_id]
+    return any(plan.may_be_more for plan in plans)
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:

@@ -118,7 +118,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     (
         "idle_gpus",
         with_idle(LAUNCH),
-        "2 pro_6000 on tee s1: 259,200 units in the first day, 259,200 a day later",
+        "2 pro_6000 on tee s1: 259,200 units in the first day",
         *("2 pro_6000", ": 2."),
     ),
     # What could be launched is not known.

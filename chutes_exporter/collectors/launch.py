@@ -152,7 +152,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         pay = fleet.idle_pay(server)
         # A server without GPUs has no pay to tell.
         if pay is not None and server.gpus:
-            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+            out.add(SERVER_IDLE_UNITS, pay, *labels)
         reason = fleet.left_out.get(server.server_id)
         if server.idle_models and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)

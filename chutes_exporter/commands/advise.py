@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Offer
     from chutes_exporter.rules.launch import LaunchRefusal
 

@@ -8,7 +8,7 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
-from chutes_exporter.fleet.upgrades import lost_by_reboot, plan_upgrades
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     server = upgrade.server
     # A reboot of a server that does not come back loses the server, and not only these units.
     comes_back = server.needs_upgrade is False or server.measured == "measured"
-    lost = lost_by_reboot(server, now) if comes_back and server.boots is not False else None
+    lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
     return {
         "server": server.name or server.server_id,
         "step": upgrade.step,

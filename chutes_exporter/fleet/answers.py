@@ -58,6 +58,12 @@ class FleetAnswers:
         return None if self.maintenance is _MISSING else self.maintenance.value
 
     @cached_property
+    def steps(self) -> dict[str, r.MaintenanceServer]:
+        """The servers of the policy. Of several records with the same id, the first counts."""
+        servers = (self.policy and self.policy.servers) or ()
+        return {server.server_id: server for server in reversed(servers)}
+
+    @cached_property
     def seat(self) -> r.MetagraphNode | None:
         """The miner's seat, None if it has none or that is unknown."""
         return next((seat for seat in self.metagraph.value if seat.hotkey == self.hotkey), None)

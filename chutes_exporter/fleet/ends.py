@@ -29,6 +29,7 @@ class End:
     """An instance that ended.
 
     Attributes:
+        chute: The name of its chute.
         private: Whether a user was billed for it, or its job.
         reason: Why it ended, None if only the name of its chute would say whether it was
             redeployed.
@@ -46,6 +47,7 @@ class End:
     instance_id: str
     hotkey: str
     chute_id: str | None
+    chute: str | None
     private: bool
     created_at: float
     activated_at: float | None
@@ -99,7 +101,7 @@ class Ledger:
 
     def __init__(self, reports: Iterable[HourlyAudit], chutes: Iterable[Chute] = ()) -> None:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
-        self.chutes = {chute.chute_id: chute for chute in chutes}
+        self.chutes: dict[str | None, Chute] = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
         # Those that ended in the hour of a report. Of several records of an instance, that of the
         # newest report counts, which is the first.
@@ -146,6 +148,10 @@ class Ledger:
         """Return the known ends of the newest hours, with what each of them lost."""
         return [self._end_of(instance) for instance in self.ended_instances(hours)]
 
+    def ends_of(self, hotkey: str, hours: int) -> list[End]:
+        """Return those of a miner."""
+        return [end for end in self.ends(hours) if end.hotkey == hotkey]
+
     def ended_instances(self, hours: int) -> list[AuditInstance]:
         """Return the records of the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
@@ -156,12 +162,13 @@ class Ledger:
 
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)
-        chute = self.chutes.get(instance.chute_id or "")
+        chute = self.chutes.get(instance.chute_id)
         reason = end_reason(instance, chute)
         return End(
             instance_id=instance.instance_id,
             hotkey=instance.miner_hotkey,
             chute_id=instance.chute_id,
+            chute=None if chute is None else chute.name,
             private=instance.billed_to is not None,
             created_at=instance.created_at,
             activated_at=instance.activated_at,

@@ -37,7 +37,6 @@ class Failures:
         servers: The servers on which all known failures of a chute can have been, by its id.
         deleted: The ends of instances that lost their scores because the miner deleted them, which
             is no failure of their chutes.
-        names: The names of chutes by their ids, as far as they are known.
     """
 
     unclear: Mapping[str, int] = field(default_factory=dict)
@@ -45,7 +44,6 @@ class Failures:
     ends: Mapping[str, Sequence[End]] = field(default_factory=dict)
     servers: Mapping[str, Sequence[Server]] = field(default_factory=dict)
     deleted: Sequence[End] = ()
-    names: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def failing(self) -> list[str]:
@@ -82,7 +80,7 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
     failures: defaultdict[str, list[End]] = defaultdict(list)
     unclear: Counter[str] = Counter()
-    ends = [end for end in ledger.ends(FAILURE_HOURS) if end.hotkey == hotkey]
+    ends = ledger.ends_of(hotkey, FAILURE_HOURS)
     for end in ends:
         if end.is_failure is False:
             continue
@@ -93,13 +91,12 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
             unclear[end.chute_id] += 1
         else:
             failures[end.chute_id].append(end)
-    deleted = [end for end in ends if end.reason == "miner" and end.outcome == "lost"]
+    deleted = [end for end in ends if (end.reason, end.outcome) == ("miner", "lost")]
     fitting = {}
     for chute_id, of_chute in failures.items():
         newest = max(end.ended_at for end in of_chute)
         fitting[chute_id] = _servers_that_fit(servers, ledger.chutes.get(chute_id), newest)
-    names = {chute_id: chute.name for chute_id, chute in ledger.chutes.items()}
-    return Failures(unclear, are_all_known, failures, fitting, deleted, names)
+    return Failures(unclear, are_all_known, failures, fitting, deleted)
 
 
 def _servers_that_fit(

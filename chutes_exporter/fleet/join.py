@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET
 
@@ -12,7 +12,7 @@ from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob, Window
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
-from chutes_exporter.fleet.outages import find_dead, find_outages
+from chutes_exporter.fleet.outages import find_outages
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
 from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
@@ -28,6 +28,7 @@ from chutes_exporter.rules.score import is_blacklisted
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
     from chutes_exporter.rules.launch import Demand
@@ -45,11 +46,9 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     servers = _servers(answers, gpus, instances)
     window = _window(answers.policy)
     ledger = answers.ledger
-    outages = find_outages(ledger, answers.hotkey, servers)
+    outages, left_out = find_outages(ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
-    left_out = find_dead(ledger, answers.hotkey, outages, servers) | find_left_out(
-        servers, window, answers.at
-    )
+    left_out |= find_left_out(servers, window, answers.at)
     failures = find_failures(ledger, answers.hotkey, servers)
     markets = find_markets(answers, demand, servers, instances)
     seat = answers.seat
@@ -323,14 +322,11 @@ def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer:
     It has all servers with TEE, and none of the others, which are never upgraded. Before the first
     window, it is empty, because there is no maintenance.
     """
-    policy = answers.policy
-    for step in (policy and policy.servers) or ():
-        if step.server_id == record.server_id:
-            return step
-    has_all = answers.maintenance.complete and policy is not None and policy.servers is not None
-    if record.is_tee is not False and not has_all:
-        return r.MaintenanceServer(record.server_id)
-    return r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
+    step = r.MaintenanceServer(record.server_id)
+    has_all = answers.maintenance.complete and answers.maintenance.value.servers is not None
+    if has_all or record.is_tee is False:
+        step = r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
+    return answers.steps.get(record.server_id, step)
 
 
 def _holds_slot(record: r.Server, status: MaintenanceStatus | None) -> bool | None:
@@ -404,24 +400,24 @@ def _known_topics(
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
     lists = (answers.servers, answers.nodes, answers.inventory, answers.instances)
-    known: dict[Topic, bool] = {
-        "servers": are_complete(answers.servers)
-        and _are_known((server.name, server.holds_slot) for server in servers),
-        "gpus": are_complete(*lists)
-        and _are_known((gpu.model, gpu.state, gpu.server_id) for gpu in gpus)
+    facts_of_gpus = [
+        *((gpu.model, gpu.state, gpu.server_id) for gpu in gpus),
         # The models are unknown of a server that may have more GPUs.
-        and _are_known((server.models,) for server in servers),
-        "instances": are_complete(answers.instances)
-        and _are_known((one.state, one.private, one.chute) for one in instances),
+        *((server.models,) for server in servers),
+    ]
+    known: dict[Topic, bool] = {
+        "servers": _are_known(((one.name, one.holds_slot) for one in servers), answers.servers),
+        "gpus": _are_known(facts_of_gpus, *lists),
+        "instances": _are_known(
+            ((one.state, one.private, one.chute) for one in instances), answers.instances
+        ),
         "reports": not answers.ledger.missing_hours(FAILURE_HOURS),
     }
+    pay = ((server.name, server.earned_units_per_second) for server in servers)
     # The pay of each server is looked up last, because that takes the longest.
-    pay_is_possible = known["gpus"] and known["instances"]
-    known["pay"] = pay_is_possible and _are_known(
-        (server.name, server.earned_units_per_second) for server in servers
-    )
+    known["pay"] = known["gpus"] and known["instances"] and _are_known(pay)
     return known
 
 
-def _are_known(facts: Iterable[tuple[object, ...]]) -> bool:
-    return all(None not in fact for fact in facts)
+def _are_known(facts: Iterable[tuple[object, ...]], *sources: Answer[Any]) -> bool:
+    return are_complete(*sources) and all(None not in fact for fact in facts)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -143,6 +143,29 @@ class Instance:
             return False
         return None if self.created_at is None else now - self.created_at > SLOW_AFTER
 
+    def is_secured(self, now: float) -> bool | None:
+        """Return whether it keeps its score at any end from a Unix time on. A private one never
+        does.
+        """
+        if self.private:
+            return False
+        secured_at = self.deadlines.get("secured")
+        return None if secured_at is None else secured_at <= now
+
+    def units_at_risk(self, now: float) -> float | None:
+        """Return the compute units of the past day that it loses if it ends at a Unix time without
+        maintenance, None if they are unknown.
+
+        This is an estimate, as if it had earned its present pay since its creation.
+        """
+        if self.earns is False or self.is_secured(now):
+            # A starting instance has no score to lose, and a secured one keeps it.
+            return 0.0
+        if None in (self.earns, self.is_secured(now)) or self.created_at is None:
+            return None
+        age = min(max(0.0, now - self.created_at), DAY)
+        return product(self.units_per_second, age)
+
     def hangs(self, now: float) -> bool | None:
         """Return whether it has been starting for over an hour at a Unix time, and not in vain."""
         is_slow = self.is_slow(now)
@@ -197,10 +220,8 @@ class Server:
     @property
     def models(self) -> list[str] | None:
         """The models of its GPUs, None while one may be missing or of an unknown model."""
-        models = {gpu.model for gpu in self.gpus}
-        if not self.is_complete or None in models:
-            return None
-        return sorted(model for model in models if model is not None)
+        models = {gpu.model or "" for gpu in self.gpus}
+        return sorted(models) if self.is_complete and "" not in models else None
 
     def count(self, model: str, state: GpuState) -> int | None:
         """Return the number of its GPUs of a model in a state.
@@ -266,11 +287,9 @@ class Server:
         return Counter(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
 
     @property
-    def idle_models(self) -> frozenset[str] | None:
+    def idle_models(self) -> set[str] | None:
         """The models of which a GPU is verified and in no instance, None while that is unknown."""
-        if not self._gpus_are_known:
-            return None
-        return frozenset(self.idle_by_model)
+        return set(self.idle_by_model) if self._gpus_are_known else None
 
     @property
     def idle_gpus(self) -> int | None:
@@ -296,6 +315,14 @@ class Server:
         """Its instances in any state, None while one of them may be unknown."""
         are_all = self._hold_all(self.instances, "starting", "disabled", "earning")
         return self.instances if are_all else None
+
+    def lost_by_reboot(self, now: float) -> float | None:
+        """Return about how many compute units of the past day the score would lose if it was
+        rebooted now, None while that is unknown.
+        """
+        if self.known_instances is None:
+            return None
+        return total(instance.units_at_risk(now) for instance in self.known_instances)
 
     def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
         """Return whether instances certainly hold all its GPUs in these states."""
@@ -356,6 +383,11 @@ class Launch:
     instances: int
 
 
+def units_of_first_day(launches: Iterable[Launch]) -> float:
+    """Return the compute units of launches in their first day."""
+    return sum(launch.instances * launch.offer.first_day_units for launch in launches)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
     """The best use of the idle GPUs of a model on a server that can be used.
@@ -385,7 +417,7 @@ class ServerPlan:
 
         None if the launches pay nothing, and it is unknown whether others could pay something.
         """
-        units = sum(launch.instances * launch.offer.first_day_units for launch in self.launches)
+        units = units_of_first_day(self.launches)
         return None if self.may_be_more and not units else units
 
     @property
@@ -394,22 +426,6 @@ class ServerPlan:
         return sum(
             launch.instances * launch.offer.later_units_per_second for launch in self.launches
         )
-
-
-@dataclass(frozen=True, slots=True)
-class IdlePay:
-    """What idle GPUs would earn in their best use.
-
-    Attributes:
-        first_day: Compute units per second, on average of the first day.
-        later: Those from 8 hours after the activations on.
-    """
-
-    first_day: float
-    later: float
-
-
-NO_PAY: Final = IdlePay(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -494,8 +510,9 @@ class Fleet:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
 
-    def idle_pay(self, server: Server) -> IdlePay | None:
-        """Return what the idle GPUs of a server would earn, None if that is unknown.
+    def idle_pay(self, server: Server) -> float | None:
+        """Return the compute units per second that the idle GPUs of a server would earn in their
+        best use, on average of the first day, None if that is unknown.
 
         It is 0 if all its GPUs are in instances, if no chute runs on them, and while nothing should
         be launched on the server. It is None for a server with unverified GPUs but no idle ones,
@@ -506,21 +523,19 @@ class Fleet:
             return None
         if not idle_models:
             has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
-            return None if has_unverified else NO_PAY
+            return None if has_unverified else 0.0
         reason = self.left_out.get(server.server_id)
         if server.runs_chutes is False or reason not in (None, "use_not_known"):
-            return NO_PAY
+            return 0.0
         return self._planned_pay(server, idle_models)
 
-    def _planned_pay(self, server: Server, idle_models: frozenset[str]) -> IdlePay | None:
-        """Return what the plans for a server earn, None while they lack one of these models."""
+    def _planned_pay(self, server: Server, idle_models: set[str]) -> float | None:
         plans = [plan for plan in self.plans if plan.server_id == server.server_id]
-        first_day = total(plan.first_day_units for plan in plans)
         # A model has no plan while it is unknown what can be launched, or whether the server has
         # TEE.
-        if first_day is None or {plan.model for plan in plans} != idle_models:
+        if {plan.model for plan in plans} != idle_models:
             return None
-        return IdlePay(first_day / DAY, sum(plan.later_units_per_second for plan in plans))
+        return product(total(plan.first_day_units for plan in plans), 1 / DAY)
 
     @property
     def idle_units_of_all(self) -> float | None:
@@ -533,7 +548,7 @@ class Fleet:
         for server in self.servers:
             pay = self.idle_pay(server)
             if server.gpus and pay is not None:
-                units[server.server_id] = pay.first_day
+                units[server.server_id] = pay
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
         idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Market, Offer, ServerPlan
+from chutes_exporter.fleet.model import Market, Offer, ServerPlan, Window
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
+    gpus_of_instance,
     launch_refusal,
     runs_on,
 )
@@ -26,11 +27,11 @@ from chutes_exporter.rules.money import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Instance, LeftOut, Server, Window
+    from chutes_exporter.fleet.model import Instance, LeftOut, Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
 UPGRADE_DUE: Final = 12 * HOUR
@@ -144,8 +145,8 @@ def _offer(
     demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
 ) -> Offer | None:
     """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
-    chute, bounty = demand.chute, demand.bounty
-    size = chute.node_selector.gpu_count if chute.node_selector else None
+    chute = demand.chute
+    size = gpus_of_instance(chute)
     first = first_multiplier(chute, model, answers.rates)
     later = later_multiplier(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
@@ -174,8 +175,8 @@ def _offer(
         later_units_per_second=later,
         urgency_boost=urgency_boost(chute),
         hanging=hanging.get(chute.chute_id, 0),
-        bounty_boost=None if bounty is None else bounty_boost(bounty),
-        bounty_expires_at=None if bounty is None else bounty_expires_at(bounty),
+        bounty_boost=bounty_boost(demand.bounty),
+        bounty_expires_at=bounty_expires_at(demand.bounty),
     )
 
 
@@ -186,27 +187,26 @@ def find_left_out(
 
     Servers that can be used are left out of the result.
     """
-    reasons: dict[str, LeftOut] = {}
+    left_out: dict[str, LeftOut] = {}
     for server in servers:
-        is_due, starts_hang = _upgrade_is_due(server, window, now), _starts_hang(server, now)
-        if server.holds_slot:
-            reasons[server.server_id] = "upgrade_slot"
-        elif is_due:
-            reasons[server.server_id] = "upgrade_due"
-        elif starts_hang:
-            reasons[server.server_id] = "starts_hang"
+        facts: dict[LeftOut, bool | None] = {
+            "upgrade_slot": server.holds_slot,
+            "upgrade_due": _upgrade_is_due(server, window or Window(is_open=None), now),
+            "starts_hang": _starts_hang(server, now),
+        }
+        reasons = [reason for reason, applies in facts.items() if applies]
         # Each chute runs either with TEE or without.
-        elif None in (server.holds_slot, server.tee, is_due, starts_hang):
-            reasons[server.server_id] = "use_not_known"
-    return reasons
+        if None in (*facts.values(), server.tee):
+            reasons.append("use_not_known")
+        if reasons:
+            left_out[server.server_id] = reasons[0]
+    return left_out
 
 
-def _upgrade_is_due(server: Server, window: Window | None, now: float) -> bool | None:
+def _upgrade_is_due(server: Server, window: Window, now: float) -> bool | None:
     """Return whether a server waits for its upgrade in an open window that ends soon, and may come
     back from it. None is unknown.
     """
-    if window is None:
-        return None if server.waits_for_upgrade is not False else False
     facts = (
         server.waits_for_upgrade,
         window.is_open,
@@ -222,15 +222,14 @@ def _starts_hang(server: Server, now: float) -> bool | None:
     """Return whether an instance has been starting on a server for over an hour, not in vain, and
     no instance is active there. None is unknown.
     """
-    if not any(gpu.state == "starting" for gpu in server.gpus):
+    is_active = any(instance.state == "active" for instance in server.instances)
+    if is_active or not any(gpu.state == "starting" for gpu in server.gpus):
         return False
-    if any(instance.state == "active" for instance in server.instances):
-        return False
-    hang = [one.hangs(now) for one in server.instances if one.state == "starting"]
+    hang = {one.hangs(now) for one in server.instances if one.state == "starting"}
     if True in hang:
         return True
     # The instance that holds the GPU may be unknown.
-    return None if None in hang or not hang else False
+    return False if hang == {False} else None
 
 
 def plan_servers(
@@ -248,30 +247,21 @@ def plan_servers(
     """
     if markets is None:
         return ()
-    spaces = _spaces(servers, left_out)
+    refused = {market.model: market.refused for market in markets}
     offers: list[Offer] = []
-    models_with_unknown = set()
     for market in markets:
-        if "unknown" in market.refused:
-            models_with_unknown.add(market.model)
-        offers += (
-            offer for offer in market.offers if not offer.hanging and offer.chute_id not in avoided
-        )
-    # The best paid first.
-    placement = sorted(best_placement(spaces, offers), key=lambda placed: _rank(placed[1].offer))
+        offers += (one for one in market.offers if not one.hanging and one.chute_id not in avoided)
+    usable = [server for server in servers if server.server_id not in left_out]
     plans = []
-    for space in spaces:
-        launches = tuple(launch for taken, launch in placement if taken == space)
-        may_be_more = space.model in models_with_unknown
-        plans.append(ServerPlan(space.server_id, space.model, space.free, launches, may_be_more))
+    for space, launches in best_placement(_spaces(usable), offers).items():
+        launches.sort(key=lambda launch: _rank(launch.offer))
+        may_be_more = "unknown" in refused[space.model]
+        launched = tuple(launches)
+        plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
     return tuple(plans)
 
 
-def _spaces(servers: Iterable[Server], left_out: Collection[str]) -> list[Space]:
-    """Return the idle GPUs of each server that can be used, of which TEE is known."""
-    spaces = []
+def _spaces(servers: Iterable[Server]) -> Iterator[Space]:
     for server in servers:
-        if server.server_id not in left_out:
-            for model, free in sorted(server.idle_by_model.items()):
-                spaces.append(Space(server.server_id, model, bool(server.tee), free))
-    return spaces
+        for model, free in sorted(server.idle_by_model.items()):
+            yield Space(server.server_id, model, bool(server.tee), free)

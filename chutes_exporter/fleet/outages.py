@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.failures import FAILURE_HOURS
+from chutes_exporter.rules.launch import gpus_of_instance, runs_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,51 +36,42 @@ class Outage:
     ends: tuple[End, ...]
 
 
-def find_outages(ledger: Ledger, hotkey: str, servers: Iterable[Server]) -> tuple[Outage, ...]:
-    """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first.
+def find_outages(
+    ledger: Ledger, hotkey: str, servers: Iterable[Server]
+) -> tuple[tuple[Outage, ...], dict[str, LeftOut]]:
+    """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first, and why
+    nothing is launched on servers that died, or may have, by the server's id.
 
-    A server on which something may earn is no candidate.
+    A server on which something may earn is no candidate. While the report of an hour is missing,
+    any other one may have died.
     """
-    outages = []
-    candidates = [server for server in servers if _is_silent(server)]
-    for ends in reversed(_clusters(ledger.ends(FAILURE_HOURS), hotkey)):
-        dead = [server for server in candidates if _fits(server, ends, ledger)]
-        # Nothing has earned on a dead server since, so that it has not died twice.
-        candidates = [server for server in candidates if server not in dead]
-        if dead:
-            outages.append(Outage(tuple(dead), tuple(ends)))
-    return tuple(outages)
-
-
-def find_dead(
-    ledger: Ledger, hotkey: str, outages: Iterable[Outage], servers: Iterable[Server]
-) -> dict[str, LeftOut]:
-    """Return why nothing is launched on servers that died, or may have, by the server's id.
-
-    While the report of an hour is missing, any server on which nothing earns may have died.
-    """
-    left_out: dict[str, LeftOut] = {}
-    clusters = _clusters(ledger.ends(FAILURE_HOURS), hotkey)
+    # The newest first. Nothing has earned on a dead server since, so that it has died once.
+    clusters = _clusters(ledger.ends_of(hotkey, FAILURE_HOURS))[::-1]
     lacks_report = bool(ledger.missing_hours(FAILURE_HOURS))
+    dead: dict[int, list[Server]] = defaultdict(list)
+    left_out: dict[str, LeftOut] = {}
     for server in filter(_is_silent, servers):
-        if lacks_report or any(_fits(server, ends, ledger) is None for ends in clusters):
-            left_out[server.server_id] = "use_not_known"
-    for outage in outages:
-        for server in outage.servers:
+        fits = [_fits(server, ends, ledger) for ends in clusters]
+        if True in fits:
+            dead[fits.index(True)].append(server)
             left_out[server.server_id] = "may_be_dead"
-    return left_out
+        elif lacks_report or None in fits:
+            left_out[server.server_id] = "use_not_known"
+    outages = [Outage(tuple(dead[index]), tuple(clusters[index])) for index in sorted(dead)]
+    return tuple(outages), left_out
 
 
-def _clusters(ends: Iterable[End], hotkey: str) -> list[list[End]]:
+def _clusters(ends: Iterable[End]) -> list[list[End]]:
     """Return the ends of active instances that follow each other within minutes, two at least."""
     clusters: list[list[End]] = []
+    last = -math.inf
     for end in sorted(ends, key=lambda end: end.ended_at):
-        if end.hotkey != hotkey or end.activated_at is None or end.reason != _REASON:
+        if end.reason != _REASON or end.activated_at is None:
             continue
-        if clusters and end.ended_at - clusters[-1][-1].ended_at <= _WITHIN:
-            clusters[-1].append(end)
-        else:
-            clusters.append([end])
+        if end.ended_at - last > _WITHIN:
+            clusters.append([])
+        clusters[-1].append(end)
+        last = end.ended_at
     return [cluster for cluster in clusters if len(cluster) > 1]
 
 
@@ -95,14 +89,14 @@ def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
     it is unknown of a chute which GPUs it needs.
     """
     usable = _usable(server)
-    models = {gpu.model for gpu in usable}
     size = 0
     for end in ends:
-        chute = ledger.chutes.get(end.chute_id or "")
-        selector = None if chute is None else chute.node_selector
-        if selector is None or selector.gpu_count is None or selector.supported_gpus is None:
+        chute = ledger.chutes.get(end.chute_id)
+        gpus = gpus_of_instance(chute)
+        runs = {runs_on(chute, gpu.model or "") for gpu in usable}
+        if gpus is None or None in runs:
             return None
-        if models.isdisjoint(selector.supported_gpus):
+        if True not in runs:
             return False
-        size += int(selector.gpu_count)
+        size += gpus
     return len(usable) <= 2 * size <= 2 * len(usable)

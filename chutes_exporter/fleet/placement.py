@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.model import Launch
+from chutes_exporter.fleet.model import Launch, units_of_first_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,12 +23,11 @@ class Space:
     free: int
 
 
-Placement = list[tuple[Space, "Launch"]]
-"""Launches with the space that they take."""
+Placement = dict[Space, list[Launch]]
 
 
-def best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placement:
-    """Return where to launch what, so that the units of the first day are about the most.
+def best_placement(spaces: Iterable[Space], offers: Iterable[Offer]) -> Placement:
+    """Return what to launch in each space, so that the units of the first day are about the most.
 
     It is the best of three placements, each of which takes the offers in another order: by their
     pay for a GPU, by their pay, and the largest ones first. Each room of a chute is given once.
@@ -37,24 +36,21 @@ def best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placemen
     by_gpu = sorted(wanted, key=lambda offer: -offer.first_day_units / offer.size)
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
+    spaces = tuple(spaces)
     placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
-    return max(placements, key=_first_day_units)
+    return max(placements, key=lambda placement: sum(map(units_of_first_day, placement.values())))
 
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     """Place the offers one after another, each first where it leaves the fewest GPUs idle."""
-    placement: Placement = []
-    free = {space: space.free for space in spaces}
+    placement: Placement = {space: [] for space in spaces}
+    free = {space: space.free for space in placement}
     left = {offer.chute_id: offer.room_after_starting for offer in offers}
     for offer in offers:
         for space in sorted(free, key=free.__getitem__):
             count = min(left[offer.chute_id], free[space] // offer.size)
             if count and (space.model, space.tee) == (offer.model, offer.tee):
-                placement.append((space, Launch(offer, count)))
+                placement[space].append(Launch(offer, count))
                 free[space] -= count * offer.size
                 left[offer.chute_id] -= count
     return placement
-
-
-def _first_day_units(placement: Placement) -> float:
-    return sum(launch.instances * launch.offer.first_day_units for _, launch in placement)

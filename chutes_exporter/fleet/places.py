@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import Instance, InventoryItem
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Gpu
     from chutes_exporter.rules.instances import InstanceState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,7 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
         by_chute[instance.chute_id].append(instance)
     holders: dict[str, Holder] = {}
     for item in answers.inventory.value:
-        # An item without a chute may be of any instance. An instance without one may be of any
-        # item.
+        # An item without a chute may be of any instance, and the other way round.
         candidates = [*instances.values()]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
@@ -65,23 +66,24 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     ``candidates`` are the instances that its chute may have. Those hold the GPU that agree with the
     item's ``active`` and, if there are some, were verified at the same time.
     """
-    possible = candidates
+    holding = candidates
     if item.active is not None:
         # An instance that does not say whether it is active remains possible.
-        possible = [instance for instance in candidates if instance.active in (item.active, None)]
-    same_time = [
-        instance for instance in possible if instance.last_verified_at == item.last_verified_at
-    ]
-    holding = same_time or possible
-    states = {instance_state(instance) for instance in holding}
-    if item.active:
-        states = {"active"}
+        holding = [one for one in candidates if one.active in (item.active, None)]
+    same_time = [one for one in holding if one.last_verified_at == item.last_verified_at]
+    holding = same_time or holding
     return Holder(
         chute_id=item.chute_id,
         chute=item.chute_name,
-        instance_id=holding[0].instance_id if len(holding) == 1 else None,
-        state=states.pop() if len(states) == 1 else None,
+        instance_id=_only(one.instance_id for one in holding),
+        state="active" if item.active else _only(instance_state(one) for one in holding),
     )
+
+
+def _only(values: Iterable[T | None]) -> T | None:
+    """Return the value if all are equal, None otherwise, or if there is none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 _GpuPlace = tuple["str | None", "str | None"]
@@ -98,18 +100,34 @@ class Place:
     gpus: int | None = None
 
 
-def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
+def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
     """Return where each instance is, by its id.
 
-    The list of held GPUs names the instance of each. Without it, the inventory tells the place,
-    unless the instance may hold more GPUs than are known to be its.
+    The list of held GPUs names the instance of each. Without it, the inventory tells the place.
     """
+    found = _held_by_inventory(answers, gpus)
     listed: dict[str, list[_GpuPlace]] = defaultdict(list)
-    if answers.miner_gpus.complete:
-        for held in answers.miner_gpus.value:
-            listed[held.instance_id].append((held.server_id, held.gpu))
+    for held in answers.miner_gpus.value if answers.miner_gpus.complete else ():
+        listed[held.instance_id].append((held.server_id, held.gpu))
+    found |= listed
+    places = {}
+    for instance in answers.instances.value:
+        held_gpus = found.get(instance.instance_id, ())
+        # It is unknown unless all GPUs are on one known server and of one known model.
+        server_id, model = _only(held_gpus) or (None, None)
+        place = Place(server_id, model, len(held_gpus) if server_id else 0)
+        places[instance.instance_id] = Place() if None in (server_id, model) else place
+    return places
+
+
+def _held_by_inventory(
+    answers: FleetAnswers, gpus: Iterable[Gpu]
+) -> dict[str, Sequence[_GpuPlace]]:
+    """Return the GPUs of each instance that holds no others, which are none if they were deleted.
+
+    Of a GPU without a known instance, any instance of its chute may be the one.
+    """
     known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
-    # The chutes of GPUs of which it is unknown which instance holds them, if any.
     uncertain_chutes: set[str | None] = set()
     for gpu in gpus:
         known[gpu.instance_id].append((gpu.server_id, gpu.model))
@@ -117,34 +135,11 @@ def find_places(answers: FleetAnswers, gpus: Sequence[Gpu]) -> dict[str, Place]:
             uncertain_chutes.add(gpu.chute_id)
     if not are_complete(answers.inventory, answers.instances):
         uncertain_chutes.add(None)
-    places = {}
+    held: dict[str, Sequence[_GpuPlace]] = {}
     for instance in answers.instances.value:
-        instance_id = instance.instance_id
-        found = listed[instance_id]
-        if not found and _is_sure(instance, uncertain_chutes):
-            # Its GPUs were deleted if it has none.
-            found = known[instance_id] or [("", "")]
-        places[instance_id] = _common_place(found)
-    return places
-
-
-def _is_sure(instance: Instance, uncertain_chutes: set[str | None]) -> bool:
-    """Return whether an instance holds no other GPUs than those that are known to be its."""
-    if instance.chute_id is None:
-        return not uncertain_chutes
-    return uncertain_chutes.isdisjoint((instance.chute_id, None))
-
-
-def _common_place(gpus: Sequence[_GpuPlace]) -> Place:
-    """Return the place of an instance with GPUs on these servers and of these models.
-
-    It is unknown unless all GPUs are on one known server and of one known model. Empty texts mean
-    that the instance has no GPU.
-    """
-    distinct = set(gpus)
-    if len(distinct) != 1:
-        return Place()
-    server_id, model = distinct.pop()
-    if None in (server_id, model):
-        return Place()
-    return Place(server_id, model, len(gpus) if server_id else 0)
+        chutes = uncertain_chutes
+        if instance.chute_id is not None:
+            chutes = uncertain_chutes & {instance.chute_id, None}
+        if not chutes:
+            held[instance.instance_id] = known[instance.instance_id] or [("", "")]
+    return held

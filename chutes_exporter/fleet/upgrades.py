@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from chutes_exporter.duration import DAY
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
-from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chutes_exporter.fleet.model import Fleet, Instance, Server, Window
+    from chutes_exporter.fleet.model import Fleet, Server, Window
 
 Phase = Literal["none", "announced", "open", "over"]
 """What the newest window is at a time."""
@@ -28,6 +26,7 @@ Step = Literal[
 ]
 """What to do with a server. The reason of the step says what "until" and "wait" mean."""
 STEPS: Final[tuple[Step, ...]] = get_args(Step)
+_NOT_LISTED: Final = "The service lists the target version for no host with its GPUs."
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +112,17 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
     phase = _phase(fleet.window, now)
     slots = _slots(fleet.window, phase, now)
-    order = [] if phase in ("none", "over") else _order(fleet)
+    order = _order(fleet, phase)
     places = {server.server_id: place for place, server in enumerate(order or (), 1)}
     upgrades = [
         _upgrade(server, phase, places.get(server.server_id), slots)
         for server in fleet.servers
         if server.tee is not False
     ]
-    upgrades.sort(key=_care)
+    # What needs most care comes first.
+    upgrades.sort(key=lambda one: (STEPS.index(one.step), one.place or 0, one.server.name or ""))
     late = None if order is None else _late(upgrades)
     return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, late)
-
-
-def _care(upgrade: Upgrade) -> tuple[int, int, str]:
-    return STEPS.index(upgrade.step), upgrade.place or 0, upgrade.server.name or ""
 
 
 def _late(upgrades: Iterable[Upgrade]) -> int | None:
@@ -143,27 +139,27 @@ def _upgrade(
     return Upgrade(server, step, reason, place, slots.done_at(place), slots.is_late(place))
 
 
-def _order(fleet: Fleet) -> list[Server] | None:
+def _order(fleet: Fleet, phase: Phase | None) -> list[Server] | None:
     """Return the servers that wait for their upgrade and may come back, in the order in which to
     upgrade them, None while that is unknown.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
     most idle GPUs, because their upgrade interrupts the least.
     """
+    if phase in ("none", "over"):
+        return []
     waiting = []
     for server in fleet.servers:
         if server.waits_for_upgrade is False or server.cannot_come_back:
             continue
-        decides = (server.measured, server.last_instances, server.idle_gpus)
-        if None in (server.waits_for_upgrade, *decides):
+        last_instances, idle_gpus = server.last_instances, server.idle_gpus
+        decides = (server.waits_for_upgrade, server.measured, last_instances)
+        if None in decides or idle_gpus is None:
             return None
-        waiting.append(server)
-    return sorted(waiting, key=_order_key) if fleet.known.get("servers") else None
-
-
-def _order_key(server: Server) -> tuple[int, int, str, str]:
-    last_instances, idle_gpus = server.last_instances or 0, server.idle_gpus or 0
-    return last_instances, -idle_gpus, server.name or "", server.server_id
+        waiting.append((last_instances, -idle_gpus, server.name, server.server_id))
+    if not fleet.known.get("servers"):
+        return None
+    return [fleet.servers_by_id[server_id] for *_, server_id in sorted(waiting)]
 
 
 def _slots(window: Window | None, phase: Phase | None, now: float) -> Slots | None:
@@ -184,13 +180,10 @@ def _step(
     ``place`` is its place in the order, None if it has none. Only "boot" and "request now" tell to
     do something that cannot be undone, so they need all that proves it safe.
     """
-    if server.cannot_come_back and _is_upgraded(server, phase):
-        reason = "The service lists the target version for no host with its GPUs."
-        if is_down(server):
-            reason = f"{reason} It refuses the boot until its operators list it."
-        return "cannot come back", reason
     if server.holds_slot:
         return _step_in_slot(server)
+    if server.cannot_come_back and (server.boots is False or phase in ("announced", "open")):
+        return "cannot come back", _NOT_LISTED
     if server.boots is False:
         reason = "The service refuses its version: maintenance must end its instances first."
         return "do not reboot until", reason
@@ -199,13 +192,6 @@ def _step(
     if server.needs_upgrade is False or phase in ("none", "over"):
         return "nothing", "No window is open or announced in which it needs an upgrade."
     return _step_outside_slot(server, phase, place, slots)
-
-
-def _is_upgraded(server: Server, phase: Phase | None) -> bool:
-    """Return whether a server is upgraded now or soon, or must be: its version is refused."""
-    if server.holds_slot or server.boots is False:
-        return True
-    return phase in ("announced", "open")
 
 
 def _step_outside_slot(
@@ -229,7 +215,10 @@ def _step_outside_slot(
 
 
 def _step_in_slot(server: Server) -> tuple[Step, str]:
-    """Return the step of a server that holds a slot and may come back, and why."""
+    """Return the step of a server that holds a slot, and why."""
+    if server.cannot_come_back:
+        refused = " It refuses the boot until its operators list it." if is_down(server) else ""
+        return "cannot come back", f"{_NOT_LISTED}{refused}"
     if server.maintenance is None:
         return "not known", "The answers do not say whether something still runs there."
     if not is_down(server):
@@ -258,42 +247,3 @@ def _phase(window: Window | None, now: float) -> Phase | None:
     if window.starts_at is None:
         return None
     return "announced" if window.starts_at > now else "over"
-
-
-def lost_by_reboot(server: Server, now: float) -> float | None:
-    """Return about how many compute units of the past day the score would lose if a server was
-    rebooted now, None while that is unknown.
-    """
-    instances = server.known_instances
-    if instances is None:
-        return None
-    return total(_lost_units(instance, now) for instance in instances)
-
-
-def _lost_units(instance: Instance, now: float) -> float | None:
-    """Return the compute units of the past day that an instance loses if it ends without
-    maintenance, None if they are unknown.
-
-    This is an estimate, as if the instance had earned its present pay since its creation.
-    """
-    if instance.earns is None:
-        return None
-    is_secured = _is_secured(instance, now)
-    if not instance.earns or is_secured:
-        # A starting instance has no score to lose, and a secured one keeps it.
-        return 0.0
-    if is_secured is None or instance.created_at is None or instance.units_per_second is None:
-        return None
-    age = min(max(0.0, now - instance.created_at), DAY)
-    return instance.units_per_second * age
-
-
-def _is_secured(instance: Instance, now: float) -> bool | None:
-    """Return whether an instance keeps its score at any end, None if that is unknown.
-
-    A private one never does.
-    """
-    if instance.private:
-        return False
-    secured_at = instance.deadlines.get("secured")
-    return None if secured_at is None else secured_at <= now

@@ -203,12 +203,20 @@ def follows_private_rules(chute: Chute) -> bool | None:
     return not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
-def runs_on(chute: Chute, model: str) -> bool | None:
+def runs_on(chute: Chute | None, model: str) -> bool | None:
     """Return whether a chute runs on a GPU model, None if it is unknown."""
-    selector = chute.node_selector
+    selector = None if chute is None else chute.node_selector
     if selector is None or selector.supported_gpus is None:
         return None
     return model in selector.supported_gpus
+
+
+def gpus_of_instance(chute: Chute | None) -> int | None:
+    """Return how many GPUs an instance of a chute takes, None if it is unknown."""
+    selector = None if chute is None else chute.node_selector
+    gpus = None if selector is None else selector.gpu_count
+    # Another number makes no sense.
+    return gpus if gpus and gpus > 0 else None
 
 
 def launch_refusal(
@@ -279,7 +287,7 @@ def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | No
         return "tee_mismatch"
     if server.in_maintenance:
         return "in_maintenance"
-    gpus = chute.node_selector.gpu_count if chute.node_selector else None
+    gpus = gpus_of_instance(chute)
     if gpus is not None and gpus > server.free_gpus:
         return "too_many_gpus"
     is_unknown = not tee_is_known or None in (server.in_maintenance, gpus)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.rules.launch import gpus_of_instance
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -38,14 +39,12 @@ def first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """
     selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
-    if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
-        # Something is unknown, or the number of GPUs makes no sense.
+    if selector is None or gpus_of_instance(chute) is None or multiplier is None:
         return None
     models = set(selector.supported_gpus or ())
     if models == {model}:
         return multiplier
-    all_rates_are_known = models <= rates.keys()
-    if model not in models or not all_rates_are_known:
+    if not {model} <= models <= rates.keys():
         return None
     cheapest_rate = min(rates[allowed_model] for allowed_model in models)
     return multiplier * rates[model] / cheapest_rate
@@ -92,31 +91,29 @@ def urgency_boost(chute: Chute) -> float:
     return (chute.compute_multiplier_factors or {}).get("urgency_boost") or 1.0
 
 
-def bounty_boost(bounty: Bounty) -> float | None:
+def bounty_boost(bounty: Bounty | None) -> float | None:
     """Return the factor by which a bounty raises the multiplier of the instance that is activated
-    first, None if it is unknown.
+    first, None if it is unknown, or there is no bounty.
 
     It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours, and stays
     there.
     """
-    age = bounty.seconds_elapsed
-    if age is None:
+    if bounty is None or bounty.seconds_elapsed is None:
         return None
-    growth_ratio = min(max(age / (3 * HOUR), 0.0), 1.0)
+    growth_ratio = min(max(bounty.seconds_elapsed / (3 * HOUR), 0.0), 1.0)
     return 1.1 + growth_ratio * (1.5 - 1.1)
 
 
-def bounty_expires_at(bounty: Bounty) -> float | None:
-    """Return the Unix time at which a bounty expires, correct to 2 seconds. None if it is unknown.
+def bounty_expires_at(bounty: Bounty | None) -> float | None:
+    """Return the Unix time at which a bounty expires, correct to 2 seconds. None if it is unknown,
+    or there is no bounty.
 
     The service sends the age of the bounty, and how many seconds are left at that age. It sends 0
     seconds if it does not know how many are left.
     """
-    created_at, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
-    if created_at is None or age is None or not left:
+    if bounty is None or not bounty.time_remaining:
         return None
-    measured_at = created_at + age
-    return measured_at + left
+    return total([bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining])
 
 
 # Costs

@@ -18,6 +18,7 @@ def end(**fields: Any) -> End:
         "instance_id": "i",
         "hotkey": "me",
         "chute_id": "c",
+        "chute": None,
         "private": False,
         "created_at": 0.0,
         "activated_at": 1.0,

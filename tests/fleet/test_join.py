@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import NO_PAY, Gpu, Instance, Server
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
 
 Row = dict[str, Any]
 Bodies = dict[str, Any]
@@ -284,7 +283,7 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
     named = [found[f"s1.{name}"] for name in ("maintenance", "holds_slot", "state")]
     assert named == [maintenance, holds_slot, state]
     if holds_slot is not False:
-        assert found["s1.idle_pay"] == (NO_PAY if holds_slot else None)
+        assert found["s1.idle_pay"] == (0 if holds_slot else None)
 
 
 @pytest.mark.parametrize(

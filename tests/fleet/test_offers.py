@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
 from tests.fleet import test_join
 from tests.fleet.support import sent
@@ -169,7 +168,7 @@ def test_what_idle_gpus_could_earn_is_unknown_only_with_what_it_needs(
 ) -> None:
     fleet = fleet_of(**changes)
     found = [fleet.idle_pay(server) for server in fleet.servers]
-    assert found == [None if pay is None else IdlePay(pay, pay) for pay in pays]
+    assert found == pays
     assert fleet.idle_units_of_all == of_all
 
 
@@ -238,4 +237,4 @@ def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
     assert fleet.left_out.get(server.server_id) == reason
     assert bool(fleet.plans) == (reason is None)
     if reason in ("upgrade_due", "starts_hang"):
-        assert fleet.idle_pay(server) == NO_PAY
+        assert fleet.idle_pay(server) == 0

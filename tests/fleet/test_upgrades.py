@@ -13,7 +13,6 @@ from chutes_exporter.fleet.model import Server, Window
 from chutes_exporter.fleet.upgrades import (
     Upgrade,
     UpgradePlan,
-    lost_by_reboot,
     plan_upgrades,
 )
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
@@ -122,7 +121,7 @@ def test_a_reboot_now_loses_what_an_end_without_maintenance_loses(
 ) -> None:
     state_of_gpus = fields.get("state", "earning")
     server = make_server("s1", *make_gpus(state_of_gpus, 2), instances=(make_instance(**fields),))
-    assert lost_by_reboot(server, NOW) == lost
+    assert server.lost_by_reboot(NOW) == lost
 
 
 DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
