@@ -348,16 +348,15 @@ def _idle(moment: Moment) -> list[Subject]:
             continue
         worth = "what they could earn is not known"
         if pay:
-            at_least = "at least " if _may_be_more(fleet, server) else ""
-            worth = f"{at_least}{DAY * pay:,.0f} units in the first day"
+            worth = f"{_at_least(fleet, server)}{DAY * pay:,.0f} units in the first day"
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
 
 
-def _may_be_more(fleet: Fleet, server: Server | None) -> bool:
-    """Return whether a chute of which that is unknown may earn more on a server."""
+def _at_least(fleet: Fleet, server: Server | None) -> str:
+    """Return the beginning of a text about what a server could earn, if it may be more."""
     plans = [plan for plan in fleet.plans if server and plan.server_id == server.server_id]
-    return any(plan.may_be_more for plan in plans)
+    return "at least " if any(plan.may_be_more for plan in plans) else ""
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:

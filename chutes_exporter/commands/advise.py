@@ -196,7 +196,7 @@ def _pay(
 def _stay_idle(fleet: Fleet) -> list[Row]:
     """Return the idle GPUs that the plan does not use, and why."""
     idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-    unused = Counter((gpu.server_id or "", gpu.model or "") for gpu in idle)
+    unused = Counter((gpu.server_id or "", str(gpu.model)) for gpu in idle)
     # The GPUs of an unknown server are in no plan.
     reasons: dict[tuple[str, str], str] = {}
     for plan in fleet.plans:
@@ -205,7 +205,7 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
         reasons[place] = "not_known" if plan.may_be_more else "nothing_fits"
     rows = []
     for (server_id, model), count in (+unused).items():
-        reason = fleet.left_out.get(server_id) or reasons.get((server_id, model), "not_known")
+        reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
         row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
         rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows

@@ -216,7 +216,7 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
-    seat = next((seat for seat in metagraph.value if seat.hotkey == hotkey), None)
+    seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:
         return _unregistered_line(hotkey, metagraph)
