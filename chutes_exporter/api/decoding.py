@@ -84,28 +84,26 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
     harm.
 
     The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any
-    other body must be complete gzip, of one or more members and nothing else, or ApiError is
-    raised. Each yielded piece takes about the same time, but some are empty.
+    other body must be complete gzip and nothing else, or ApiError is raised. Each yielded piece
+    takes about the same time, but some are empty.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
             yield chunk
         return
-    member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
+    body = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
         compressed = chunk
         while compressed:
-            if member.eof:
-                # More data after the end of a member is the next member.
-                member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
             try:
-                yield member.decompress(compressed, _PIECE_BYTES)
+                yield body.decompress(compressed, _PIECE_BYTES)
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            # Go on with what this call left over: data after the member's end, or else data of the
-            # member for which the piece had no room.
-            compressed = member.unused_data if member.eof else member.unconsumed_tail
-    if not member.eof:
+            if body.unused_data:
+                raise UndecodableError("more follows the compressed body")
+            # The piece may have had no room for all.
+            compressed = body.unconsumed_tail
+    if not body.eof:
         raise CutOffError("the compressed body ends too early")
 
 

@@ -352,26 +352,24 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    replaceable = _replaceable(state, seats)
-    not_immune = deque(seat for seat in replaceable if seat.immune_until is None)
-    immune = deque(seat for seat in replaceable if seat.immune_until is not None)
-    # Without a period, newcomers are not immune either.
+    # Both by whether they are immune.
+    replaceable: dict[bool, deque[Seat]] = {False: deque(), True: deque()}
+    newcomers = {False: 0, True: 0}
+    for seat in _replaceable(state, seats):
+        replaceable[seat.immune_until is not None].append(seat)
     newcomers_are_immune = state.immunity_period > 0
-    newcomers = state.free_seats
+    newcomers[newcomers_are_immune] = state.free_seats
     registrations: dict[str, int] = {}
     while True:
-        without_immunity = len(not_immune)
-        if not newcomers_are_immune:
-            without_immunity += newcomers
+        without_immunity = len(replaceable[False]) + newcomers[False]
         takes_immune = without_immunity <= state.min_not_immune
-        candidates = immune if takes_immune else not_immune
-        newcomer_is_candidate = newcomers > 0 and newcomers_are_immune == takes_immune
-        # A newcomer has no emission. Once it is a candidate, each registration replaces a newcomer,
-        # but first the seats without emission, which are older.
-        if not candidates or (newcomer_is_candidate and candidates[0].emission):
+        candidates = replaceable[takes_immune]
+        # A newcomer has no emission. As soon as it is a candidate, each registration replaces a
+        # newcomer, but first the seats without emission, which are older.
+        if not candidates or (newcomers[takes_immune] and candidates[0].emission):
             return registrations
-        registrations[candidates.popleft().hotkey] = newcomers
-        newcomers += 1
+        registrations[candidates.popleft().hotkey] = newcomers[newcomers_are_immune]
+        newcomers[newcomers_are_immune] += 1
 
 
 def _replaceable(state: State, seats: list[Seat]) -> list[Seat]:

@@ -93,12 +93,14 @@ class FeedState:
         return bool(self.failures) or self.last_success is not None
 
     @property
-    def fresh(self) -> bool:
-        """Whether the snapshot needs no newer answer: the last request succeeded, and no reader
-        waits for another.
+    def complete(self) -> bool:
+        """Whether the answer lacks no record and is fresh: the last request succeeded, and no
+        reader waits for another.
         """
         readers_wait = self.flight is not None and not self.feed.in_background
-        return self.snapshot is not None and not self.failures and not readers_wait
+        if self.snapshot is None or self.failures or readers_wait:
+            return False
+        return self.snapshot.answer.complete
 
 
 class FeedCache:

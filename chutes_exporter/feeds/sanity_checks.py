@@ -28,7 +28,6 @@ WORDS: Final[Mapping[str, str]] = {
     "disagrees": "the list contradicts another answer",  # which names records that are missing
     "no_demand": "every chute reports zero demand",
     "no_bounties": "all bounties are missing",  # at once, and there were at least three
-    "no_history": "the miner has no history any more",
 }
 """The reasons to doubt an answer, in words."""
 
@@ -177,11 +176,6 @@ def bounties_are_gone(
     count_before = 0 if old is None else old.count
     count_by_chutes = _count_bounties(chutes or ())
     return max(count_before, count_by_chutes) >= _MIN_LOST_BOUNTIES
-
-
-def history_is_gone(old: Old, new: Answer[Any]) -> bool:
-    """Return whether a miner lost its history. The service lost its cache then."""
-    return old is not None and old.count > 0 and not new.listed
 
 
 def _count_bounties(chutes: Iterable[r.Chute]) -> int:

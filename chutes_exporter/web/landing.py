@@ -95,12 +95,10 @@ def _row(cells: Mapping[str, str]) -> str:
 def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
     """Return whether the exporter is ready and its feeds work, with the reason if not."""
     is_ready, reason = exporter.readiness()
+    if not is_ready:
+        return _paragraph("bad", reason)
     any_fails = any(state.up is False for state in states)
-    has_data = any(state.snapshot for state in states)
-    tone = "wait" if any_fails else "good"
-    if not is_ready or (any_fails and not has_data):
-        tone = "bad"
-    return _paragraph(tone, reason)
+    return _paragraph("wait" if any_fails else "good", reason)
 
 
 def _actions(snapshot: Snapshot, settings: Settings) -> str:

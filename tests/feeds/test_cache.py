@@ -96,14 +96,14 @@ async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_reque
     await feeds.ask(feed=feed)
     feeds.open.clear()
     assert [await feeds.ask(wait, feed=feed) for wait in (60, 0)] == [1, 1]
-    assert feeds.state.fresh
+    assert feeds.state.complete
     feeds.error = UnavailableError("no")
     feeds.open.set()
     while feeds.state.flight:
         await asyncio.sleep(0)
     # After a failure, readers wait for the next request, which fails, too.
     assert await feeds.ask(10, feed=feed) == 1
-    assert (feeds.asked, feeds.state.fresh, feeds.state.last_error) == (3, False, feeds.error)
+    assert (feeds.asked, feeds.state.complete, feeds.state.last_error) == (3, False, feeds.error)
 
 
 async def test_an_answer_that_is_as_before_is_as_old_as_before(feeds: Cache) -> None:
@@ -120,13 +120,13 @@ async def test_an_answer_that_is_as_before_is_as_old_as_before(feeds: Cache) -> 
 async def test_readers_at_the_same_time_share_one_request(feeds: Cache) -> None:
     assert await asyncio.gather(*(feeds.ask() for _ in range(50))) == [1] * 50
     leaving, staying = await feeds.begin(60), await feeds.begin()
-    assert not feeds.state.fresh
+    assert not feeds.state.complete
     # A reader that gives up cancels nobody else.
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     feeds.open.set()
-    assert (await staying, feeds.asked, feeds.state.fresh) == (2, 2, True)
+    assert (await staying, feeds.asked, feeds.state.complete) == (2, 2, True)
 
 
 async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: Cache) -> None:
