@@ -17,7 +17,6 @@ from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
-from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -61,13 +60,18 @@ class Subject:
 
     @property
     def ids(self) -> set[str]:
-        """The ids of what it is about: its instance, or else its GPUs.
+        """The ids of what it is about: its instance or its GPUs, or else its name.
 
-        There is none for the miner: a finding about all its GPUs must not hide the others.
+        The miner has no name, and its GPUs do not count: they must not hide what else is wrong.
         """
         if self.instance_id:
             return {self.instance_id}
-        return {gpu.gpu_id for gpu in self.gpus or () if self.name}
+        return {gpu.gpu_id for gpu in self.gpus or () if self.name} or {self.name}
+
+    @property
+    def server_name(self) -> str:
+        """The name of its server for a command, or the word SERVER."""
+        return (self.server and self.server.name) or "SERVER"
 
 
 @dataclass(frozen=True)
@@ -248,9 +252,6 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
     """Return the servers with a step, in the order of the plan, and the last moment to request
     their maintenance in its window.
     """
-    last = None
-    if moment.plan.window is not None and moment.plan.window.ends_at is not None:
-        last = moment.plan.window.ends_at - UPGRADE_SECONDS
     subjects = []
     for server in [upgrade.server for upgrade in moment.plan.servers if upgrade.step == step]:
         subject = _of_server(server)
@@ -259,7 +260,7 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
         if not is_down(server):
             is_unknown = step == "cannot come back" and server.earning_instances is None
             subject = replace(subject, gpus=None if is_unknown else ())
-        subjects.append(replace(subject, when=last))
+        subjects.append(replace(subject, when=moment.plan.last_request_at))
     return subjects
 
 
@@ -346,12 +347,16 @@ def _idle(moment: Moment) -> list[Subject]:
         if server and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"
-        if server and pay:
-            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-            worth = "at least " if any(plan.may_be_more for plan in plans) else ""
-            worth += f"{DAY * pay:,.0f} units in the first day"
+        if pay:
+            worth = f"{_at_least(fleet, server)}{DAY * pay:,.0f} units in the first day"
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
+
+
+def _at_least(fleet: Fleet, server: Server | None) -> str:
+    """Return the beginning of a text about what a server could earn, if it may be more."""
+    plans = [plan for plan in fleet.plans if server and plan.server_id == server.server_id]
+    return "at least " if any(plan.may_be_more for plan in plans) else ""
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -361,13 +366,14 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
         if gpu.state == state and gpu.model is not None:
             by_server[gpu.server_id or ""].append(gpu)
     subjects = []
-    for server_id, gpus in by_server.items():
+    places = {server_id: _place(fleet, server_id) for server_id in by_server}
+    for server_id in sorted(by_server, key=lambda one: (-len(by_server[one]), places[one])):
+        gpus = by_server[server_id]
         models = Counter(gpu.model for gpu in gpus)
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
-        name = f"{counts}{_place(fleet, server_id)}"
-        server = fleet.servers_by_id.get(server_id)
-        subjects.append(Subject(name, server, gpus=tuple(gpus)))
-    return sorted(subjects, key=lambda subject: (-len(subject.gpus or ()), subject.name))
+        name = f"{counts}{places[server_id]}"
+        subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
+    return subjects
 
 
 KINDS = {
@@ -486,7 +492,7 @@ KINDS = {
         _unverified,
         "GPUs that are not verified and in no instance: {gpus}.",
         "See the errors",
-        "chutes-exporter query nodes --columns server_name,uuid,verification_error",
+        "chutes-exporter query nodes --columns server_id,uuid,verification_error",
     ),
     "dead_servers": Kind(
         _dead_servers,
@@ -523,7 +529,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         subjects = kind.find(moment)
         if kind.advice:
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
-            subjects = [one for one in subjects if not one.ids or one.ids - reported_ids]
+            subjects = [one for one in subjects if one.ids - reported_ids]
             reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
@@ -536,7 +542,6 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
     """Return the finding ``name`` of KINDS about some subjects, the most urgent first."""
     kind, first = KINDS[name], subjects[0]
-    server_name = first.server and first.server.name
     # The instances of a note earn. None means that not all GPUs are known.
     lost_gpus = _gpus_of(subjects) if kind.advice else []
     return Finding(
@@ -551,8 +556,8 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),
         advice=kind.advice,
-        command=kind.command.replace("SERVER", shlex.quote(server_name or "SERVER")),
-        gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
+        command=kind.command.replace("SERVER", shlex.quote(first.server_name)),
+        gpus=dict(Counter(str(gpu.model) for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, moment.fleet, costs),
     )
 

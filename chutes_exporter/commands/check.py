@@ -122,20 +122,17 @@ def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
     An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
     ``signer`` about the miner whose key signs. Other answers are about no single miner.
     """
-    hotkeys = {
-        "miner": sorted(settings.watched),
-        "signer": [key.address for key in settings.keys],
-    }
+    signers = [key.address for key in settings.keys]
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
     for feed in FEEDS:
         if feed is CHAIN and settings.chain_url is None:
             continue
-        of_feed = hotkeys.get(feed.scope, [THE_PLATFORM])
-        if feed.signed and not settings.keys:
-            of_feed = []
-        requested += [feed.of(hotkey) for hotkey in of_feed]
-        if not of_feed:
+        hotkeys = {"miner": sorted(settings.watched), "signer": signers}.get(feed.scope)
+        if hotkeys is None:
+            hotkeys = [THE_PLATFORM] if signers or not feed.signed else []
+        requested += map(feed.of, hotkeys)
+        if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))
     return requested, missing
@@ -219,15 +216,10 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
     """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
-    seats = {seat.hotkey: seat for seat in metagraph.value}
-    seat = seats.get(hotkey)
+    seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:
-        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-        if any(seat.coldkey == hotkey for seat in metagraph.value):
-            reason += " It is the cold key of a miner: use the hotkey."
-        advice = "Register it on subnet 64, or watch another hotkey."
-        return Line("registration", hotkey, reason, advice, "failed")
+        return _unregistered_line(hotkey, metagraph)
     blacklisted = seat and is_blacklisted(seat)
     if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
@@ -237,6 +229,14 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return Line("registration", hotkey, reason, advice, "failed")
     return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+
+
+def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
+    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+    if hotkey in {seat.coldkey for seat in metagraph.value}:
+        reason += " It is the cold key of a miner: use the hotkey."
+    advice = "Register it on subnet 64, or watch another hotkey."
+    return Line("registration", hotkey, reason, advice, "failed")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:

@@ -153,12 +153,14 @@ class _Worth:
 
 def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
     """Return what a miner lost by reason with the sum, by chute, and by instance."""
-    ends = [end for end in all_ends if end.hotkey == hotkey]
+    ends: list[End] = []
     by_reason: defaultdict[str, list[End]] = defaultdict(list)
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in ends:
-        by_reason[end.reason or _UNCLEAR].append(end)
-        by_chute[end.chute_id].append(end)
+    for end in all_ends:
+        if end.hotkey == hotkey:
+            ends.append(end)
+            by_reason[end.reason or _UNCLEAR].append(end)
+            by_chute[end.chute_id].append(end)
     sums: list[Row] = []
     chutes: list[Row] = []
     for reason, of_reason in by_reason.items():
@@ -168,9 +170,13 @@ def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> di
         chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
     ended = [_ended(end, names, worth) for end in ends]
     for rows in (sums, chutes, ended):
-        rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
+        rows.sort(key=_lost_units, reverse=True)
     sums.append({"reason": "all"} | _loss(ends, worth))
     return {"hotkey": hotkey, "sums": sums, "chutes": chutes, "ended": ended}
+
+
+def _lost_units(row: Row) -> float:
+    return row["lost_compute_units"] or 0.0
 
 
 def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:

@@ -10,7 +10,6 @@ from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
-from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.upgrades import Upgrade
+    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
     from chutes_exporter.page.exporter import Snapshot
 
 
@@ -42,19 +41,22 @@ async def read_maintenance(settings: Settings, report: Snapshot, fleet: Fleet) -
                 report.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
+    return {"window": _window(plan), "maintenance": rows}
+
+
+def _window(plan: UpgradePlan) -> dict[str, Any]:
+    """Return the newest window and how its upgrades go. What is not known is None."""
     window = plan.window or Window(is_open=None)
-    last_request_at = None if window.ends_at is None else window.ends_at - UPGRADE_SECONDS
-    row_of_window = {
+    return {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
-        "last_request_at": iso_time(last_request_at),
+        "last_request_at": iso_time(plan.last_request_at),
         "free_slots": None if plan.slots is None else plan.slots.free,
         "late": plan.late,
         "slots": window.slots,
         "target_version": window.target,
     }
-    return {"window": row_of_window, "maintenance": rows}
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:

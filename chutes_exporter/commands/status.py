@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,15 +65,16 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     miners: list[dict[str, Any]] = []
-    findings: list[Finding] = []
+    found: dict[str, list[Finding]] = {}
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        findings += find(fleet, snapshot.now, settings.costs)
+        found[hotkey] = find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
         if hotkey in snapshot.counted:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await read_maintenance(settings, snapshot, fleet))
+    findings = [*chain.from_iterable(found.values())]
     conclusion = NOTHING_KNOWN
     if any(state.snapshot for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
@@ -84,7 +86,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(finding) for finding in findings],
     }
-    show = partial(_print_screen, summary, findings, snapshot, settings)
+    show = partial(_print_screen, summary, found, snapshot, settings)
     return Result(summary, show, snapshot.gaps, needs_action)
 
 
@@ -103,18 +105,20 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
 
 
 def _print_screen(
-    summary: Mapping[str, Any], findings: list[Finding], snapshot: Snapshot, settings: Settings
+    summary: Mapping[str, Any],
+    found: Mapping[str, list[Finding]],
+    snapshot: Snapshot,
+    settings: Settings,
 ) -> None:
     color = "yellow" if snapshot.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
-        of_miner = [finding for finding in findings if finding.hotkey == miner["hotkey"]]
-        for number, finding in enumerate(of_miner, 1):
+        for number, finding in enumerate(found[miner["hotkey"]], 1):
             _print_finding(finding, number)
         print_table(with_columns([miner], [*_STANDING]), title="Standing")
-        print_table(miner["gpus"] or (), title="GPUs")
+        print_table(miner["gpus"], title="GPUs")
         print_maintenance(miner)
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
