@@ -111,7 +111,6 @@ class FeedCache:
             the next request.
         monotonic: Returns the seconds of a clock that no correction changes.
         clock: Returns the Unix time of the API.
-        jitter: Returns a number from 0 to 1, which spreads retries.
     """
 
     def __init__(
@@ -120,12 +119,10 @@ class FeedCache:
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
-        self._jitter = jitter
         self._version = 0
         # The feeds that may be read. None means all.
         self._wanted: set[Feed[Any]] | None = None
@@ -214,7 +211,6 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _fly(self, state: FeedState) -> None:
-        """Request a feed, and keep the answer or the error in its state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
@@ -226,7 +222,7 @@ class FeedCache:
             # float has one.
             backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
             # From half of it to all of it, so that retries spread.
-            backoff *= 0.5 + self._jitter() / 2
+            backoff *= 0.5 + random.random() / 2
             state.failures += 1
             retry_after = getattr(error, "retry_after", None) or 0.0
             wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,6 @@ class Cache(FeedCache):
             self._answer,
             monotonic=self.time,
             clock=lambda: self.time() + self.unix,
-            jitter=lambda: 1.0,
         )
 
     async def _answer(self, _feed: Feed[Any]) -> Answer[Any]:
@@ -80,7 +80,9 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 @pytest.fixture
-def feeds() -> Cache:
+def feeds(monkeypatch: pytest.MonkeyPatch) -> Cache:
+    # Each pause after a failure is the longest one.
+    monkeypatch.setattr(random, "random", lambda: 1.0)
     return Cache()
 
 
