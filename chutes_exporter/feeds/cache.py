@@ -17,7 +17,7 @@ import structlog
 
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
-from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
+from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
@@ -238,15 +238,8 @@ class FeedCache:
             failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
-        """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
+        """Keep an answer by the monotonic time of its request."""
         feed = state.feed
-        now = self._monotonic()
-        drop_at = requested_at + feed.max_age
-        if drop_at <= now:
-            raise TimedOutError(
-                f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-                advice="The API or the network is slow. Try again.",
-            )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
@@ -254,10 +247,10 @@ class FeedCache:
             # The audit reports are as before. So the answer is as old as before.
             return
         self._version += 1
-        state.snapshot = Snapshot(answer, self._version, drop_at)
+        state.snapshot = Snapshot(answer, self._version, requested_at + feed.max_age)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
-        state.last_success = self._clock() - (now - requested_at)
+        state.last_success = self._clock() - (self._monotonic() - requested_at)
         if answer.rejected:
             _log.warning(
                 "records left out",
