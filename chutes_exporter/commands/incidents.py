@@ -19,9 +19,8 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import take_snapshot
+from chutes_exporter.commands.snapshot import read_reports, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
