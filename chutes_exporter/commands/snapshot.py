@@ -94,7 +94,6 @@ async def _read_report(
     subject: str,
     gaps: list[NotKnown],
 ) -> list[HourlyAudit]:
-    """Return the report that ended at a Unix time, if it can be read. What is missing is a gap."""
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:

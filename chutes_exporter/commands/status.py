@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
-NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5
 """Most names of a finding on the screen."""
 
@@ -80,7 +79,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
     findings = [*chain.from_iterable(found.values())]
-    conclusion = NOTHING_KNOWN
+    conclusion = "Nothing is known, because no request succeeded."
     if any(state.snapshot for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
     needs_action = any(finding.needs_action for finding in findings)
@@ -130,7 +129,6 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
 
 
 def _window(plan: UpgradePlan) -> dict[str, Any]:
-    """Return the newest window and how its upgrades go. What is not known is None."""
     window = plan.window or Window(is_open=None)
     return {
         "window": plan.phase,
@@ -145,7 +143,6 @@ def _window(plan: UpgradePlan) -> dict[str, Any]:
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
-    """Return the row of a server. What is not known is None."""
     server = upgrade.server
     # A reboot of a server that does not come back loses the server, and not only these units.
     comes_back = server.needs_upgrade is False or server.measured == "measured"
@@ -169,7 +166,6 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
 
 
 def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
-    """Add to the row of a pending server what it waits for, and until when at the latest."""
     names = {instance.chute_id: instance.chute for instance in fleet.instances}
     waits_for = [one.chute_id for one in pending.awaiting_replacement]
     row["waits_for"] = [names.get(chute_id) or chute_id for chute_id in waits_for]
@@ -207,7 +203,6 @@ def _print_screen(
 
 
 def _print_finding(finding: Finding, number: int) -> None:
-    """Print a finding with its first things. One that needs action has a number."""
     text = finding.problem
     if finding.gpus:
         gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
