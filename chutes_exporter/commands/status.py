@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError
 from chutes_exporter.commands.options import (
     Command,
     asks,
