@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
-from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.api.keys import Hotkey, HotkeyError, readable_by_others
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
@@ -235,12 +235,6 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
             "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
         )
     return None
-
-
-def parse_hotkey(text: str) -> str:
-    """Parse the SS58 address of a hotkey, or raise HotkeyError."""
-    public_key(text.strip())
-    return text.strip()
 
 
 def parse_number(text: str) -> float:

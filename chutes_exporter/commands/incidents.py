@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.api import ChutesClient
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.commands.options import (
     Command,
     asks,

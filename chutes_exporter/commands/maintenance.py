@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.fleet.model import Window

@@ -15,8 +15,9 @@ import click
 from click.core import ParameterSource
 
 from chutes_exporter import config, log
-from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api.errors import scrub_input
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError, scrub_input
+from chutes_exporter.api.keys import parse_address
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
@@ -131,7 +132,7 @@ def miner_options(without: str) -> Decorator:
             "--hotkey",
             "hotkeys",
             multiple=True,
-            type=Parsed("SS58", config.parse_hotkey),
+            type=Parsed("SS58", parse_address),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
         option(

@@ -19,8 +19,8 @@ from chutes_exporter.rules.score import incentive_shares
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from chutes_exporter.api import Hotkey
     from chutes_exporter.api.endpoint import Endpoint
+    from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.config import Settings
 
 Cells = dict[str, Any]

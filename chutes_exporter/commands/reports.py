@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.api import ApiError
+from chutes_exporter.api.errors import ApiError
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.reports import fetch_report, list_reports
@@ -14,7 +14,7 @@ from chutes_exporter.page.gaps import UPDATE, NotKnown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chutes_exporter.api import ChutesClient
+    from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.records import Chute, HourlyAudit
     from chutes_exporter.config import Settings
 

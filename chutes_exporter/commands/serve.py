@@ -26,7 +26,6 @@ from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
     bound_address,
-    check_open_files,
     open_socket,
     serving,
     signals,
@@ -251,7 +250,6 @@ def serve(**flags: Any) -> None:
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
-    check_open_files()
     service = Service(settings, read_settings)
     with signals(service.hang_up.set) as stop:
         async with service:

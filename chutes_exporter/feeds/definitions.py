@@ -52,8 +52,8 @@ def _stream(
 
 # The times to live in seconds follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
-# - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s,
-#   and its autoscaler sets targets every 2 minutes at most.
+# - 115, the default: live lists of the platform, servers and GPUs. The service caches
+#   /miner/metrics/ for 120 s, and its autoscaler sets targets every 2 minutes at most.
 # - 175: the service reads the metagraph every 3 minutes.
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs
 #   ever. A rolling update takes hours, and a maintenance window days.
@@ -86,8 +86,6 @@ CHUTE_METRICS = _stream(
     "metrics",
     r.ChuteMetrics,
     signed=False,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK | {"no_demand": lambda _old, new: demand_is_unknown(new.value)},
 )
 ACTIVE_INSTANCES = Feed(
@@ -96,8 +94,6 @@ ACTIVE_INSTANCES = Feed(
     d.list_of(r.ActiveInstance),
     signed=True,
     max_bytes=8 * MB,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK,
 )
 CHUTES = _stream(
@@ -121,8 +117,6 @@ SERVERS = Feed(
     "signer",
     signed=True,
     max_bytes=4 * MB,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK,
 )
 NODES = _stream(
@@ -130,8 +124,6 @@ NODES = _stream(
     r.Node,
     "signer",
     may_be_empty=True,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK | {"disagrees": sanity_checks.gpus_are_missing},
     evidence=(SERVERS,),
 )
@@ -197,8 +189,6 @@ UTILIZATION = Feed(
     "/chutes/utilization",
     d.list_of(r.ChuteUtilization),
     max_bytes=8 * MB,
-    ttl=115.0,
-    max_age=900.0,
     optional=True,
     checks=_SHRUNK | {"no_demand": lambda _old, new: load_is_unknown(new.value)},
 )
@@ -206,8 +196,6 @@ BOUNTIES = Feed(
     "bounties",
     "/bounties/",
     d.list_of(r.Bounty),
-    ttl=115.0,
-    max_age=900.0,
     optional=True,
     checks={"no_bounties": sanity_checks.bounties_are_gone},
     evidence=(CHUTES,),

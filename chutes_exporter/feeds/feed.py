@@ -46,8 +46,8 @@ class Feed(Endpoint[T]):
             that takes seconds.
     """
 
-    ttl: float
-    max_age: float
+    ttl: float = 115.0
+    max_age: float = 900.0
     hotkey: str = THE_PLATFORM
     empty_if_404: bool = False
     optional: bool = False

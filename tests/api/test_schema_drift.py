@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.decoding import StreamShape, Tally
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields
