@@ -296,10 +296,9 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     stats: list[r.MinerStats] = []
     has_window = False
     for name, window in windows.items():
-        if window is None or window.instance_stats is None:
-            continue
-        has_window = True
-        stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
+        if window is not None and window.instance_stats is not None:
+            has_window = True
+            stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
     if not has_window:
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats

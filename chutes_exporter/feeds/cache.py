@@ -79,13 +79,9 @@ class FeedState:
         requested a newer answer within the maximum age of the last one. Ask only the copies that
         :meth:`FeedCache.states` returns, because other states have no snapshot.
         """
-        if self.missing:
+        if self.missing or (not self.failures and self.snapshot is None):
             return None
-        if self.failures:
-            return False
-        if self.snapshot is None:
-            return None
-        return True
+        return not self.failures
 
     @property
     def was_requested(self) -> bool:

@@ -107,9 +107,7 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
         return None
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True)
-        name, colon, password = decoded.partition(b":")
-        if not colon:
-            return None
+        name, _, password = decoded.partition(b":")
         return name.decode(), password
     except ValueError:
         # It is no base64, or no UTF-8.
