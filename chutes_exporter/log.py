@@ -43,9 +43,7 @@ class RateLimit(logging.Filter):
 
 
 def visible(text: str) -> str:
-    """Return a text with codes for what a terminal would obey or not show: control characters and
-    marks of direction.
-    """
+    """Return a text with codes for control characters and marks of direction."""
     shown = ""
     for character in text:
         shown += character if character.isprintable() else f"\\u{ord(character):04x}"
@@ -53,9 +51,7 @@ def visible(text: str) -> str:
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Write lines of this package and of all libraries in the same form, from a minimum level
-    on.
-    """
+    """Write lines of this package and of libraries in one form, from a minimum level on."""
     # Lines of libraries do not go through structlog's own chain, so they get these, too.
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,

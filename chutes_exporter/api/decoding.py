@@ -34,9 +34,7 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
 """
 MAX_REJECTED = 10_000
-"""How many more unreadable than readable records an answer may have before its end, which may never
-come.
-"""
+"""How many more unreadable than readable records may come before an answer ends, if it does."""
 
 _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
