@@ -135,7 +135,6 @@ class Kind:
 
 
 def _miner(moment: Moment) -> Subject:
-    """Return the miner with all its GPUs."""
     fleet = moment.fleet
     return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
 
@@ -171,7 +170,6 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
 
 
 def _deleted_instances(moment: Moment) -> list[Subject]:
-    """Return the chutes whose instances the miner deletes before their score is safe."""
     failures = moment.fleet.failures
     if len(failures.deleted) < FAILS_FROM:
         return []
@@ -265,13 +263,11 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
 
 
 def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
-    """Return the servers that cannot come back: those on which nothing runs, or the others."""
     subjects = _at_step("cannot come back", moment)
     return [one for one in subjects if one.server and is_down(one.server) is down]
 
 
 def _undecided_upgrades(moment: Moment) -> list[Subject]:
-    """Return the servers without a known step that are down, or must be upgraded now."""
     is_open = moment.plan.phase == "open"
     return [
         one
@@ -540,7 +536,6 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
-    """Return the finding ``name`` of KINDS about some subjects, the most urgent first."""
     kind, first = KINDS[name], subjects[0]
     # The instances of a note earn. None means that not all GPUs are known.
     lost_gpus = _gpus_of(subjects) if kind.advice else []
@@ -563,7 +558,6 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
 
 
 def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
-    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
     gpus: list[Gpu] = []
     for subject in subjects:
         if subject.gpus is None:

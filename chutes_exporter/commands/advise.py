@@ -98,7 +98,6 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
 
 
 def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
-    """Return the tables of the advice to a miner, if it is known what it can launch."""
     if fleet.markets is None:
         return {}
     chutes, refused = [], []
@@ -183,7 +182,6 @@ def _pay(
     later_units_per_second: float | None,
     usd_per_unit: float | None,
 ) -> Row:
-    """Return the cells of what something earns in its first day, and in a day later."""
     later_units = product(later_units_per_second, DAY)
     return {
         "units_first_day": first_day_units,
@@ -194,7 +192,6 @@ def _pay(
 
 
 def _stay_idle(fleet: Fleet) -> list[Row]:
-    """Return the idle GPUs that the plan does not use, and why."""
     idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
     unused = Counter((gpu.server_id or "", str(gpu.model)) for gpu in idle)
     # The GPUs of an unknown server are in no plan.
@@ -217,7 +214,6 @@ def _server_name(fleet: Fleet, server_id: str) -> str | None:
 
 
 def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Print the advice to each miner."""
     for miner in miners:
         say(f"{miner['hotkey']}  {moment(now)}", bold=True)
         if miner["idle_gpus"] is None:

@@ -139,7 +139,6 @@ def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
-    """Yield a line for each key or file that cannot be used, and for each warning."""
     # The settings are without these keys already, as if the user had removed them.
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
@@ -215,7 +214,6 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
     seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:

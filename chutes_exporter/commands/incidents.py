@@ -19,9 +19,8 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import take_snapshot
+from chutes_exporter.commands.snapshot import read_reports, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
@@ -118,7 +117,6 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 
 def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
-    """Return which losses and reasons are not known."""
     gaps = []
     for end in ends:
         if end.loss_precision == "at_least":
@@ -152,7 +150,6 @@ class _Worth:
 
 
 def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
-    """Return what a miner lost by reason with the sum, by chute, and by instance."""
     ends: list[End] = []
     by_reason: defaultdict[str, list[End]] = defaultdict(list)
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
@@ -180,7 +177,6 @@ def _lost_units(row: Row) -> float:
 
 
 def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:
-    """Return how many ended, what they lost, and whether that is exact."""
     lost = sum_of_losses(ends)
     units: float | None = lost.known
     precision = "about" if lost.are_about else "exact"

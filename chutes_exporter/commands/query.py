@@ -83,7 +83,6 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
 
 
 def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> None:
-    """Print the chosen columns of rows, by default all in JSON, and the most useful in a table."""
     known = [*dict.fromkeys(chain.from_iterable(rows))]
     chosen = flags["columns"].replace(",", " ").split()
     unknown = sorted({*chosen} - {*known})
@@ -138,7 +137,6 @@ def _signing_key(
 
 
 def _path_values(endpoint: Endpoint[Any], ids: Sequence[str]) -> dict[str, str]:
-    """Return the ids by their names in the path of an endpoint, or raise UsageError."""
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names = re.findall(r"\{(\w+)\}", endpoint.path)
     if len(ids) != len(names):
