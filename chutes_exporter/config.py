@@ -71,18 +71,14 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the address."""
-        return _is_loopback(self.host)
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 @dataclass(frozen=True)
@@ -153,8 +149,8 @@ def make_settings(
 def find_risks(settings: Settings) -> Iterator[str]:
     """Yield a warning about each risky or unknown value."""
     url = settings.api_url
-    host = urlsplit(url).hostname or ""
-    if settings.keys and url.startswith("http:") and not _is_loopback(host):
+    host = Address(urlsplit(url).hostname or "")
+    if settings.keys and url.startswith("http:") and not host.is_loopback:
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"

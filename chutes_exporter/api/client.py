@@ -149,8 +149,6 @@ class ChutesClient:
         The key is used only if the endpoint needs a signature. ``params`` are the values for the
         braces in the endpoint's path, and else query parameters. The body is sent as JSON.
         """
-        if endpoint.signed and key is None:
-            raise TypeError(f"{endpoint.name} must be signed: a key is needed")
         path, query = _path_and_query(endpoint, params)
         # An empty query would replace the one of the base address. None keeps it.
         request = {"url": path or self._base_url, "params": query or None, "json": body}
@@ -338,14 +336,12 @@ def _check_proxies() -> None:
 
 
 async def _refuse_redirect(response: httpx.Response) -> None:
-    """Raise RedirectedError if a response is a redirect."""
     if response.has_redirect_location:
         status = response.status_code
         raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
 
 
 async def _refusal(response: httpx.Response) -> ApiError:
-    """Return the error that an unsuccessful response means."""
     status = response.status_code
     detail = await _error_detail(response)
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)

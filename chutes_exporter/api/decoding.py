@@ -271,7 +271,6 @@ def by_model(record: type[R]) -> Shape[list[R]]:
 
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
-    """Return the GPUs of all miners as one list."""
     held_gpus = []
     for hotkey, miner in miners.items():
         for gpu in miner.provisioned:

@@ -17,7 +17,7 @@ import structlog
 
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
-from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
+from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
@@ -111,7 +111,6 @@ class FeedCache:
             the next request.
         monotonic: Returns the seconds of a clock that no correction changes.
         clock: Returns the Unix time of the API.
-        jitter: Returns a number from 0 to 1, which spreads retries.
     """
 
     def __init__(
@@ -120,12 +119,10 @@ class FeedCache:
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
-        self._jitter = jitter
         self._version = 0
         # The feeds that may be read. None means all.
         self._wanted: set[Feed[Any]] | None = None
@@ -214,7 +211,6 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _fly(self, state: FeedState) -> None:
-        """Request a feed, and keep the answer or the error in its state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
@@ -226,7 +222,7 @@ class FeedCache:
             # float has one.
             backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
             # From half of it to all of it, so that retries spread.
-            backoff *= 0.5 + self._jitter() / 2
+            backoff *= 0.5 + random.random() / 2
             state.failures += 1
             retry_after = getattr(error, "retry_after", None) or 0.0
             wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))
@@ -242,15 +238,8 @@ class FeedCache:
             failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
-        """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
+        """Keep an answer by the monotonic time of its request."""
         feed = state.feed
-        now = self._monotonic()
-        drop_at = requested_at + feed.max_age
-        if drop_at <= now:
-            raise TimedOutError(
-                f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-                advice="The API or the network is slow. Try again.",
-            )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
@@ -258,10 +247,10 @@ class FeedCache:
             # The audit reports are as before. So the answer is as old as before.
             return
         self._version += 1
-        state.snapshot = Snapshot(answer, self._version, drop_at)
+        state.snapshot = Snapshot(answer, self._version, requested_at + feed.max_age)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
-        state.last_success = self._clock() - (now - requested_at)
+        state.last_success = self._clock() - (self._monotonic() - requested_at)
         if answer.rejected:
             _log.warning(
                 "records left out",

@@ -123,7 +123,6 @@ class ReportReader:
         }
 
     async def _read_report(self, end: float, path: str) -> None:
-        """Read a report, and keep what the miners need."""
         # Even if it fails, the number of unread ones may be another.
         self._answer = None
         self._kept[end] = await fetch_report(self._client, end, path, self._hotkeys)

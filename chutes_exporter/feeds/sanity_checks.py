@@ -179,5 +179,4 @@ def bounties_are_gone(
 
 
 def _count_bounties(chutes: Iterable[r.Chute]) -> int:
-    """Return how many chutes have a bounty."""
     return sum(1 for chute in chutes if chute.bounty is not UNSET and chute.bounty is not None)

@@ -182,7 +182,6 @@ def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
 
 
 def _check_users(users: dict[str, str]) -> None:
-    """Raise ValueError if a password is no bcrypt hash."""
     for name, hashed in users.items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.
