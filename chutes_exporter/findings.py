@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
@@ -191,11 +192,11 @@ def _deleted_instances(moment: Moment) -> list[Subject]:
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
     due = [
-        _of_instance(moment, instance, "purge")
+        _of_instance(moment, instance)
         for instance in moment.fleet.instances
         if instance.state == "starting" and instance.deadlines.get("purge", soon) < soon
     ]
-    return sorted(due, key=lambda subject: subject.when or 0)
+    return sorted(due, key=attrgetter("when"))
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
@@ -205,12 +206,10 @@ def _unsecured(moment: Moment) -> list[Subject]:
         for instance in moment.fleet.instances
         if instance.deadlines.get("secured", moment.now) > moment.now
     ]
-    return sorted(unsecured, key=lambda subject: -(subject.when or 0))
+    return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
-def _of_instance(
-    moment: Moment, instance: Instance, deadline: DeadlineKind | None = None
-) -> Subject:
+def _of_instance(moment: Moment, instance: Instance, deadline: DeadlineKind = "purge") -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
     place = _place(fleet, instance.server_id)
@@ -219,7 +218,7 @@ def _of_instance(
     # instance.gpus is their number, or None if it is unknown.
     known_gpus = gpus if len(gpus) == instance.gpus else None
     server = fleet.servers_by_id.get(instance.server_id or "")
-    when = instance.deadlines[deadline] if deadline else None
+    when = instance.deadlines.get(deadline)
     return Subject(name, server, instance.instance_id, known_gpus, when=when)
 
 
@@ -529,10 +528,16 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
             reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
-    # Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise
-    # they stay in the order of KINDS.
-    findings.sort(key=lambda one: (-(one.cost_usd_per_hour or 0.0), -sum(one.gpus.values())))
-    return sorted(findings, key=lambda one: not one.needs_action)
+    # Those with the same key stay in the order of KINDS.
+    return sorted(findings, key=_urgency)
+
+
+def _urgency(finding: Finding) -> tuple[bool, float, int]:
+    """Return a key that is smallest for the finding with the highest known cost. Among those with
+    the same or an unknown one, that of the most GPUs comes first. Notes come last.
+    """
+    gpus = sum(finding.gpus.values())
+    return not finding.needs_action, -(finding.cost_usd_per_hour or 0.0), -gpus
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:

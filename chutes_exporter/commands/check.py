@@ -25,9 +25,9 @@ from chutes_exporter.commands.terminal import print_table, say, with_columns
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
-from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
+from chutes_exporter.page.plan import hotkeys_of
 from chutes_exporter.rules.score import is_blacklisted
 from chutes_exporter.web.config_file import load_web_config
 
@@ -117,21 +117,14 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
 
 
 def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
-    """Return the feeds to request, and a line for each that needs a key or a hotkey.
-
-    An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
-    ``signer`` about the miner whose key signs. Other answers are about no single miner.
-    """
-    signers = [key.address for key in settings.keys]
+    """Return the feeds to request, and a line for each that needs a key or a hotkey."""
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
     for feed in FEEDS:
         if feed is CHAIN and settings.chain_url is None:
             continue
-        hotkeys = {"miner": sorted(settings.watched), "signer": signers}.get(feed.scope)
-        if hotkeys is None:
-            hotkeys = [THE_PLATFORM] if signers or not feed.signed else []
-        requested += map(feed.of, hotkeys)
+        hotkeys = hotkeys_of(feed.scope, settings, needs_key=feed.signed)
+        requested += [feed.of(hotkey) for hotkey in hotkeys]
         if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))

@@ -76,24 +76,20 @@ async def read_reports(
         if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
             break
         path = listed.get(end)
-        subject = f"the report of {moment(end)}"
         if path is not None:
-            reports += await _read_report(client, end, path, settings, subject, gaps)
+            reports += await _read_report(client, end, path, settings, gaps)
         elif age < hours:
             # At the full hour, the oldest report leaves the list at once.
+            reason = "the list of reports does not have it"
             advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
-            gaps.append(NotKnown(subject, "", "the list of reports does not have it", advice))
+            gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, advice))
     return reports, gaps
 
 
 async def _read_report(
-    client: ChutesClient,
-    end: float,
-    path: str,
-    settings: Settings,
-    subject: str,
-    gaps: list[NotKnown],
+    client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
 ) -> list[HourlyAudit]:
+    subject = f"the report of {moment(end)}"
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:
