@@ -29,9 +29,7 @@ now if it had the GPUs; or all."""
 NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
-"""An address to listen on: a name, an IPv4 address, an IPv6 address in brackets or nothing, and a
-port.
-"""
+"""A name, an IPv4 address, an IPv6 address in brackets or nothing, and a port."""
 _URL = re.compile(
     r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
     re.ASCII | re.IGNORECASE,
@@ -245,9 +243,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_cost(text: str) -> tuple[str, float]:
-    """Parse ``NAME=USD_PER_HOUR`` into both, or raise ConfigError. The cost is a finite number
-    above 0.
-    """
+    """Parse ``NAME=USD_PER_HOUR`` into both, or raise ConfigError."""
     # The name of a server may have a "=", too.
     name, _, cost = text.rpartition("=")
     if not name.strip():
@@ -271,9 +267,7 @@ def parse_url(text: str, *, kind: str = "an address of an API", query: str = "")
 
 
 def parse_node_url(text: str) -> str:
-    """Parse the address of a node of the chain, which may have a key in its path or query, or raise
-    ConfigError.
-    """
+    """Parse the address of a node, whose path or query may have a key, or raise ConfigError."""
     match = _QUERY.search(text)
     query = "" if match is None else match[0]
     return parse_url(text.removesuffix(query), kind="an address of a node", query=query)

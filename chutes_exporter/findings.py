@@ -498,8 +498,7 @@ KINDS = {
     ),
     "idle_gpus": Kind(
         _idle,
-        "Idle GPUs that can be used: {gpus}. Other idle GPUs are on servers in other findings, or "
-        "no chute can be launched on them.",
+        "Idle GPUs that can be used: {gpus}.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),

@@ -43,8 +43,7 @@ T = TypeVar("T")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
-# A separate limit for each endpoint: an endpoint that hangs must not take the connections of
-# others.
+# A limit for each endpoint: one that hangs must not take the connections of others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_PORT = 65535
 _OK = str(httpx.codes.OK.value)
@@ -165,8 +164,7 @@ class ChutesClient:
             code = _OK
         except ApiError as error:
             code = error.code
-            # Drop the traceback: its frames hold the whole answer, and the error may be kept for
-            # long.
+            # The frames of a traceback hold the whole answer, and the error may be kept for long.
             error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
@@ -306,8 +304,7 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             # Loading the certificates of all authorities takes time. Without https, no connection
             # needs them, and this context trusts nobody.
             verify=is_encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            # A proxy could read the signatures of unencrypted requests, so those ignore the
-            # environment's proxies.
+            # A proxy could read the signatures of unencrypted requests, so those use none.
             trust_env=is_encrypted,
             # No domain may set a cookie.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),

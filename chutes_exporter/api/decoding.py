@@ -34,9 +34,7 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
 """
 MAX_REJECTED = 10_000
-"""How many more unreadable than readable records an answer may have before its end, which may never
-come.
-"""
+"""How many more unreadable than readable records may come before an answer ends, if it does."""
 
 _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
@@ -296,10 +294,9 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     stats: list[r.MinerStats] = []
     has_window = False
     for name, window in windows.items():
-        if window is None or window.instance_stats is None:
-            continue
-        has_window = True
-        stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
+        if window is not None and window.instance_stats is not None:
+            has_window = True
+            stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
     if not has_window:
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats

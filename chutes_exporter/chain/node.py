@@ -157,9 +157,7 @@ class Node:
         )
 
     async def _state(self) -> s.State:
-        """Return what the storage says about the subnet, or raise ApiError if the block is too old
-        or a value is impossible.
-        """
+        """Return the subnet's storage. Raise ApiError for an old block or an impossible value."""
         values = await self._values(list(s.ITEMS.values()))
         state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
         age = self._clock() - state.time

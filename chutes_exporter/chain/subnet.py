@@ -1,6 +1,4 @@
-"""The subnet in a block: what the chain's storage says, in which order seats are lost, and what
-they are paid.
-"""
+"""The subnet in a block: its storage, in which order seats are lost, and what they are paid."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from bittensor_core import decode_ss58, encode_ss58
 from chutes_exporter.api.errors import UndecodableError
 
 NETUID: Final = "4000"
-"""The number of the subnet, 64, as an argument: two bytes in hexadecimal digits, the lowest one
-first.
-"""
+"""The number of the subnet, 64: two bytes in hexadecimal digits, the lowest one first."""
 _HASHED_NETUID: Final = f"62cf9476b03dd865{NETUID}"
 """The same behind its hash, which some keys need."""
 # The hashes of names are constants, and a test computes them.
@@ -182,9 +178,7 @@ class State:
 
     @property
     def miners_per_block(self) -> float | None:
-        """The rao of alpha that all miners are paid for a block, on average since the last epoch,
-        None if it is unknown.
-        """
+        """Rao of alpha that all miners are paid a block since the last epoch, None if unknown."""
         # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
         if self.mechanisms != 1 or self.consensus != 0:
             return None
@@ -246,9 +240,7 @@ class Seat:
 
     @property
     def immune_until(self) -> float | None:
-        """The Unix time of the first block without immunity, None if it is not immune in the next
-        block.
-        """
+        """Unix time of the first block without immunity, None without it in the next block."""
         blocks = self.registered + self.state.immunity_period - self.state.block
         # The next block is the first one in which a registration can take the seat.
         if blocks <= 1:

@@ -35,15 +35,11 @@ _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
-"""Variables of the test suite, and those that Kubernetes sets for a Service with the name
-chutes-exporter.
-"""
+"""Variables of tests, and those that Kubernetes sets for a Service named chutes-exporter."""
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
-    """A type of flags whose values a function parses. It raises ValueError for a text that it
-    cannot parse.
-    """
+    """A type of flags whose values a function parses. It raises ValueError if it cannot."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -64,8 +60,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        # Commands print failed requests themselves, so their log only shows bugs. serve and demo
-        # configure it by flags.
+        # Commands print failed requests themselves. serve and demo configure the log by flags.
         log.configure("error", "logfmt")
         try:
             return super().invoke(ctx)

@@ -79,13 +79,9 @@ class FeedState:
         requested a newer answer within the maximum age of the last one. Ask only the copies that
         :meth:`FeedCache.states` returns, because other states have no snapshot.
         """
-        if self.missing:
+        if self.missing or (not self.failures and self.snapshot is None):
             return None
-        if self.failures:
-            return False
-        if self.snapshot is None:
-            return None
-        return True
+        return not self.failures
 
     @property
     def was_requested(self) -> bool:
@@ -218,8 +214,7 @@ class FeedCache:
             self._keep(state, answer, requested_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             state.last_failure = self._clock(), error
-            # The back-off doubles with each failure in a row. The exponent has a limit, because a
-            # float has one.
+            # Doubled with each failure in a row. The exponent has a limit, because a float has one.
             backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
             # From half of it to all of it, so that retries spread.
             backoff *= 0.5 + random.random() / 2
@@ -291,8 +286,7 @@ class FeedCache:
         except NotFoundError:
             if feed.empty_if_404:
                 return Answer([])
-            # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
-            # front of it.
+            # An endpoint that answered lately exists. The 404 is a failure of the proxy before it.
             if feed.optional and self.peek(feed) is None:
                 text = f"the API has no {feed.path} (404)"
                 raise MissingEndpointError(text, retry_after=HOUR) from None

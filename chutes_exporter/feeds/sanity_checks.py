@@ -120,9 +120,7 @@ def chutes_are_missing(
     active: Sequence[r.ActiveInstance] | None,
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
-    """Return whether a list of chutes lacks more of those that run than may be deleted between two
-    answers.
-    """
+    """Return whether a list lacks more running chutes than are deleted between two answers."""
     running = {instance.chute_id for instance in active or ()}
     # The metrics list every chute with an instance.
     running.update(chute.chute_id for chute in metrics or ())

@@ -105,9 +105,7 @@ class WebConfig:
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and the files that it names, or raise ConfigError with file, field
-    and reason.
-    """
+    """Read a web configuration with its files. A ConfigError has file, field and reason."""
     try:
         return _read_web_config(path)
     except ssl.SSLError as error:

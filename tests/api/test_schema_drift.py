@@ -1,6 +1,4 @@
-"""What the API changes: every field of a recorded answer is known, and a field that comes or goes
-is found.
-"""
+"""Every field of a recorded answer is known, and a field that comes or goes is found."""
 
 from __future__ import annotations
 

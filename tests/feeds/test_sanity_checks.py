@@ -190,9 +190,7 @@ class Api:
         return self.records[name]
 
     async def read(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
-        """Return how many records a feed has at a time in seconds, and the reason to doubt its
-        newest answer.
-        """
+        """Return the number of records at a time in seconds, and the newest answer's doubt."""
         self.clock.now = at
         await self.cache.read(feed, 5)
         state = self.cache.states()[feed]
