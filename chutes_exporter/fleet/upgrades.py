@@ -65,6 +65,13 @@ class UpgradePlan:
     slots: Slots | None
     late: int | None
 
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before the window ends."""
+        if self.window is None or self.window.ends_at is None:
+            return None
+        return self.window.ends_at - UPGRADE_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:

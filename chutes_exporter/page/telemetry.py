@@ -99,12 +99,6 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     return rows_by_metric
 
 
-def _rejected_records(state: FeedState) -> int | None:
-    if state.snapshot is None:
-        return None
-    return state.snapshot.answer.rejected
-
-
 def _records(state: FeedState) -> int | None:
     """Return the number of records of the newest good answer, None if some may be missing."""
     if state.snapshot is None or not state.snapshot.answer.complete:
@@ -127,7 +121,7 @@ _OF_FEED = _declare(
         "Records of the newest answer that could not be read and are missing from the metrics. If "
         "there are any, "
         "counts, ranks and zeros that could be wrong are absent.",
-        _rejected_records,
+        "snapshot.answer.rejected",
     ),
     chutes_feed_records=Row(
         "Records of the newest good answer. Absent if some of its records may be missing.",
@@ -135,7 +129,7 @@ _OF_FEED = _declare(
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, "
-        "no_demand, no_bounties, no_history. docs/runbooks/exporter.md explains. The last good "
+        "no_demand, no_bounties. docs/runbooks/exporter.md explains. The last good "
         "answer stays in use.",
         _doubts,
         by="reason",
@@ -245,16 +239,11 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
             # Without a feed that it needs, a collector neither succeeds nor fails. It can do
             # without any other feed that is missing.
             if not missing & collector.needed_feeds:
-                is_complete = lines.succeeded[hotkey] and all(map(_is_complete, states_of_feeds))
+                is_complete = lines.succeeded[hotkey] and all(
+                    state.missing or state.complete for state in states_of_feeds
+                )
                 out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
         # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
         is_off = any(feed.name in missing_of_all for feed in collector.feeds)
         out.add(COLLECTOR_CUT, lines.body is None, collector.name)
         out.add(COLLECTOR_OFF, is_off, collector.name)
-
-
-def _is_complete(state: FeedState) -> bool:
-    """Return whether a feed has no endpoint, or a fresh answer that lacks no record."""
-    if state.missing:
-        return True
-    return state.fresh and state.snapshot is not None and state.snapshot.answer.complete
