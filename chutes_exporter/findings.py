@@ -361,14 +361,14 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
         if gpu.state == state and gpu.model is not None:
             by_server[gpu.server_id or ""].append(gpu)
     subjects = []
-    places = {server_id: _place(fleet, server_id) for server_id in by_server}
-    for server_id in sorted(by_server, key=lambda one: (-len(by_server[one]), places[one])):
-        gpus = by_server[server_id]
+    for server_id, gpus in by_server.items():
         models = Counter(gpu.model for gpu in gpus)
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
-        name = f"{counts}{places[server_id]}"
+        name = f"{counts}{_place(fleet, server_id)}"
         subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
-    return subjects
+    # The most GPUs come first, and then those with the first model and server.
+    subjects.sort(key=attrgetter("name"))
+    return sorted(subjects, key=lambda subject: -len(subject.ids))
 
 
 KINDS = {
@@ -498,8 +498,7 @@ KINDS = {
     ),
     "idle_gpus": Kind(
         _idle,
-        "Idle GPUs that can be used: {gpus}. Other idle GPUs are on servers in other findings, or "
-        "no chute can be launched on them.",
+        "Idle GPUs that can be used: {gpus}.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
