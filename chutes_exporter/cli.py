@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chutes_exporter import __version__
-from chutes_exporter.api import ClientSetupError
+from chutes_exporter.api.client import ClientSetupError
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.check import check

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
-from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.api.keys import Hotkey, HotkeyError, readable_by_others
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
@@ -29,9 +29,7 @@ now if it had the GPUs; or all."""
 NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
-"""An address to listen on: a name, an IPv4 address, an IPv6 address in brackets or nothing, and a
-port.
-"""
+"""A name, an IPv4 address, an IPv6 address in brackets or nothing, and a port."""
 _URL = re.compile(
     r"https?://([\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
     re.ASCII | re.IGNORECASE,
@@ -71,18 +69,14 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the address."""
-        return _is_loopback(self.host)
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 @dataclass(frozen=True)
@@ -153,8 +147,8 @@ def make_settings(
 def find_risks(settings: Settings) -> Iterator[str]:
     """Yield a warning about each risky or unknown value."""
     url = settings.api_url
-    host = urlsplit(url).hostname or ""
-    if settings.keys and url.startswith("http:") and not _is_loopback(host):
+    host = Address(urlsplit(url).hostname or "")
+    if settings.keys and url.startswith("http:") and not host.is_loopback:
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
@@ -237,12 +231,6 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     return None
 
 
-def parse_hotkey(text: str) -> str:
-    """Parse the SS58 address of a hotkey, or raise HotkeyError."""
-    public_key(text.strip())
-    return text.strip()
-
-
 def parse_number(text: str) -> float:
     """Parse a finite number above 0, or raise ConfigError."""
     try:
@@ -255,9 +243,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_cost(text: str) -> tuple[str, float]:
-    """Parse ``NAME=USD_PER_HOUR`` into both, or raise ConfigError. The cost is a finite number
-    above 0.
-    """
+    """Parse ``NAME=USD_PER_HOUR`` into both, or raise ConfigError."""
     # The name of a server may have a "=", too.
     name, _, cost = text.rpartition("=")
     if not name.strip():
@@ -281,9 +267,7 @@ def parse_url(text: str, *, kind: str = "an address of an API", query: str = "")
 
 
 def parse_node_url(text: str) -> str:
-    """Parse the address of a node of the chain, which may have a key in its path or query, or raise
-    ConfigError.
-    """
+    """Parse the address of a node, whose path or query may have a key, or raise ConfigError."""
     match = _QUERY.search(text)
     query = "" if match is None else match[0]
     return parse_url(text.removesuffix(query), kind="an address of a node", query=query)

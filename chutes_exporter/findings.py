@@ -11,13 +11,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
-from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -61,13 +61,18 @@ class Subject:
 
     @property
     def ids(self) -> set[str]:
-        """The ids of what it is about: its instance, or else its GPUs.
+        """The ids of what it is about: its instance or its GPUs, or else its name.
 
-        There is none for the miner: a finding about all its GPUs must not hide the others.
+        The miner has no name, and its GPUs do not count: they must not hide what else is wrong.
         """
         if self.instance_id:
             return {self.instance_id}
-        return {gpu.gpu_id for gpu in self.gpus or () if self.name}
+        return {gpu.gpu_id for gpu in self.gpus or () if self.name} or {self.name}
+
+    @property
+    def server_name(self) -> str:
+        """The name of its server for a command, or the word SERVER."""
+        return (self.server and self.server.name) or "SERVER"
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,6 @@ class Kind:
 
 
 def _miner(moment: Moment) -> Subject:
-    """Return the miner with all its GPUs."""
     fleet = moment.fleet
     return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
 
@@ -167,7 +171,6 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
 
 
 def _deleted_instances(moment: Moment) -> list[Subject]:
-    """Return the chutes whose instances the miner deletes before their score is safe."""
     failures = moment.fleet.failures
     if len(failures.deleted) < FAILS_FROM:
         return []
@@ -189,11 +192,11 @@ def _deleted_instances(moment: Moment) -> list[Subject]:
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
     due = [
-        _of_instance(moment, instance, "purge")
+        _of_instance(moment, instance)
         for instance in moment.fleet.instances
         if instance.state == "starting" and instance.deadlines.get("purge", soon) < soon
     ]
-    return sorted(due, key=lambda subject: subject.when or 0)
+    return sorted(due, key=attrgetter("when"))
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
@@ -203,12 +206,10 @@ def _unsecured(moment: Moment) -> list[Subject]:
         for instance in moment.fleet.instances
         if instance.deadlines.get("secured", moment.now) > moment.now
     ]
-    return sorted(unsecured, key=lambda subject: -(subject.when or 0))
+    return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
-def _of_instance(
-    moment: Moment, instance: Instance, deadline: DeadlineKind | None = None
-) -> Subject:
+def _of_instance(moment: Moment, instance: Instance, deadline: DeadlineKind = "purge") -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
     place = _place(fleet, instance.server_id)
@@ -217,7 +218,7 @@ def _of_instance(
     # instance.gpus is their number, or None if it is unknown.
     known_gpus = gpus if len(gpus) == instance.gpus else None
     server = fleet.servers_by_id.get(instance.server_id or "")
-    when = instance.deadlines[deadline] if deadline else None
+    when = instance.deadlines.get(deadline)
     return Subject(name, server, instance.instance_id, known_gpus, when=when)
 
 
@@ -248,9 +249,6 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
     """Return the servers with a step, in the order of the plan, and the last moment to request
     their maintenance in its window.
     """
-    last = None
-    if moment.plan.window is not None and moment.plan.window.ends_at is not None:
-        last = moment.plan.window.ends_at - UPGRADE_SECONDS
     subjects = []
     for server in [upgrade.server for upgrade in moment.plan.servers if upgrade.step == step]:
         subject = _of_server(server)
@@ -259,18 +257,16 @@ def _at_step(step: Step, moment: Moment) -> list[Subject]:
         if not is_down(server):
             is_unknown = step == "cannot come back" and server.earning_instances is None
             subject = replace(subject, gpus=None if is_unknown else ())
-        subjects.append(replace(subject, when=last))
+        subjects.append(replace(subject, when=moment.plan.last_request_at))
     return subjects
 
 
 def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
-    """Return the servers that cannot come back: those on which nothing runs, or the others."""
     subjects = _at_step("cannot come back", moment)
     return [one for one in subjects if one.server and is_down(one.server) is down]
 
 
 def _undecided_upgrades(moment: Moment) -> list[Subject]:
-    """Return the servers without a known step that are down, or must be upgraded now."""
     is_open = moment.plan.phase == "open"
     return [
         one
@@ -346,12 +342,16 @@ def _idle(moment: Moment) -> list[Subject]:
         if server and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"
-        if server and pay:
-            plans = [plan for plan in fleet.plans if plan.server_id == server.server_id]
-            worth = "at least " if any(plan.may_be_more for plan in plans) else ""
-            worth += f"{DAY * pay:,.0f} units in the first day"
+        if pay:
+            worth = f"{_at_least(fleet, server)}{DAY * pay:,.0f} units in the first day"
         subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
     return subjects
+
+
+def _at_least(fleet: Fleet, server: Server | None) -> str:
+    """Return the beginning of a text about what a server could earn, if it may be more."""
+    plans = [plan for plan in fleet.plans if server and plan.server_id == server.server_id]
+    return "at least " if any(plan.may_be_more for plan in plans) else ""
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -365,9 +365,10 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
         models = Counter(gpu.model for gpu in gpus)
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
         name = f"{counts}{_place(fleet, server_id)}"
-        server = fleet.servers_by_id.get(server_id)
-        subjects.append(Subject(name, server, gpus=tuple(gpus)))
-    return sorted(subjects, key=lambda subject: (-len(subject.gpus or ()), subject.name))
+        subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
+    # The most GPUs come first, and then those with the first model and server.
+    subjects.sort(key=attrgetter("name"))
+    return sorted(subjects, key=lambda subject: -len(subject.ids))
 
 
 KINDS = {
@@ -486,7 +487,7 @@ KINDS = {
         _unverified,
         "GPUs that are not verified and in no instance: {gpus}.",
         "See the errors",
-        "chutes-exporter query nodes --columns server_name,uuid,verification_error",
+        "chutes-exporter query nodes --columns server_id,uuid,verification_error",
     ),
     "dead_servers": Kind(
         _dead_servers,
@@ -497,8 +498,7 @@ KINDS = {
     ),
     "idle_gpus": Kind(
         _idle,
-        "Idle GPUs that can be used: {gpus}. Other idle GPUs are on servers in other findings, or "
-        "no chute can be launched on them.",
+        "Idle GPUs that can be used: {gpus}.",
         "Deploy chutes on them",
         "chutes-exporter advise",
     ),
@@ -523,20 +523,24 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         subjects = kind.find(moment)
         if kind.advice:
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
-            subjects = [one for one in subjects if not one.ids or one.ids - reported_ids]
+            subjects = [one for one in subjects if one.ids - reported_ids]
             reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
-    # Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise
-    # they stay in the order of KINDS.
-    findings.sort(key=lambda one: (-(one.cost_usd_per_hour or 0.0), -sum(one.gpus.values())))
-    return sorted(findings, key=lambda one: not one.needs_action)
+    # Those with the same key stay in the order of KINDS.
+    return sorted(findings, key=_urgency)
+
+
+def _urgency(finding: Finding) -> tuple[bool, float, int]:
+    """Return a key that is smallest for the finding with the highest known cost. Among those with
+    the same or an unknown one, that of the most GPUs comes first. Notes come last.
+    """
+    gpus = sum(finding.gpus.values())
+    return not finding.needs_action, -(finding.cost_usd_per_hour or 0.0), -gpus
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
-    """Return the finding ``name`` of KINDS about some subjects, the most urgent first."""
     kind, first = KINDS[name], subjects[0]
-    server_name = first.server and first.server.name
     # The instances of a note earn. None means that not all GPUs are known.
     lost_gpus = _gpus_of(subjects) if kind.advice else []
     return Finding(
@@ -551,14 +555,13 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),
         advice=kind.advice,
-        command=kind.command.replace("SERVER", shlex.quote(server_name or "SERVER")),
-        gpus=dict(Counter(gpu.model or "" for gpu in lost_gpus or ())),
+        command=kind.command.replace("SERVER", shlex.quote(first.server_name)),
+        gpus=dict(Counter(str(gpu.model) for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, moment.fleet, costs),
     )
 
 
 def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
-    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
     gpus: list[Gpu] = []
     for subject in subjects:
         if subject.gpus is None:

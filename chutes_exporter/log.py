@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from structlog.typing import Processor
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -25,9 +23,8 @@ _LIMIT_SECONDS = 60.0
 class RateLimit(logging.Filter):
     """Limits lines that clients can cause to one of each kind per minute."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._monotonic = monotonic
         self._written_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -36,7 +33,7 @@ class RateLimit(logging.Filter):
             return True
         # A kind is the first line of a message, before its arguments are filled in.
         kind = (record.name, record.msg.partition("\n")[0])
-        now = self._monotonic()
+        now = monotonic()
         # The first line of a kind is always written, as if the last one was infinitely long ago.
         last_written_at = self._written_at.get(kind, -math.inf)
         if now - last_written_at < _LIMIT_SECONDS:
@@ -46,9 +43,7 @@ class RateLimit(logging.Filter):
 
 
 def visible(text: str) -> str:
-    """Return a text with codes for what a terminal would obey or not show: control characters and
-    marks of direction.
-    """
+    """Return a text with codes for control characters and marks of direction."""
     shown = ""
     for character in text:
         shown += character if character.isprintable() else f"\\u{ord(character):04x}"
@@ -56,9 +51,7 @@ def visible(text: str) -> str:
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Write lines of this package and of all libraries in the same form, from a minimum level
-    on.
-    """
+    """Write lines of this package and of libraries in one form, from a minimum level on."""
     # Lines of libraries do not go through structlog's own chain, so they get these, too.
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,

@@ -76,8 +76,7 @@ def _overview() -> str:
 
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (changes {feed.changes}, fresh for {feed.ttl:.0f} s, dropped after "
-        f"{feed.max_age:.0f} s)"
+        f"`{feed.name}` (fresh for {feed.ttl:.0f} s, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
     summary = collector.summary[0].upper() + collector.summary[1:]

@@ -258,21 +258,6 @@ def test_a_reader_of_the_output_that_has_gone_does_not_mean_that_action_is_neede
     process.stderr.close()
 
 
-def test_with_too_few_open_files_nothing_starts() -> None:
-    command = f"ulimit -n 30; exec {COMMAND} {shlex.join(LISTEN)} --api.url http://127.0.0.1:9"
-    ended = subprocess.run(
-        ["sh", "-c", command],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,  # before, it never ended
-        check=False,
-    )
-    assert ended.returncode == 2
-    assert "the limit of open files is 30" in ended.stderr
-    assert "ulimit -n 1024" in ended.stderr
-
-
 def test_every_flag_has_a_variable_of_its_name_and_both_are_in_the_help() -> None:
     for name, command in cli.commands.items():
         words = "".join(run(name, "--help").stdout.split())

@@ -1,6 +1,4 @@
-"""docs/configuration.md lists every flag of ``serve`` with its default, and docs/commands.md lists
-every command.
-"""
+"""The documents list every flag of ``serve`` with its default, and every command."""
 
 from __future__ import annotations
 

@@ -91,9 +91,7 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
-    """Make records of the right shape, now and then without a field, or with one of a wrong
-    shape.
-    """
+    """Make records of the right shape, some without a field or with one of a wrong shape."""
     hints = typing.get_type_hints(kind)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}

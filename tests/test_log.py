@@ -32,9 +32,12 @@ def configured(form: log.LogFormat) -> Iterator[None]:
         logging.getLogger().handlers, logging.getLogger().level = before
 
 
-def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
+def test_a_line_that_clients_can_cause_is_written_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = Clock(0)
-    limit = RateLimit(clock)
+    monkeypatch.setattr(log, "monotonic", clock)
+    limit = RateLimit()
     junk = record("uvicorn.error", "Invalid HTTP request received.")
     # Lines may differ after the first line of a message.
     first, second = (record("asyncio", f"Task exception\nfuture: {number}") for number in (1, 2))

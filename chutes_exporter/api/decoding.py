@@ -34,9 +34,7 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
 """
 MAX_REJECTED = 10_000
-"""How many more unreadable than readable records an answer may have before its end, which may never
-come.
-"""
+"""How many more unreadable than readable records may come before an answer ends, if it does."""
 
 _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
@@ -84,28 +82,26 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
     harm.
 
     The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any
-    other body must be complete gzip, of one or more members and nothing else, or ApiError is
-    raised. Each yielded piece takes about the same time, but some are empty.
+    other body must be complete gzip and nothing else, or ApiError is raised. Each yielded piece
+    takes about the same time, but some are empty.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
             yield chunk
         return
-    member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
+    body = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
         compressed = chunk
         while compressed:
-            if member.eof:
-                # More data after the end of a member is the next member.
-                member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
             try:
-                yield member.decompress(compressed, _PIECE_BYTES)
+                yield body.decompress(compressed, _PIECE_BYTES)
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            # Go on with what this call left over: data after the member's end, or else data of the
-            # member for which the piece had no room.
-            compressed = member.unused_data if member.eof else member.unconsumed_tail
-    if not member.eof:
+            if body.unused_data:
+                raise UndecodableError("more follows the compressed body")
+            # The piece may have had no room for all.
+            compressed = body.unconsumed_tail
+    if not body.eof:
         raise CutOffError("the compressed body ends too early")
 
 
@@ -273,7 +269,6 @@ def by_model(record: type[R]) -> Shape[list[R]]:
 
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
-    """Return the GPUs of all miners as one list."""
     held_gpus = []
     for hotkey, miner in miners.items():
         for gpu in miner.provisioned:
@@ -299,10 +294,9 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     stats: list[r.MinerStats] = []
     has_window = False
     for name, window in windows.items():
-        if window is None or window.instance_stats is None:
-            continue
-        has_window = True
-        stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
+        if window is not None and window.instance_stats is not None:
+            has_window = True
+            stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
     if not has_window:
         raise msgspec.ValidationError("the answer has no window of stats")
     return stats

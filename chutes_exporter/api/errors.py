@@ -14,9 +14,7 @@ _LONG_HEX = re.compile(
 
 
 def scrub(text: str) -> str:
-    """Remove possible signatures from a text of the API: all runs of at least 64 hexadecimal
-    digits, also with a few marks between them.
-    """
+    """Remove runs of 64 hexadecimal digits or more, with or without marks: possible signatures."""
     return _LONG_HEX.sub("[hex]", text)
 
 
@@ -140,9 +138,7 @@ class TimedOutError(ApiError):
 
 
 class CutOffError(ApiError):
-    """The connection closed in the middle of the answer, or the answer is empty although it must
-    not be.
-    """
+    """The connection closed within the answer, or the answer is empty although it must not be."""
 
     reason = "cut_off"
     advice = (

@@ -37,21 +37,16 @@ class HotkeyError(ValueError):
     """A hotkey cannot be used. The message says why and never contains key material."""
 
 
-def public_key(address: str) -> bytes:
-    """Return the 32 bytes of the public key of an SS58 address.
-
-    Raises:
-        HotkeyError: The text is not such an address.
-    """
+def parse_address(text: str) -> str:
+    """Return the SS58 address of a hotkey in a text, or raise HotkeyError."""
+    address = text.strip()
     has_right_length = len(address) == _ADDRESS_LENGTH
-    public: bytes | None = None
     # The library takes minutes for a text of a million characters.
     if has_right_length:
+        # It accepts the addresses of other networks, too, but writes only Bittensor's.
         with suppress(ValueError):
-            public = decode_ss58(address)
-    # The library accepts the addresses of other networks, too, but writes only Bittensor's.
-    if public is not None and encode_ss58(public) == address:
-        return public
+            if encode_ss58(decode_ss58(address)) == address:
+                return address
     # Any text that does not look like an address may be a secret in the wrong place.
     shown = f"the value (not shown, {len(address)} characters)"
     if has_right_length and address.isalnum():

@@ -572,8 +572,6 @@ class ThrashCooldown(Record, frozen=True):
     }
 
     chute_id: str
-    chute_name: str | None = None
-    deleted_at: UnixTime | None = None
     cooldown_expires_at: UnixTime | None = None
 
 

@@ -43,9 +43,7 @@ class RequestCounters:
         self._rejected = REJECTED.register(Counter, self.registry)
         self._durations = DURATION.register(Histogram, self.registry, buckets=_BUCKETS)
 
-    def add(
-        self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0
-    ) -> None:
+    def add(self, endpoint: str, code: str, *, seconds: float, size: int, rejected: int) -> None:
         """Count a finished request, with the HTTP status or the error's reason, the decompressed
         bytes, and the records that could not be read.
         """

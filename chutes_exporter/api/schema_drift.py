@@ -1,6 +1,4 @@
-"""What the API changed: fields in a checked answer that this version does not know, and known ones
-that are gone.
-"""
+"""What the API changed: fields of a checked answer that are new here, and those that are gone."""
 
 from __future__ import annotations
 

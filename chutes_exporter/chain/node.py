@@ -19,7 +19,7 @@ from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import Shape
 from chutes_exporter.api.endpoint import MB, Endpoint
 from chutes_exporter.chain import subnet as s
-from chutes_exporter.duration import HOUR, MINUTE, human_duration
+from chutes_exporter.duration import MINUTE, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,6 @@ GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab3
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
 """Maximum age of the newest block in seconds. With an older one, the node is behind."""
-_MAX_LEAD: Final = HOUR
-"""Seconds by which the block's time may be ahead of the API's clock. The clock may be set late."""
 _METHOD_NOT_FOUND: Final = -32601
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
@@ -159,16 +157,12 @@ class Node:
         )
 
     async def _state(self) -> s.State:
-        """Return what the storage says about the subnet, or raise ApiError if the block is too old
-        or a value is impossible.
-        """
+        """Return the subnet's storage. Raise ApiError for an old block or an impossible value."""
         values = await self._values(list(s.ITEMS.values()))
         state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
         age = self._clock() - state.time
         if age > _MAX_AGE:
             raise e.UnavailableError(f"its newest block is {human_duration(age)} old, it is behind")
-        if age < -_MAX_LEAD:
-            raise e.UnavailableError(f"its newest block is {human_duration(-age)} ahead of the API")
         state.check()
         return state
 

@@ -1,6 +1,4 @@
-"""The subnet in a block: what the chain's storage says, in which order seats are lost, and what
-they are paid.
-"""
+"""The subnet in a block: its storage, in which order seats are lost, and what they are paid."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from bittensor_core import decode_ss58, encode_ss58
 from chutes_exporter.api.errors import UndecodableError
 
 NETUID: Final = "4000"
-"""The number of the subnet, 64, as an argument: two bytes in hexadecimal digits, the lowest one
-first.
-"""
+"""The number of the subnet, 64: two bytes in hexadecimal digits, the lowest one first."""
 _HASHED_NETUID: Final = f"62cf9476b03dd865{NETUID}"
 """The same behind its hash, which some keys need."""
 # The hashes of names are constants, and a test computes them.
@@ -182,9 +178,7 @@ class State:
 
     @property
     def miners_per_block(self) -> float | None:
-        """The rao of alpha that all miners are paid for a block, on average since the last epoch,
-        None if it is unknown.
-        """
+        """Rao of alpha that all miners are paid a block since the last epoch, None if unknown."""
         # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
         if self.mechanisms != 1 or self.consensus != 0:
             return None
@@ -246,9 +240,7 @@ class Seat:
 
     @property
     def immune_until(self) -> float | None:
-        """The Unix time of the first block without immunity, None if it is not immune in the next
-        block.
-        """
+        """Unix time of the first block without immunity, None without it in the next block."""
         blocks = self.registered + self.state.immunity_period - self.state.block
         # The next block is the first one in which a registration can take the seat.
         if blocks <= 1:
@@ -352,26 +344,24 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    replaceable = _replaceable(state, seats)
-    not_immune = deque(seat for seat in replaceable if seat.immune_until is None)
-    immune = deque(seat for seat in replaceable if seat.immune_until is not None)
-    # Without a period, newcomers are not immune either.
+    # Both by whether they are immune.
+    replaceable: dict[bool, deque[Seat]] = {False: deque(), True: deque()}
+    newcomers = {False: 0, True: 0}
+    for seat in _replaceable(state, seats):
+        replaceable[seat.immune_until is not None].append(seat)
     newcomers_are_immune = state.immunity_period > 0
-    newcomers = state.free_seats
+    newcomers[newcomers_are_immune] = state.free_seats
     registrations: dict[str, int] = {}
     while True:
-        without_immunity = len(not_immune)
-        if not newcomers_are_immune:
-            without_immunity += newcomers
+        without_immunity = len(replaceable[False]) + newcomers[False]
         takes_immune = without_immunity <= state.min_not_immune
-        candidates = immune if takes_immune else not_immune
-        newcomer_is_candidate = newcomers > 0 and newcomers_are_immune == takes_immune
-        # A newcomer has no emission. Once it is a candidate, each registration replaces a newcomer,
-        # but first the seats without emission, which are older.
-        if not candidates or (newcomer_is_candidate and candidates[0].emission):
+        candidates = replaceable[takes_immune]
+        # A newcomer has no emission. As soon as it is a candidate, each registration replaces a
+        # newcomer, but first the seats without emission, which are older.
+        if not candidates or (newcomers[takes_immune] and candidates[0].emission):
             return registrations
-        registrations[candidates.popleft().hotkey] = newcomers
-        newcomers += 1
+        registrations[candidates.popleft().hotkey] = newcomers[newcomers_are_immune]
+        newcomers[newcomers_are_immune] += 1
 
 
 def _replaceable(state: State, seats: list[Seat]) -> list[Seat]:

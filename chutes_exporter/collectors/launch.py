@@ -8,22 +8,15 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds import definitions as f
-from chutes_exporter.feeds.fleet import FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet, Market
 
-LAUNCH_FEEDS: Final = tuple(
-    FEEDS[name]
-    for name in (
-        *("servers", "nodes", "inventory", "instances", "maintenance", "metagraph"),
-        *("chutes", "active_instances", "utilization", "bounties", "held_gpus", "supported_gpus"),
-    )
-)
-"""The feeds that decide what can be launched, and what it pays."""
-_PART = Part(also=(*LAUNCH_FEEDS, f.AUDIT_REPORT))
+# Any answer about a fleet may decide what can be launched, and what it pays.
+_PART = Part(also=FLEET_FEEDS)
 _metric = _PART.metric
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Offer
     from chutes_exporter.rules.launch import LaunchRefusal
 
@@ -99,14 +98,34 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
 
 
 def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
-    """Return the tables of the advice to a miner, if it is known what it can launch."""
     if fleet.markets is None:
         return {}
     chutes, refused = [], []
     for market in fleet.markets:
         # Those that failed here come last.
-        offers = sorted(market.offers, key=lambda one: fleet.failures.fails(one.chute_id) is True)
-        chutes += [_chute(offer, fleet.failures, usd_per_unit) for offer in offers]
+        failures = fleet.failures
+        for offer in sorted(market.offers, key=lambda one: failures.fails(one.chute_id) is True):
+            pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
+            chutes.append(
+                {
+                    "chute": offer.chute,
+                    "gpus": offer.size,
+                    **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
+                    "bounty_expires_at": iso_time(offer.bounty_expires_at),
+                    "room_after_starting": offer.room_after_starting,
+                    "fails_here": failures.fails(offer.chute_id),
+                    "failed_6h": failures.count(offer.chute_id),
+                    "hanging_here": offer.hanging,
+                    "private": offer.private,
+                    "urgency_boost": offer.urgency_boost,
+                    "bounty_boost": offer.bounty_boost,
+                    "gpu": offer.model,
+                    "chute_id": offer.chute_id,
+                    "room_now": offer.room_now,
+                    "starting_instances": offer.starting,
+                    "unclear_6h": failures.unclear.get(offer.chute_id, 0),
+                }
+            )
         for reason, meaning in _REFUSALS.items():
             if count := market.refused.get(reason):
                 row = {"gpu": market.model, "chutes": count}
@@ -136,19 +155,21 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
                 "server_id": plan.server_id,
             }
             rows.append(row | _pay_of(offer, launch.instances, usd_per_unit) | more)
-    if not rows:
-        return []
+    return [*rows, _sum_of_plan(fleet, rows, usd_per_unit)] if rows else []
+
+
+def _sum_of_plan(fleet: Fleet, rows: list[Row], usd_per_unit: float | None) -> Row:
     # None if something more may be possible where nothing is planned.
     first_day_units = total(plan.first_day_units for plan in fleet.plans)
     later = None
     if first_day_units is not None:
         later = sum(plan.later_units_per_second for plan in fleet.plans)
-    everything = {
+    row = {
         "server": "all",
         "instances": sum(row["instances"] for row in rows),
         "gpus": sum(row["gpus"] for row in rows),
     }
-    return [*rows, everything | _pay(first_day_units, later, usd_per_unit)]
+    return row | _pay(first_day_units, later, usd_per_unit)
 
 
 def _pay_of(offer: Offer, instances: float, usd_per_unit: float | None) -> Row:
@@ -161,7 +182,6 @@ def _pay(
     later_units_per_second: float | None,
     usd_per_unit: float | None,
 ) -> Row:
-    """Return the cells of what something earns in its first day, and in a day later."""
     later_units = product(later_units_per_second, DAY)
     return {
         "units_first_day": first_day_units,
@@ -172,21 +192,20 @@ def _pay(
 
 
 def _stay_idle(fleet: Fleet) -> list[Row]:
-    """Return the idle GPUs that the plan does not use, and why."""
-    plans = {(plan.server_id, plan.model): plan for plan in fleet.plans}
-    idle = Counter(
-        (gpu.server_id or "", gpu.model or "") for gpu in fleet.gpus if gpu.state == "idle"
-    )
+    idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
+    unused = Counter((gpu.server_id or "", str(gpu.model)) for gpu in idle)
+    # The GPUs of an unknown server are in no plan.
+    reasons: dict[tuple[str, str], str] = {}
+    for plan in fleet.plans:
+        place = plan.server_id, plan.model
+        unused[place] -= plan.used
+        reasons[place] = "not_known" if plan.may_be_more else "nothing_fits"
     rows = []
-    for (server_id, model), count in idle.items():
-        # The GPUs of an unknown server are in no plan.
-        plan = plans.get((server_id, model))
-        reason = "not_known" if plan is None or plan.may_be_more else "nothing_fits"
-        reason = fleet.left_out.get(server_id, reason)
-        unused = count - (0 if plan is None else plan.used)
-        row = {"server": _server_name(fleet, server_id), "gpus": unused, "gpu": model}
+    for (server_id, model), count in (+unused).items():
+        reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
+        row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
         rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
-    return [row for row in rows if row["gpus"]]
+    return rows
 
 
 def _server_name(fleet: Fleet, server_id: str) -> str | None:
@@ -194,30 +213,7 @@ def _server_name(fleet: Fleet, server_id: str) -> str | None:
     return (server and server.name) or server_id or None
 
 
-def _chute(offer: Offer, failures: Failures, usd_per_unit: float | None) -> Row:
-    pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
-    return {
-        "chute": offer.chute,
-        "gpus": offer.size,
-        **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
-        "bounty_expires_at": iso_time(offer.bounty_expires_at),
-        "room_after_starting": offer.room_after_starting,
-        "fails_here": failures.fails(offer.chute_id),
-        "failed_6h": failures.count(offer.chute_id),
-        "hanging_here": offer.hanging,
-        "private": offer.private,
-        "urgency_boost": offer.urgency_boost,
-        "bounty_boost": offer.bounty_boost,
-        "gpu": offer.model,
-        "chute_id": offer.chute_id,
-        "room_now": offer.room_now,
-        "starting_instances": offer.starting,
-        "unclear_6h": failures.unclear.get(offer.chute_id, 0),
-    }
-
-
 def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Print the advice to each miner."""
     for miner in miners:
         say(f"{miner['hotkey']}  {moment(now)}", bold=True)
         if miner["idle_gpus"] is None:

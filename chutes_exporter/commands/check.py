@@ -25,9 +25,9 @@ from chutes_exporter.commands.terminal import print_table, say, with_columns
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
-from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
+from chutes_exporter.page.plan import hotkeys_of
 from chutes_exporter.rules.score import is_blacklisted
 from chutes_exporter.web.config_file import load_web_config
 
@@ -117,32 +117,21 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
 
 
 def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
-    """Return the feeds to request, and a line for each that needs a key or a hotkey.
-
-    An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
-    ``signer`` about the miner whose key signs. Other answers are about no single miner.
-    """
-    hotkeys = {
-        "miner": sorted(settings.watched),
-        "signer": [key.address for key in settings.keys],
-    }
+    """Return the feeds to request, and a line for each that needs a key or a hotkey."""
     requested: list[Feed[Any]] = []
     missing: list[Line] = []
     for feed in FEEDS:
         if feed is CHAIN and settings.chain_url is None:
             continue
-        of_feed = hotkeys.get(feed.scope, [THE_PLATFORM])
-        if feed.signed and not settings.keys:
-            of_feed = []
-        requested += [feed.of(hotkey) for hotkey in of_feed]
-        if not of_feed:
+        hotkeys = hotkeys_of(feed.scope, settings, needs_key=feed.signed)
+        requested += [feed.of(hotkey) for hotkey in hotkeys]
+        if not hotkeys:
             reason, advice = NO_KEY if feed.signed else _NO_HOTKEY
             missing.append(Line(feed.name, "", reason, advice, "not known"))
     return requested, missing
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
-    """Yield a line for each key or file that cannot be used, and for each warning."""
     # The settings are without these keys already, as if the user had removed them.
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
@@ -218,16 +207,10 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
-    seats = {seat.hotkey: seat for seat in metagraph.value}
-    seat = seats.get(hotkey)
+    seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
     # Only a complete answer shows that a miner has no seat.
     if seat is None and metagraph.complete:
-        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-        if any(seat.coldkey == hotkey for seat in metagraph.value):
-            reason += " It is the cold key of a miner: use the hotkey."
-        advice = "Register it on subnet 64, or watch another hotkey."
-        return Line("registration", hotkey, reason, advice, "failed")
+        return _unregistered_line(hotkey, metagraph)
     blacklisted = seat and is_blacklisted(seat)
     if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
@@ -237,6 +220,14 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return Line("registration", hotkey, reason, advice, "failed")
     return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+
+
+def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
+    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+    if hotkey in {seat.coldkey for seat in metagraph.value}:
+        reason += " It is the cold key of a miner: use the hotkey."
+    advice = "Register it on subnet 64, or watch another hotkey."
+    return Line("registration", hotkey, reason, advice, "failed")
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:

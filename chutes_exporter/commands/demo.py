@@ -92,7 +92,6 @@ def _write_hotkey_file(directory: str, address: str, seed: str) -> Path:
 
 
 def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_file: Path) -> None:
-    """Print what to open in a browser, and which commands to run for the watched miner."""
     address = service.addresses[0]
     # An address without a host listens on all addresses of this machine.
     host_and_port = str(address) if address.host else f"localhost:{address.port}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.api import ChutesClient
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -19,9 +19,8 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
-from chutes_exporter.commands.reports import read_reports
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import take_snapshot
+from chutes_exporter.commands.snapshot import read_reports, take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
@@ -118,7 +117,6 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 
 def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
-    """Return which losses and reasons are not known."""
     gaps = []
     for end in ends:
         if end.loss_precision == "at_least":
@@ -152,13 +150,14 @@ class _Worth:
 
 
 def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
-    """Return what a miner lost by reason with the sum, by chute, and by instance."""
-    ends = [end for end in all_ends if end.hotkey == hotkey]
+    ends: list[End] = []
     by_reason: defaultdict[str, list[End]] = defaultdict(list)
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in ends:
-        by_reason[end.reason or _UNCLEAR].append(end)
-        by_chute[end.chute_id].append(end)
+    for end in all_ends:
+        if end.hotkey == hotkey:
+            ends.append(end)
+            by_reason[end.reason or _UNCLEAR].append(end)
+            by_chute[end.chute_id].append(end)
     sums: list[Row] = []
     chutes: list[Row] = []
     for reason, of_reason in by_reason.items():
@@ -168,13 +167,16 @@ def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> di
         chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
     ended = [_ended(end, names, worth) for end in ends]
     for rows in (sums, chutes, ended):
-        rows.sort(key=lambda row: -(row["lost_compute_units"] or 0.0))
+        rows.sort(key=_lost_units, reverse=True)
     sums.append({"reason": "all"} | _loss(ends, worth))
     return {"hotkey": hotkey, "sums": sums, "chutes": chutes, "ended": ended}
 
 
+def _lost_units(row: Row) -> float:
+    return row["lost_compute_units"] or 0.0
+
+
 def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:
-    """Return how many ended, what they lost, and whether that is exact."""
     lost = sum_of_losses(ends)
     units: float | None = lost.known
     precision = "about" if lost.are_about else "exact"

@@ -15,8 +15,9 @@ import click
 from click.core import ParameterSource
 
 from chutes_exporter import config, log
-from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api.errors import scrub_input
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError, scrub_input
+from chutes_exporter.api.keys import parse_address
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
@@ -34,15 +35,11 @@ _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
-"""Variables of the test suite, and those that Kubernetes sets for a Service with the name
-chutes-exporter.
-"""
+"""Variables of tests, and those that Kubernetes sets for a Service named chutes-exporter."""
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
-    """A type of flags whose values a function parses. It raises ValueError for a text that it
-    cannot parse.
-    """
+    """A type of flags whose values a function parses. It raises ValueError if it cannot."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -63,8 +60,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        # Commands print failed requests themselves, so their log only shows bugs. serve and demo
-        # configure it by flags.
+        # Commands print failed requests themselves. serve and demo configure the log by flags.
         log.configure("error", "logfmt")
         try:
             return super().invoke(ctx)
@@ -131,7 +127,7 @@ def miner_options(without: str) -> Decorator:
             "--hotkey",
             "hotkeys",
             multiple=True,
-            type=Parsed("SS58", config.parse_hotkey),
+            type=Parsed("SS58", parse_address),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
         option(

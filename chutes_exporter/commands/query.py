@@ -19,20 +19,16 @@ from chutes_exporter.rules.score import incentive_shares
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from chutes_exporter.api import ChutesClient, Hotkey
     from chutes_exporter.api.endpoint import Endpoint
+    from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.config import Settings
 
 Cells = dict[str, Any]
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
-    "nodes": (
-        "uuid server_name device_index gpu_identifier verified_at verification_error server_id"
-    ),
-    "instances": (
-        "chute_id server_name active created_at activated_at instance_id billed_to server_id"
-    ),
+    "nodes": ("uuid device_index gpu_identifier verified_at verification_error server_id"),
+    "instances": ("chute_id active created_at activated_at instance_id billed_to"),
     "utilization": (
         "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count"
     ),
@@ -71,13 +67,11 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     endpoint = _ENDPOINTS[flags["endpoint"]]
     hotkeys = _selected_hotkeys(settings, flags)
-    key = _signing_key(endpoint, settings, hotkeys) if endpoint.signed else None
+    key = _signing_key(endpoint, settings, hotkeys)
     path = _path_values(endpoint, flags["ids"])
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=path)
-        rows = _rows_of(endpoint, answer.value)
-        if key and endpoint in (e.NODES, e.INSTANCES):
-            await _add_servers(client, key, rows)
+    rows = _rows_of(endpoint, answer.value)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(
@@ -89,10 +83,9 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
 
 
 def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> None:
-    """Print the chosen columns of rows, by default all in JSON, and the most useful in a table."""
     known = [*dict.fromkeys(chain.from_iterable(rows))]
     chosen = flags["columns"].replace(",", " ").split()
-    unknown = [column for column in chosen if column not in known]
+    unknown = sorted({*chosen} - {*known})
     # Without rows, no column is known.
     if rows and unknown:
         raise click.UsageError(
@@ -125,8 +118,12 @@ def first_key(settings: Settings) -> Hotkey:
     return settings.keys[0]
 
 
-def _signing_key(endpoint: Endpoint[Any], settings: Settings, hotkeys: Collection[str]) -> Hotkey:
+def _signing_key(
+    endpoint: Endpoint[Any], settings: Settings, hotkeys: Collection[str]
+) -> Hotkey | None:
     """Return the key of the miner that the answer is about, or any key if it is about all."""
+    if not endpoint.signed:
+        return None
     any_key = first_key(settings)
     if endpoint.scope != "signer":
         return any_key
@@ -140,25 +137,12 @@ def _signing_key(endpoint: Endpoint[Any], settings: Settings, hotkeys: Collectio
 
 
 def _path_values(endpoint: Endpoint[Any], ids: Sequence[str]) -> dict[str, str]:
-    """Return the ids by their names in the path of an endpoint, or raise UsageError."""
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names = re.findall(r"\{(\w+)\}", endpoint.path)
     if len(ids) != len(names):
         needed = " ".join(names).upper() or "no ID"
         raise click.UsageError(f"after {endpoint.name}, write {needed}")
     return dict(zip(names, ids, strict=True))
-
-
-async def _add_servers(client: ChutesClient, key: Hotkey, rows: list[Cells]) -> None:
-    """Add to GPUs or instances the names of their servers, and to instances also the ids."""
-    gpus = await client.fetch(e.MINER_GPUS, params={"hotkey": key.address})
-    servers = await client.fetch(e.SERVERS, key=key)
-    ids = {gpu.instance_id: gpu.server_id for gpu in gpus.value}
-    names = {server.server_id: server.name for server in servers.value}
-    for row in rows:
-        if "instance_id" in row:
-            row["server_id"] = ids.get(row["instance_id"])
-        row["server_name"] = names.get(row["server_id"])
 
 
 def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:

@@ -19,7 +19,7 @@ from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:
-    from chutes_exporter.api import Hotkey
+    from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.api.records import Job
     from chutes_exporter.config import Settings
 

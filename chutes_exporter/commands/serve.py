@@ -26,7 +26,6 @@ from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
     bound_address,
-    check_open_files,
     open_socket,
     serving,
     signals,
@@ -117,7 +116,6 @@ class Service:
         await self._stack.aclose()
 
     async def _supervise(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a background task, and start it again after an unforeseen error."""
         failures = self._exporter.telemetry.task_failures.labels(name)
         while True:
             try:
@@ -154,7 +152,6 @@ class Service:
             self._exporter.telemetry.reload_good.set(not problem)
 
     def _adopt_web(self, web: WebConfig) -> None:
-        """Use a web configuration from now on, also for the sockets that are open."""
         self._web = web
         self._guard.adopt(web)
 
@@ -218,7 +215,6 @@ class Service:
             )
 
     def _announce(self) -> None:
-        """Log what is served, with the collectors that are on, and why the others are off."""
         settings, names_by_state = self.settings, collectors_by_state(self.settings)
         collectors_on = names_by_state.pop("on")
         collectors_off = {reason: " ".join(names) for reason, names in names_by_state.items()}
@@ -251,7 +247,6 @@ def serve(**flags: Any) -> None:
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
-    check_open_files()
     service = Service(settings, read_settings)
     with signals(service.hang_up.set) as stop:
         async with service:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.commands.maintenance import print_maintenance, read_maintenance
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.errors import ApiError
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -20,20 +22,24 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import moment, print_table, say, with_columns
+from chutes_exporter.commands.terminal import iso_time, moment, print_table, say, with_columns
+from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.model import GPU_STATES
+from chutes_exporter.fleet.model import GPU_STATES, Window
+from chutes_exporter.fleet.upgrades import plan_upgrades
+from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
     from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
-NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _MOST_NAMES = 5
 """Most names of a finding on the screen."""
 
@@ -64,16 +70,17 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     miners: list[dict[str, Any]] = []
-    findings: list[Finding] = []
+    found: dict[str, list[Finding]] = {}
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        findings += find(fleet, snapshot.now, settings.costs)
+        found[hotkey] = find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
-        miners.append(miner | await read_maintenance(settings, snapshot, fleet))
-    conclusion = NOTHING_KNOWN
+        miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
+    findings = [*chain.from_iterable(found.values())]
+    conclusion = "Nothing is known, because no request succeeded."
     if any(state.snapshot for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
     needs_action = any(finding.needs_action for finding in findings)
@@ -84,7 +91,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(finding) for finding in findings],
     }
-    show = partial(_print_screen, summary, findings, snapshot, settings)
+    show = partial(_print_screen, summary, found, snapshot, settings)
     return Result(summary, show, snapshot.gaps, needs_action)
 
 
@@ -99,23 +106,97 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
     return rows
 
 
+async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet) -> dict[str, Any]:
+    """Return the maintenance of a miner: the newest window, and a row for each server.
+
+    What a pending server waits for becomes a gap of the snapshot if it is not known.
+    """
+    plan = plan_upgrades(fleet, snapshot.now)
+    rows = [_row(upgrade, snapshot.now) for upgrade in plan.servers]
+    pending = [row for row in rows if row["status"] == "pending"]
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        for row in pending:
+            # Only the answer about a single server says what it waits for.
+            key = next(key for key in settings.keys if key.address == fleet.hotkey)
+            path = {"server_id": row["server_id"]}
+            try:
+                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
+            except ApiError as error:
+                subject = f"server_maintenance of {row['server']}"
+                snapshot.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
+            else:
+                _add_pending(row, answer.value, fleet)
+    return {"window": _window(plan), "maintenance": rows}
+
+
+def _window(plan: UpgradePlan) -> dict[str, Any]:
+    window = plan.window or Window(is_open=None)
+    return {
+        "window": plan.phase,
+        "starts_at": iso_time(window.starts_at),
+        "ends_at": iso_time(window.ends_at),
+        "last_request_at": iso_time(plan.last_request_at),
+        "free_slots": None if plan.slots is None else plan.slots.free,
+        "late": plan.late,
+        "slots": window.slots,
+        "target_version": window.target,
+    }
+
+
+def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
+    server = upgrade.server
+    # A reboot of a server that does not come back loses the server, and not only these units.
+    comes_back = server.needs_upgrade is False or server.measured == "measured"
+    lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
+    return {
+        "server": server.name or server.server_id,
+        "step": upgrade.step,
+        "done_by": iso_time(upgrade.done_at),
+        "late": upgrade.is_late,
+        "units_lost_by_reboot": lost,
+        "earning_instances": server.earning_instances,
+        "last_instances": server.last_instances,
+        "unused_gpus": server.idle_gpus,
+        "version": server.version,
+        "status": server.maintenance,
+        "server_id": server.server_id,
+        "reason": upgrade.reason,
+        "pending_until": None,
+        "waits_for": None,
+    }
+
+
+def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
+    names = {instance.chute_id: instance.chute for instance in fleet.instances}
+    waits_for = [one.chute_id for one in pending.awaiting_replacement]
+    row["waits_for"] = [names.get(chute_id) or chute_id for chute_id in waits_for]
+    row["pending_until"] = iso_time(pending.pending_deadline)
+    chutes = ", ".join(row["waits_for"]) or "none"
+    row["reason"] += f" It waits for replacements of: {chutes}."
+    if pending.pending_deadline is not None:
+        latest = moment(pending.pending_deadline)
+        row["reason"] += f" Its maintenance begins at {latest} at the latest."
+
+
 # The screen
 
 
 def _print_screen(
-    summary: Mapping[str, Any], findings: list[Finding], snapshot: Snapshot, settings: Settings
+    summary: Mapping[str, Any],
+    found: Mapping[str, list[Finding]],
+    snapshot: Snapshot,
+    settings: Settings,
 ) -> None:
     color = "yellow" if snapshot.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
-        of_miner = [finding for finding in findings if finding.hotkey == miner["hotkey"]]
-        for number, finding in enumerate(of_miner, 1):
+        for number, finding in enumerate(found[miner["hotkey"]], 1):
             _print_finding(finding, number)
         print_table(with_columns([miner], [*_STANDING]), title="Standing")
-        print_table(miner["gpus"] or (), title="GPUs")
-        print_maintenance(miner)
+        print_table(miner["gpus"], title="GPUs")
+        _print_maintenance(miner)
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
@@ -123,7 +204,6 @@ def _print_screen(
 
 
 def _print_finding(finding: Finding, number: int) -> None:
-    """Print a finding with its first things. One that needs action has a number."""
     text = finding.problem
     if finding.gpus:
         gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
@@ -141,3 +221,19 @@ def _print_finding(finding: Finding, number: int) -> None:
         say(f"and {hidden} more", start="   ")
     if finding.command:
         say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
+
+
+def _print_maintenance(found: Mapping[str, Any]) -> None:
+    """Print the maintenance of a miner, if a window is open or announced or a server has a step."""
+    window = found["window"]
+    rows = [row for row in found["maintenance"] if row["step"] != "nothing"]
+    if not rows and window["window"] not in ("open", "announced"):
+        return
+    print_table([window], title="Maintenance window")
+    if window["late"]:
+        say("Not all servers will be done in time. Ask the operators of Chutes for more time.")
+    print_table(rows, title="Maintenance of servers")
+    for row in rows:
+        say(f"{row['server']}: {row['reason']}", indent="  ")
+    if rows:
+        say("Do not reboot a server before its step is boot.")

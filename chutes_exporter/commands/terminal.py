@@ -55,7 +55,7 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int | None) -> None:
+    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int) -> None:
         values = [row.get(heading) for row in rows]
         self.heading = heading
         self.lines = [heading]
@@ -87,10 +87,10 @@ def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> l
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] | None,
     *,
     title: str = "",
-    most: int | None = None,
+    most: int = _UNLIMITED,
     fit: bool = True,
 ) -> None:
     """Print a table that fits the terminal, and below it what is not shown: the rows after the
@@ -108,12 +108,11 @@ def print_table(
         click.echo()
         say(title, bold=True)
     columns = [_Column(heading, rows, most) for heading in rows[0]]
-    not_shown = [f"{len(rows) - most} of {len(rows)} rows"] if most and len(rows) > most else []
+    not_shown = []
+    if len(rows) > most:
+        not_shown.append(f"{len(rows) - most} of {len(rows)} rows")
     if fit:
-        columns = [column for column in columns if column.is_known]
-        # The fallback counts if there is neither COLUMNS nor a terminal.
-        width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
-        not_shown += _fit(columns, width)
+        not_shown += _fit(columns)
     _print_columns(columns)
     if not_shown:
         say(f"Not shown: {', '.join(not_shown)}. --json has everything.")
@@ -127,11 +126,13 @@ def _print_columns(columns: Sequence[_Column]) -> None:
         click.echo(click.style(line, bold=number < height))
 
 
-def _fit(columns: list[_Column], limit: int) -> list[str]:
-    """Make columns fit a width: fold their headings, then leave out the last columns.
-
-    Return the headings of these.
+def _fit(columns: list[_Column]) -> list[str]:
+    """Leave out columns in which nothing is known, and make the others fit the terminal: fold their
+    headings, then leave out the last ones. Return the headings of these.
     """
+    columns[:] = [column for column in columns if column.is_known]
+    # The fallback counts if there is neither COLUMNS nor a terminal.
+    limit = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
     if _line_width(columns) > limit:
         for column in columns:
             column.fold_heading()

@@ -151,7 +151,13 @@ class Replay(AsyncExitStack):
         answer = self.day.answer(name, self.moment(), hotkey, part)
         if answer is None:
             raise HTTPException(404, "Not Found")
-        return _with_compute_units(answer) if name.startswith("stats") else answer
+        if not name.startswith("stats"):
+            return answer
+        # The service sends these records under two names, of which the recording has one.
+        return {
+            window: stats | {"compute_units": stats["instance_stats"]}
+            for window, stats in answer.items()
+        }
 
     def _moved(self, body: bytes) -> bytes:
         """Return the JSON of an answer with its times moved."""
@@ -180,16 +186,6 @@ class Replay(AsyncExitStack):
         return chain.respond(call, self._blocks[now], known)
 
 
-def _with_compute_units(windows: Any) -> Any:
-    """Return stats with the records that the service sends under two names, of which the recording
-    has one.
-    """
-    return {
-        window: stats | {"compute_units": stats["instance_stats"]}
-        for window, stats in windows.items()
-    }
-
-
 def _part_of(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
     """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
     if endpoint is e.STATS and "miner_hotkey" in asked:
@@ -197,9 +193,12 @@ def _part_of(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> 
     if endpoint is e.MINER_GPUS:
         miner = asked["hotkey"]
         return {miner: answer[miner]} if miner in answer else {}
-    if endpoint is e.CHUTE:
-        return _chute(answer, asked["chute_id"], asked["version"])
-    return answer
+    if endpoint is not e.CHUTE:
+        return answer
+    for chute in answer:
+        if (chute["chute_id"], chute["version"]) == (asked["chute_id"], asked["version"]):
+            return chute
+    raise HTTPException(404, "Not Found")
 
 
 def _stats_of_miner(windows: Any, miner: str) -> Any:
@@ -209,10 +208,3 @@ def _stats_of_miner(windows: Any, miner: str) -> Any:
         for kind, records in stats.items():
             found[window][kind] = [one for one in records if one["miner_hotkey"] == miner]
     return found
-
-
-def _chute(chutes: Any, chute_id: str, version: str) -> Any:
-    for chute in chutes:
-        if (chute["chute_id"], chute["version"]) == (chute_id, version):
-            return chute
-    raise HTTPException(404, "Not Found")

@@ -17,7 +17,7 @@ import structlog
 
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
-from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
+from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
@@ -79,23 +79,9 @@ class FeedState:
         requested a newer answer within the maximum age of the last one. Ask only the copies that
         :meth:`FeedCache.states` returns, because other states have no snapshot.
         """
-        if self.missing:
+        if self.missing or (not self.failures and self.snapshot is None):
             return None
-        if self.failures:
-            return False
-        if self.snapshot is None:
-            return None
-        return True
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is an answer, and no record of it can be missing."""
-        return self.snapshot is not None and self.snapshot.answer.complete
-
-    @property
-    def succeeds(self) -> bool:
-        """Whether the endpoint is missing, or there is a fresh answer that lacks no record."""
-        return self.missing or (self.fresh and self.complete)
+        return not self.failures
 
     @property
     def was_requested(self) -> bool:
@@ -103,12 +89,14 @@ class FeedState:
         return bool(self.failures) or self.last_success is not None
 
     @property
-    def fresh(self) -> bool:
-        """Whether the snapshot needs no newer answer: the last request succeeded, and no reader
-        waits for another.
+    def complete(self) -> bool:
+        """Whether the answer lacks no record and is fresh: the last request succeeded, and no
+        reader waits for another.
         """
         readers_wait = self.flight is not None and not self.feed.in_background
-        return self.snapshot is not None and not self.failures and not readers_wait
+        if self.snapshot is None or self.failures or readers_wait:
+            return False
+        return self.snapshot.answer.complete
 
 
 class FeedCache:
@@ -119,7 +107,6 @@ class FeedCache:
             the next request.
         monotonic: Returns the seconds of a clock that no correction changes.
         clock: Returns the Unix time of the API.
-        jitter: Returns a number from 0 to 1, which spreads retries.
     """
 
     def __init__(
@@ -128,12 +115,10 @@ class FeedCache:
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
-        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
-        self._jitter = jitter
         self._version = 0
         # The feeds that may be read. None means all.
         self._wanted: set[Feed[Any]] | None = None
@@ -222,7 +207,6 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _fly(self, state: FeedState) -> None:
-        """Request a feed, and keep the answer or the error in its state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
@@ -230,11 +214,10 @@ class FeedCache:
             self._keep(state, answer, requested_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             state.last_failure = self._clock(), error
-            # The back-off doubles with each failure in a row. The exponent has a limit, because a
-            # float has one.
+            # Doubled with each failure in a row. The exponent has a limit, because a float has one.
             backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
             # From half of it to all of it, so that retries spread.
-            backoff *= 0.5 + self._jitter() / 2
+            backoff *= 0.5 + random.random() / 2
             state.failures += 1
             retry_after = getattr(error, "retry_after", None) or 0.0
             wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))
@@ -250,15 +233,8 @@ class FeedCache:
             failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
-        """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
+        """Keep an answer by the monotonic time of its request."""
         feed = state.feed
-        now = self._monotonic()
-        drop_at = requested_at + feed.max_age
-        if drop_at <= now:
-            raise TimedOutError(
-                f"the request takes longer than an answer is kept, {feed.max_age:g} s",
-                advice="The API or the network is slow. Try again.",
-            )
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
@@ -266,10 +242,10 @@ class FeedCache:
             # The audit reports are as before. So the answer is as old as before.
             return
         self._version += 1
-        state.snapshot = Snapshot(answer, self._version, drop_at)
+        state.snapshot = Snapshot(answer, self._version, requested_at + feed.max_age)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
-        state.last_success = self._clock() - (now - requested_at)
+        state.last_success = self._clock() - (self._monotonic() - requested_at)
         if answer.rejected:
             _log.warning(
                 "records left out",
@@ -310,8 +286,7 @@ class FeedCache:
         except NotFoundError:
             if feed.empty_if_404:
                 return Answer([])
-            # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
-            # front of it.
+            # An endpoint that answered lately exists. The 404 is a failure of the proxy before it.
             if feed.optional and self.peek(feed) is None:
                 text = f"the API has no {feed.path} (404)"
                 raise MissingEndpointError(text, retry_after=HOUR) from None

@@ -52,8 +52,8 @@ def _stream(
 
 # The times to live in seconds follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
-# - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s,
-#   and its autoscaler sets targets every 2 minutes at most.
+# - 115, the default: live lists of the platform, servers and GPUs. The service caches
+#   /miner/metrics/ for 120 s, and its autoscaler sets targets every 2 minutes at most.
 # - 175: the service reads the metagraph every 3 minutes.
 # - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs
 #   ever. A rolling update takes hours, and a maintenance window days.
@@ -69,12 +69,9 @@ METAGRAPH = Feed(
     d.list_of(r.MetagraphNode, never_empty=True),
     ttl=175.0,
     max_age=HOUR,
-    changes="every 3 minutes",
     checks=_SHRUNK,
 )
-SCORES = Feed(
-    "scores", "/miner/scores", d.SCORES, ttl=300.0, max_age=1800.0, changes="every 10 minutes"
-)
+SCORES = Feed("scores", "/miner/scores", d.SCORES, ttl=300.0, max_age=1800.0)
 STATS = Feed(
     "stats",
     "/miner/stats",
@@ -82,7 +79,6 @@ STATS = Feed(
     max_bytes=8 * MB,
     ttl=300.0,
     max_age=1800.0,
-    changes="every 10 minutes",
 )
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", scope="miner")
 """The same endpoint with another query."""
@@ -90,9 +86,6 @@ CHUTE_METRICS = _stream(
     "metrics",
     r.ChuteMetrics,
     signed=False,
-    ttl=115.0,
-    max_age=900.0,
-    changes="every 2 minutes",
     checks=_SHRUNK | {"no_demand": lambda _old, new: demand_is_unknown(new.value)},
 )
 ACTIVE_INSTANCES = Feed(
@@ -101,8 +94,6 @@ ACTIVE_INSTANCES = Feed(
     d.list_of(r.ActiveInstance),
     signed=True,
     max_bytes=8 * MB,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK,
 )
 CHUTES = _stream(
@@ -126,8 +117,6 @@ SERVERS = Feed(
     "signer",
     signed=True,
     max_bytes=4 * MB,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK,
 )
 NODES = _stream(
@@ -135,8 +124,6 @@ NODES = _stream(
     r.Node,
     "signer",
     may_be_empty=True,
-    ttl=115.0,
-    max_age=900.0,
     checks=_SHRUNK | {"disagrees": sanity_checks.gpus_are_missing},
     evidence=(SERVERS,),
 )
@@ -184,9 +171,7 @@ UNIQUE_CHUTE_HISTORY = Feed(
     "miner",
     ttl=900.0,
     max_age=7200.0,
-    changes="hourly",
     empty_if_404=True,
-    checks={"no_history": sanity_checks.history_is_gone},
 )
 # The service dropped the rule, so that its next version may lack the endpoint.
 THRASH_COOLDOWNS = Feed(
@@ -197,7 +182,6 @@ THRASH_COOLDOWNS = Feed(
     signed=True,
     ttl=HOUR,
     max_age=2 * HOUR,
-    changes="never since May 2026",
     optional=True,
 )
 UTILIZATION = Feed(
@@ -205,9 +189,6 @@ UTILIZATION = Feed(
     "/chutes/utilization",
     d.list_of(r.ChuteUtilization),
     max_bytes=8 * MB,
-    ttl=115.0,
-    max_age=900.0,
-    changes="counts live, the rest every 2 minutes",
     optional=True,
     checks=_SHRUNK | {"no_demand": lambda _old, new: load_is_unknown(new.value)},
 )
@@ -215,8 +196,6 @@ BOUNTIES = Feed(
     "bounties",
     "/bounties/",
     d.list_of(r.Bounty),
-    ttl=115.0,
-    max_age=900.0,
     optional=True,
     checks={"no_bounties": sanity_checks.bounties_are_gone},
     evidence=(CHUTES,),
@@ -277,7 +256,6 @@ SUPPORTED_GPUS = Feed(
     d.by_model(r.SupportedGpu),
     ttl=DAY,
     max_age=7 * DAY,
-    changes="by hand",
     optional=True,
 )
 TEE_MEASUREMENTS = Feed(
@@ -286,7 +264,6 @@ TEE_MEASUREMENTS = Feed(
     d.list_of(r.TeeMeasurement, never_empty=True),
     ttl=HOUR,
     max_age=DAY,
-    changes="by hand",
     optional=True,
 )
 FMV = Feed(
@@ -295,7 +272,6 @@ FMV = Feed(
     d.object_of(r.MarketValue),
     ttl=HOUR,
     max_age=6 * HOUR,
-    changes="hourly",
     optional=True,
 )
 PLATFORM_GPUS = Feed(
@@ -316,7 +292,6 @@ AUDIT_REPORT: Feed[Any] = Feed(
     max_bytes=32 * MB,
     ttl=55.0,
     max_age=3 * HOUR,
-    changes="hourly, and is requested then",
     optional=True,
     in_background=True,
 )
@@ -327,7 +302,6 @@ CHAIN: Feed[Subnet] = Feed(
     None,
     ttl=300.0,
     max_age=1800.0,
-    changes="every 12 seconds, pay about every 72 minutes",
     checks=_SHRUNK,
     in_background=True,
 )

@@ -37,7 +37,6 @@ class Feed(Endpoint[T]):
     Attributes:
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
-        changes: How often the service changes the answer, in words.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         empty_if_404: Whether a 404 means an empty list. Otherwise, it is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
@@ -47,9 +46,8 @@ class Feed(Endpoint[T]):
             that takes seconds.
     """
 
-    ttl: float
-    max_age: float
-    changes: str = "live"
+    ttl: float = 115.0
+    max_age: float = 900.0
     hotkey: str = THE_PLATFORM
     empty_if_404: bool = False
     optional: bool = False
@@ -58,14 +56,10 @@ class Feed(Endpoint[T]):
     in_background: bool = False
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Feed) and self._key == other._key
+        return isinstance(other, Feed) and (self.name, self.hotkey) == (other.name, other.hotkey)
 
     def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[str, str]:
-        return self.name, self.hotkey
+        return hash((self.name, self.hotkey))
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner, or the same one if it is about the platform."""

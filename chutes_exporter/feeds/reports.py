@@ -23,9 +23,7 @@ _LIST_PAUSE: Final = 55.0
 _NEXT_AFTER: Final = HOUR + 90.0
 """Seconds from the end of a report until the next one is out, half a minute ago."""
 _OVERDUE: Final = 2 * HOUR
-"""Seconds for which the next report may be late before that is a failure. By then, the newest one
-is dropped.
-"""
+"""Seconds for which the next report may be late. By then, the newest one is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +65,7 @@ class ReportReader:
         self._answer: Answer[Reports] | None = None
 
     def watch(self, hotkeys: frozenset[str]) -> bool:
-        """Keep what these miners need, and return whether all reports must be read again, because
-        they were read without some of these miners.
-        """
+        """Keep what these miners need. Return whether all reports must be read again for them."""
         # More miners in the reports do no harm.
         if hotkeys <= self._hotkeys:
             return False
@@ -123,7 +119,6 @@ class ReportReader:
         }
 
     async def _read_report(self, end: float, path: str) -> None:
-        """Read a report, and keep what the miners need."""
         # Even if it fails, the number of unread ones may be another.
         self._answer = None
         self._kept[end] = await fetch_report(self._client, end, path, self._hotkeys)

@@ -28,7 +28,6 @@ WORDS: Final[Mapping[str, str]] = {
     "disagrees": "the list contradicts another answer",  # which names records that are missing
     "no_demand": "every chute reports zero demand",
     "no_bounties": "all bounties are missing",  # at once, and there were at least three
-    "no_history": "the miner has no history any more",
 }
 """The reasons to doubt an answer, in words."""
 
@@ -121,9 +120,7 @@ def chutes_are_missing(
     active: Sequence[r.ActiveInstance] | None,
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
-    """Return whether a list of chutes lacks more of those that run than may be deleted between two
-    answers.
-    """
+    """Return whether a list lacks more running chutes than are deleted between two answers."""
     running = {instance.chute_id for instance in active or ()}
     # The metrics list every chute with an instance.
     running.update(chute.chute_id for chute in metrics or ())
@@ -179,11 +176,5 @@ def bounties_are_gone(
     return max(count_before, count_by_chutes) >= _MIN_LOST_BOUNTIES
 
 
-def history_is_gone(old: Old, new: Answer[Any]) -> bool:
-    """Return whether a miner lost its history. The service lost its cache then."""
-    return old is not None and old.count > 0 and not new.listed
-
-
 def _count_bounties(chutes: Iterable[r.Chute]) -> int:
-    """Return how many chutes have a bounty."""
     return sum(1 for chute in chutes if chute.bounty is not UNSET and chute.bounty is not None)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from chutes_exporter.api import records as r
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
+from chutes_exporter.fleet.model import Window
+from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from chutes_exporter.api import records as r
     from chutes_exporter.fleet.ends import Ledger
     from chutes_exporter.rules.launch import Demand
+    from chutes_exporter.rules.maintenance import Measured
 
+T = TypeVar("T")
 _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
 
 
@@ -58,10 +62,58 @@ class FleetAnswers:
         return None if self.maintenance is _MISSING else self.maintenance.value
 
     @cached_property
+    def window(self) -> Window | None:
+        """The newest maintenance window, None if the policy is unknown."""
+        if self.policy is None:
+            return None
+        # In spite of its name, this window need not be open: it is the newest one.
+        window = self.policy.active_window
+        if window is None:
+            return Window(is_open=False, exists=False)
+        return Window(
+            is_open=window_is_open(self.policy),
+            starts_at=window.upgrade_window_start,
+            ends_at=window.upgrade_window_end,
+            target=window.target_measurement_version,
+            slots=window.max_concurrent_per_miner,
+            used_slots=self.policy.current_slots,
+        )
+
+    def boots(self, server: r.Server) -> bool | None:
+        """Return whether the service accepts the version of a server at the next boot. None is
+        unknown, also of a server that has never booted an image, or without TEE.
+        """
+        if not server.is_tee or not server.version or not self.measurements.complete:
+            return None
+        return version_accepted(server.version, {one.version for one in self.measurements.value})
+
+    def measured(self, models: Sequence[str]) -> Measured | None:
+        """Return whether the service lists the target of the newest window for a server with all
+        these GPUs. None is unknown, or there is no target.
+        """
+        target = None if self.window is None else self.window.target
+        if target is None or not self.measurements.complete:
+            return None
+        return measured(target, models, self.measurements.value)
+
+    def step_of(self, server: r.Server) -> r.MaintenanceServer:
+        """Return what the maintenance policy says about a server, which may be unknown.
+
+        It has all servers with TEE, and none of the others, which are never upgraded. Before the
+        first window, it is empty, because there is no maintenance.
+        """
+        step = r.MaintenanceServer(server.server_id)
+        has_all = self.maintenance.complete and self.maintenance.value.servers is not None
+        if has_all or server.is_tee is False:
+            step = r.MaintenanceServer(
+                server.server_id, needs_upgrade=False, maintenance_status="none"
+            )
+        return self.steps.get(server.server_id, step)
+
+    @cached_property
     def steps(self) -> dict[str, r.MaintenanceServer]:
-        """The servers of the policy. Of several records with the same id, the first counts."""
-        servers = (self.policy and self.policy.servers) or ()
-        return {server.server_id: server for server in reversed(servers)}
+        """The servers of the policy."""
+        return first_of_each((self.policy and self.policy.servers) or (), "server_id")
 
     @cached_property
     def seat(self) -> r.MetagraphNode | None:
@@ -70,22 +122,49 @@ class FleetAnswers:
 
     @cached_property
     def chutes_by_id(self) -> dict[str, r.Chute]:
-        """The known chutes. Of several records with the same id, the first counts."""
-        chutes: dict[str, r.Chute] = {}
-        for chute in self.chutes.value:
-            chutes.setdefault(chute.chute_id, chute)
-        return chutes
+        """The known chutes."""
+        return first_of_each(self.chutes.value, "chute_id")
 
     @cached_property
-    def active_by_chute(self) -> dict[str | None, set[str]]:
+    def active_by_chute(self) -> defaultdict[str | None, set[str]]:
         """The ids of the active instances of all miners, by the id of their chute.
 
         Instances of an unknown chute are under None.
         """
-        instance_ids: dict[str | None, set[str]] = defaultdict(set)
+        instance_ids: defaultdict[str | None, set[str]] = defaultdict(set)
         for instance in self.active_instances.value:
             instance_ids[instance.chute_id].add(instance.instance_id)
         return instance_ids
+
+    def has_replacement(self, instance: r.Instance) -> bool | None:
+        """Return whether another instance of the same chute is active, None if it is unknown."""
+        if instance.chute_id is None or not self.active_instances.complete:
+            return None
+        if self.active_by_chute[instance.chute_id] - {instance.instance_id}:
+            return True
+        # Each of these may be one of the same chute.
+        of_unknown_chute = self.active_by_chute[None] - {instance.instance_id}
+        return None if of_unknown_chute else False
+
+    @property
+    def listed_gpus(self) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:
+        """Each record of a GPU with the id of its server, those in the list of servers last."""
+        for node in self.nodes.value:
+            yield node.server_id, node
+        for server in self.servers.value:
+            for record in server.gpus or ():
+                yield server.server_id, record
+
+    @cached_property
+    def hardware(self) -> set[tuple[bool, str]] | None:
+        """The models on which chutes run, with TEE or without, None while that is unknown."""
+        hardware: set[tuple[bool, str]] = set()
+        for chute in self.chutes.value:
+            selector = chute.node_selector
+            if chute.tee is None or selector is None or selector.supported_gpus is None:
+                return None
+            hardware |= {(chute.tee, model) for model in selector.supported_gpus}
+        return hardware if self.chutes.complete else None
 
     @cached_property
     def runs_tee(self) -> bool:
@@ -107,6 +186,14 @@ class FleetAnswers:
             for model in self.supported_gpus.value
             if model.hourly_rate is not None and model.hourly_rate > 0
         }
+
+
+def first_of_each(records: Iterable[T], name: str) -> dict[str, T]:
+    """Return records by one of their fields. Of several with the same value, the first counts."""
+    found: dict[str, T] = {}
+    for record in records:
+        found.setdefault(getattr(record, name), record)
+    return found
 
 
 def are_complete(*answers: Answer[Any]) -> bool:

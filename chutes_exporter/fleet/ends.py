@@ -146,7 +146,31 @@ class Ledger:
 
     def ends(self, hours: int) -> list[End]:
         """Return the known ends of the newest hours, with what each of them lost."""
-        return [self._end_of(instance) for instance in self.ended_instances(hours)]
+        ends = []
+        for instance in self.ended_instances(hours):
+            loss = loss_of(instance, self._histories[instance.instance_id], self.end)
+            chute = self.chutes.get(instance.chute_id)
+            reason = end_reason(instance, chute)
+            end = End(
+                instance_id=instance.instance_id,
+                hotkey=instance.miner_hotkey,
+                chute_id=instance.chute_id,
+                chute=None if chute is None else chute.name,
+                private=instance.billed_to is not None,
+                created_at=instance.created_at,
+                activated_at=instance.activated_at,
+                # All instances in the ledger were deleted, so there is a time.
+                ended_at=instance.deleted_at or 0.0,
+                reason=reason,
+                text=instance.deletion_reason,
+                is_failure=is_failure(instance, reason, chute),
+                outcome=outcome_of(instance),
+                lost_units=loss.units,
+                loss_precision=loss.precision,
+                is_last_of_chute=loss.is_last_of_chute,
+            )
+            ends.append(end)
+        return ends
 
     def ends_of(self, hotkey: str, hours: int) -> list[End]:
         """Return those of a miner."""
@@ -159,29 +183,6 @@ class Ledger:
         return [
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
-
-    def _end_of(self, instance: AuditInstance) -> End:
-        loss = loss_of(instance, self._histories[instance.instance_id], self.end)
-        chute = self.chutes.get(instance.chute_id)
-        reason = end_reason(instance, chute)
-        return End(
-            instance_id=instance.instance_id,
-            hotkey=instance.miner_hotkey,
-            chute_id=instance.chute_id,
-            chute=None if chute is None else chute.name,
-            private=instance.billed_to is not None,
-            created_at=instance.created_at,
-            activated_at=instance.activated_at,
-            # All instances in the ledger were deleted, so there is a time.
-            ended_at=instance.deleted_at or 0.0,
-            reason=reason,
-            text=instance.deletion_reason,
-            is_failure=is_failure(instance, reason, chute),
-            outcome=outcome_of(instance),
-            lost_units=loss.units,
-            loss_precision=loss.precision,
-            is_last_of_chute=loss.is_last_of_chute,
-        )
 
 
 NO_REPORTS = Ledger(())

@@ -7,32 +7,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.api import records as r
-from chutes_exporter.fleet.answers import are_complete
+from chutes_exporter.fleet.answers import are_complete, first_of_each
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob, Window
+from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob
 from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.outages import find_outages
 from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
 from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.maintenance import (
-    maintenance_status,
-    measured,
-    version_accepted,
-    window_is_open,
-)
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 from chutes_exporter.rules.money import later_multiplier
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from chutes_exporter.api import records as r
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
     from chutes_exporter.rules.launch import Demand
-    from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 Placed = TypeVar("Placed", Gpu, Instance)
 
@@ -44,7 +38,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     demand = find_demand(answers) if answers.demand is None else answers.demand
     instances = _instances(answers, gpus, demand or ())
     servers = _servers(answers, gpus, instances)
-    window = _window(answers.policy)
+    window = answers.window
     ledger = answers.ledger
     outages, left_out = find_outages(ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
@@ -86,7 +80,7 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
     no_holder = Holder("", "", "") if holders_are_known else Holder()
     records: dict[str, list[r.Node | r.ServerGpu]] = defaultdict(list)
     server_ids: dict[str, str | None] = {}
-    for server_id, record in _listed_gpus(answers):
+    for server_id, record in answers.listed_gpus:
         records[record.uuid].append(record)
         server_ids[record.uuid] = server_id
     indexes = {node.uuid: node.device_index for node in answers.nodes.value}
@@ -108,17 +102,6 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
         )
         gpus.append(gpu)
     return tuple(gpus)
-
-
-def _listed_gpus(
-    answers: FleetAnswers,
-) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:
-    """Yield each record of a GPU with the id of its server, those in the list of servers last."""
-    for node in answers.nodes.value:
-        yield node.server_id, node
-    for server in answers.servers.value:
-        for record in server.gpus or ():
-            yield server.server_id, record
 
 
 def _model(records: Iterable[r.Node | r.ServerGpu]) -> str | None:
@@ -145,31 +128,23 @@ def _gpu_state(records: Iterable[r.Node | r.ServerGpu], holder: Holder) -> GpuSt
 def _instances(
     answers: FleetAnswers, gpus: Sequence[Gpu], demand: Iterable[Demand]
 ) -> tuple[Instance, ...]:
-    """Return the listed instances, each once. Of several records of one, the first counts."""
     # The inventory also names private chutes, which the list of chutes may lack.
-    names = {chute_id: chute.name for chute_id, chute in answers.chutes_by_id.items()}
-    names |= {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute_id and gpu.chute}
+    names: dict[str | None, str | None] = {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute}
+    for chute in answers.chutes.value:
+        names.setdefault(chute.chute_id, chute.name)
     places = find_places(answers, gpus)
-    demand_by_chute = {one.chute.chute_id: one for one in demand}
-    instances: dict[str, Instance] = {}
-    for record in answers.instances.value:
-        chute_id = record.chute_id or ""
-        instance = _instance(
-            record,
-            answers,
-            places[record.instance_id],
-            chute_name=names.get(chute_id) or None,
-            demand=demand_by_chute.get(chute_id),
-        )
-        instances.setdefault(record.instance_id, instance)
-    return tuple(instances.values())
+    demand_by_chute: dict[str | None, Demand] = {one.chute.chute_id: one for one in demand}
+    instances = []
+    for record in first_of_each(answers.instances.value, "instance_id").values():
+        place, demanded = places[record.instance_id], demand_by_chute.get(record.chute_id)
+        instances.append(_instance(record, answers, place, names.get(record.chute_id), demanded))
+    return tuple(instances)
 
 
 def _instance(
     record: r.Instance,
     answers: FleetAnswers,
     place: Place,
-    *,
     chute_name: str | None,
     demand: Demand | None,
 ) -> Instance:
@@ -190,7 +165,7 @@ def _instance(
     return Instance(
         instance_id=record.instance_id,
         chute_id=record.chute_id,
-        chute=chute_name,
+        chute=chute_name or None,
         private=is_private(record),
         state=state,
         created_at=record.created_at,
@@ -200,20 +175,9 @@ def _instance(
         server_id=place.server_id,
         model=place.model,
         gpus=place.gpus,
-        has_replacement=_has_replacement(record, answers),
+        has_replacement=answers.has_replacement(record),
         is_in_vain=is_in_vain,
     )
-
-
-def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
-    """Return whether another instance of the same chute is active, None if it is unknown."""
-    if record.chute_id is None or not answers.active_instances.complete:
-        return None
-    if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
-        return True
-    # Each of these may be one of the same chute.
-    of_unknown_chute = answers.active_by_chute.get(None, set()) - {record.instance_id}
-    return None if of_unknown_chute else False
 
 
 # Servers
@@ -222,23 +186,13 @@ def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
 def _servers(
     answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
 ) -> tuple[Server, ...]:
-    """Return the listed servers, each once. Of several records of one, the first counts."""
     gpus_by_server = _by_server(gpus)
     instances_by_server = _by_server(instances)
-    lists_are_known = are_complete(answers.servers, answers.nodes)
-    hardware = _hardware_of_chutes(answers)
-    servers: dict[str, Server] = {}
-    for record in answers.servers.value:
-        server = _server(
-            record,
-            answers,
-            tuple(gpus_by_server[record.server_id]),
-            tuple(instances_by_server[record.server_id]),
-            hardware,
-            is_complete=lists_are_known and record.gpus is not None,
-        )
-        servers.setdefault(record.server_id, server)
-    return tuple(servers.values())
+    servers = []
+    for server_id, record in first_of_each(answers.servers.value, "server_id").items():
+        of_server = tuple(gpus_by_server[server_id]), tuple(instances_by_server[server_id])
+        servers.append(_server(record, answers, *of_server))
+    return tuple(servers)
 
 
 def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
@@ -257,16 +211,13 @@ def _server(
     answers: FleetAnswers,
     gpus: tuple[Gpu, ...],
     instances: tuple[Instance, ...],
-    hardware: Collection[tuple[bool, str]] | None,
-    *,
-    is_complete: bool,
 ) -> Server:
-    """Return a server. ``hardware`` is where chutes run, None while that is unknown."""
+    is_complete = are_complete(answers.servers, answers.nodes) and record.gpus is not None
     models = [gpu.model or "" for gpu in gpus]
     are_all_models = is_complete and "" not in models
-    step = _step(record, answers)
+    step = answers.step_of(record)
     status = maintenance_status(step)
-    holds_slot = _holds_slot(record, status)
+    has_slot = holds_slot(record, status)
     return Server(
         server_id=record.server_id,
         name=record.name or None,
@@ -274,83 +225,25 @@ def _server(
         version=None if record.version is UNSET else record.version or "",
         tee=record.is_tee,
         # If the policy does not know of the slot, the step is unknown.
-        maintenance=None if holds_slot and status == "none" else status,
-        holds_slot=holds_slot,
-        boots=_boots(record, answers),
+        maintenance=None if has_slot and status == "none" else status,
+        holds_slot=has_slot,
+        boots=answers.boots(record),
         needs_upgrade=step.needs_upgrade,
-        measured=_measured(models, answers) if are_all_models else None,
-        runs_chutes=_runs_chutes(record, models, hardware) if are_all_models else None,
+        measured=answers.measured(models) if are_all_models else None,
+        runs_chutes=_runs_chutes(record, models, answers.hardware) if are_all_models else None,
         gpus=gpus,
         instances=instances,
         is_complete=is_complete,
     )
 
 
-def _boots(record: r.Server, answers: FleetAnswers) -> bool | None:
-    """Return whether the service accepts the version of a server at the next boot. None is unknown,
-    also of a server that has never booted an image, or without TEE.
-    """
-    if not record.is_tee or not record.version or not answers.measurements.complete:
-        return None
-    return version_accepted(record.version, {one.version for one in answers.measurements.value})
-
-
 def _runs_chutes(
     record: r.Server, models: Iterable[str], hardware: Collection[tuple[bool, str]] | None
 ) -> bool | None:
     """Return whether a chute runs on one of the models of a server, with TEE or without like it."""
-    tee = record.is_tee
-    if tee is None or hardware is None:
+    if record.is_tee is None or hardware is None:
         return None
-    return any((tee, model) in hardware for model in models)
-
-
-def _hardware_of_chutes(answers: FleetAnswers) -> set[tuple[bool, str]] | None:
-    """Return on which models chutes run, with TEE or without, None while that is unknown of one."""
-    hardware: set[tuple[bool, str]] = set()
-    for chute in answers.chutes.value:
-        selector = chute.node_selector
-        if chute.tee is None or selector is None or selector.supported_gpus is None:
-            return None
-        hardware |= {(chute.tee, model) for model in selector.supported_gpus}
-    return hardware if answers.chutes.complete else None
-
-
-def _step(record: r.Server, answers: FleetAnswers) -> r.MaintenanceServer:
-    """Return what the maintenance policy says about a server, which may be unknown.
-
-    It has all servers with TEE, and none of the others, which are never upgraded. Before the first
-    window, it is empty, because there is no maintenance.
-    """
-    step = r.MaintenanceServer(record.server_id)
-    has_all = answers.maintenance.complete and answers.maintenance.value.servers is not None
-    if has_all or record.is_tee is False:
-        step = r.MaintenanceServer(record.server_id, needs_upgrade=False, maintenance_status="none")
-    return answers.steps.get(record.server_id, step)
-
-
-def _holds_slot(record: r.Server, status: MaintenanceStatus | None) -> bool | None:
-    """Return whether a server holds an upgrade slot: its record or its step in the policy says so.
-
-    The list of servers may not show the slots of pending servers.
-    """
-    if record.maintenance_pending or status in ("pending", "maintenance"):
-        return True
-    return None if None in (record.maintenance_pending, status) else False
-
-
-def _measured(models: Sequence[str], answers: FleetAnswers) -> Measured | None:
-    """Return what the service's list of TEE measurements says about a server with all these GPUs:
-    does it boot with the version to which the newest maintenance window upgrades?
-
-    None is unknown, or there is no such version.
-    """
-    # In spite of its name, this window need not be open: it is the newest one.
-    window = None if answers.policy is None else answers.policy.active_window
-    version = None if window is None else window.target_measurement_version
-    if version is None or not answers.measurements.complete:
-        return None
-    return measured(version, models, answers.measurements.value)
+    return any((record.is_tee, model) in hardware for model in models)
 
 
 # The miner
@@ -372,24 +265,6 @@ def _stuck_jobs(answers: FleetAnswers) -> tuple[StuckJob, ...] | None:
         name = job.chute_id if chute is None else chute.name
         stuck.append(StuckJob(job.job_id, name, job.created_at))
     return tuple(stuck)
-
-
-def _window(policy: r.MaintenancePolicy | None) -> Window | None:
-    """Return the newest maintenance window, None if the policy is unknown."""
-    if policy is None:
-        return None
-    # In spite of its name, this window need not be open: it is the newest one.
-    window = policy.active_window
-    if window is None:
-        return Window(is_open=False, exists=False)
-    return Window(
-        is_open=window_is_open(policy),
-        starts_at=window.upgrade_window_start,
-        ends_at=window.upgrade_window_end,
-        target=window.target_measurement_version,
-        slots=window.max_concurrent_per_miner,
-        used_slots=policy.current_slots,
-    )
 
 
 def _known_topics(

@@ -57,6 +57,10 @@ INSTANCE_DECISIONS: Final[tuple[InstanceDecision, ...]] = get_args(InstanceDecis
 SLOW_AFTER: Final = HOUR
 """Seconds after its creation from which a starting instance is slow. Most take 10 to 35 minutes."""
 
+UPGRADE_DUE: Final = 12 * HOUR
+"""Seconds before the end of a window in which nothing is launched on a server that waits for its
+upgrade. One upgrade takes up to 4 hours, and a miner has few slots."""
+
 LeftOut = Literal[
     "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
     "upgrade_due",  # It waits for its upgrade, and the window ends soon.
@@ -65,6 +69,9 @@ LeftOut = Literal[
     "use_not_known",  # Whether it has TEE, or whether one of these applies, is not known.
 ]
 """Why the plan launches nothing on a server: the first of these that applies."""
+
+Phase = Literal["none", "announced", "open", "over"]
+"""What the newest maintenance window is at a time."""
 
 Topic = Literal["servers", "gpus", "instances", "pay", "reports"]
 """What a sum over the fleet, or a verdict on it, needs to know."""
@@ -260,6 +267,16 @@ class Server:
         return None if earning is None else len(earning)
 
     @property
+    def usable_gpus(self) -> list[Gpu]:
+        """Its GPUs that could earn and do not."""
+        return [gpu for gpu in self.gpus if gpu.state in ("idle", "starting")]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether certainly nothing earns on it, although it has usable GPUs."""
+        return bool(self.usable_gpus) and self.holds_slot is False and self.earning_instances == 0
+
+    @property
     def waits_for_upgrade(self) -> bool | None:
         """Whether it is older than the target of the newest window, and holds no slot."""
         if self.needs_upgrade is False or self.holds_slot is True:
@@ -267,6 +284,33 @@ class Server:
         if self.needs_upgrade is None or self.holds_slot is None:
             return None
         return True
+
+    def upgrade_is_due(self, window: Window, now: float) -> bool | None:
+        """Return whether it waits for its upgrade in an open window that ends soon, and may come
+        back from it. None is unknown.
+        """
+        facts = (
+            self.waits_for_upgrade,
+            window.is_open,
+            self.measured and self.measured != "not_measured",
+            window.ends_at and window.ends_at - now < UPGRADE_DUE,
+        )
+        if False in facts:
+            return False
+        return None if None in facts else True
+
+    def starts_hang(self, now: float) -> bool | None:
+        """Return whether an instance has been starting on it for over an hour, not in vain, and
+        none is active there. None is unknown.
+        """
+        is_active = any(instance.state == "active" for instance in self.instances)
+        if is_active or not any(gpu.state == "starting" for gpu in self.gpus):
+            return False
+        hang = {one.hangs(now) for one in self.instances if one.state == "starting"}
+        if True in hang:
+            return True
+        # The instance that holds the GPU may be unknown.
+        return False if hang == {False} else None
 
     @property
     def cannot_come_back(self) -> bool:
@@ -454,6 +498,18 @@ class Window:
     slots: float | None = None
     used_slots: float | None = None
     exists: bool = True
+
+    def phase(self, now: float) -> Phase | None:
+        """Return what it is at a Unix time, None if that is unknown."""
+        if self.is_open is None:
+            return None
+        if self.is_open:
+            return "open"
+        if not self.exists:
+            return "none"
+        if self.starts_at is None:
+            return None
+        return "announced" if self.starts_at > now else "over"
 
 
 @dataclass(frozen=True, slots=True)

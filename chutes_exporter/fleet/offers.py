@@ -6,10 +6,9 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_complete
 from chutes_exporter.fleet.model import Market, Offer, ServerPlan, Window
-from chutes_exporter.fleet.placement import Space, best_placement
+from chutes_exporter.fleet.placement import best_placement
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -27,16 +26,13 @@ from chutes_exporter.rules.money import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Instance, LeftOut, Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
-UPGRADE_DUE: Final = 12 * HOUR
-"""Seconds before the end of a window in which nothing is launched on a server that waits for its
-upgrade. One upgrade takes up to 4 hours, and a miner has few slots."""
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
@@ -60,7 +56,7 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         demand_for(
             chute,
             utilization_by_chute.get(chute_id),
-            answers.active_by_chute.get(chute_id, set()),
+            answers.active_by_chute[chute_id],
             gpus_by_chute[chute_id],
             # Targets expire, and their age is measured by the service's clock.
             answers.utilization.received_at,
@@ -191,8 +187,8 @@ def find_left_out(
     for server in servers:
         facts: dict[LeftOut, bool | None] = {
             "upgrade_slot": server.holds_slot,
-            "upgrade_due": _upgrade_is_due(server, window or Window(is_open=None), now),
-            "starts_hang": _starts_hang(server, now),
+            "upgrade_due": server.upgrade_is_due(window or Window(is_open=None), now),
+            "starts_hang": server.starts_hang(now),
         }
         reasons = [reason for reason, applies in facts.items() if applies]
         # Each chute runs either with TEE or without.
@@ -201,35 +197,6 @@ def find_left_out(
         if reasons:
             left_out[server.server_id] = reasons[0]
     return left_out
-
-
-def _upgrade_is_due(server: Server, window: Window, now: float) -> bool | None:
-    """Return whether a server waits for its upgrade in an open window that ends soon, and may come
-    back from it. None is unknown.
-    """
-    facts = (
-        server.waits_for_upgrade,
-        window.is_open,
-        server.measured and server.measured != "not_measured",
-        window.ends_at and window.ends_at - now < UPGRADE_DUE,
-    )
-    if False in facts:
-        return False
-    return None if None in facts else True
-
-
-def _starts_hang(server: Server, now: float) -> bool | None:
-    """Return whether an instance has been starting on a server for over an hour, not in vain, and
-    no instance is active there. None is unknown.
-    """
-    is_active = any(instance.state == "active" for instance in server.instances)
-    if is_active or not any(gpu.state == "starting" for gpu in server.gpus):
-        return False
-    hang = {one.hangs(now) for one in server.instances if one.state == "starting"}
-    if True in hang:
-        return True
-    # The instance that holds the GPU may be unknown.
-    return False if hang == {False} else None
 
 
 def plan_servers(
@@ -253,15 +220,9 @@ def plan_servers(
         offers += (one for one in market.offers if not one.hanging and one.chute_id not in avoided)
     usable = [server for server in servers if server.server_id not in left_out]
     plans = []
-    for space, launches in best_placement(_spaces(usable), offers).items():
+    for space, launches in best_placement(usable, offers).items():
         launches.sort(key=lambda launch: _rank(launch.offer))
         may_be_more = "unknown" in refused[space.model]
         launched = tuple(launches)
         plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
     return tuple(plans)
-
-
-def _spaces(servers: Iterable[Server]) -> Iterator[Space]:
-    for server in servers:
-        for model, free in sorted(server.idle_by_model.items()):
-            yield Space(server.server_id, model, bool(server.tee), free)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import Gpu, LeftOut, Server
+    from chutes_exporter.fleet.model import LeftOut, Server
 
 _REASON: Final = "probes"
 """Why the service ends the instances of a server that does not answer."""
@@ -50,7 +50,9 @@ def find_outages(
     lacks_report = bool(ledger.missing_hours(FAILURE_HOURS))
     dead: dict[int, list[Server]] = defaultdict(list)
     left_out: dict[str, LeftOut] = {}
-    for server in filter(_is_silent, servers):
+    for server in servers:
+        if not server.is_silent:
+            continue
         fits = [_fits(server, ends, ledger) for ends in clusters]
         if True in fits:
             dead[fits.index(True)].append(server)
@@ -75,20 +77,11 @@ def _clusters(ends: Iterable[End]) -> list[list[End]]:
     return [cluster for cluster in clusters if len(cluster) > 1]
 
 
-def _is_silent(server: Server) -> bool:
-    """Return whether certainly nothing earns on a server that has usable GPUs."""
-    return bool(_usable(server)) and server.holds_slot is False and server.earning_instances == 0
-
-
-def _usable(server: Server) -> list[Gpu]:
-    return [gpu for gpu in server.gpus if gpu.state in ("idle", "starting")]
-
-
 def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
     """Return whether ended instances can have held at least half of a server's GPUs, None while
     it is unknown of a chute which GPUs it needs.
     """
-    usable = _usable(server)
+    usable = server.usable_gpus
     size = 0
     for end in ends:
         chute = ledger.chutes.get(end.chute_id)

@@ -10,7 +10,7 @@ from chutes_exporter.fleet.model import Launch, units_of_first_day
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.fleet.model import Offer
+    from chutes_exporter.fleet.model import Offer, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,9 @@ class Space:
 Placement = dict[Space, list[Launch]]
 
 
-def best_placement(spaces: Iterable[Space], offers: Iterable[Offer]) -> Placement:
-    """Return what to launch in each space, so that the units of the first day are about the most.
+def best_placement(servers: Iterable[Server], offers: Iterable[Offer]) -> Placement:
+    """Return what to launch on the idle GPUs of servers of which TEE is known, so that the units of
+    the first day are about the most.
 
     It is the best of three placements, each of which takes the offers in another order: by their
     pay for a GPU, by their pay, and the largest ones first. Each room of a chute is given once.
@@ -36,7 +37,10 @@ def best_placement(spaces: Iterable[Space], offers: Iterable[Offer]) -> Placemen
     by_gpu = sorted(wanted, key=lambda offer: -offer.first_day_units / offer.size)
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
-    spaces = tuple(spaces)
+    spaces = []
+    for server in servers:
+        for model, free in sorted(server.idle_by_model.items()):
+            spaces.append(Space(server.server_id, model, bool(server.tee), free))
     placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
     return max(placements, key=lambda placement: sum(map(units_of_first_day, placement.values())))
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from chutes_exporter.fleet.answers import are_complete
+from chutes_exporter.fleet.answers import are_complete, first_of_each
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
     ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
     disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
-    instances = {one.instance_id: one for one in reversed(answers.instances.value)}
+    instances = first_of_each(answers.instances.value, "instance_id")
     by_chute: dict[str | None, list[Instance]] = defaultdict(list)
     for instance in instances.values():
         by_chute[instance.chute_id].append(instance)

@@ -11,10 +11,8 @@ from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chutes_exporter.fleet.model import Fleet, Server, Window
+    from chutes_exporter.fleet.model import Fleet, Phase, Server, Window
 
-Phase = Literal["none", "announced", "open", "over"]
-"""What the newest window is at a time."""
 Step = Literal[
     "cannot come back",  # It certainly does not boot with the target. Ask the operators.
     "boot",  # Nothing runs on it any more: boot it with the target.
@@ -67,6 +65,13 @@ class UpgradePlan:
     slots: Slots | None
     late: int | None
 
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before the window ends."""
+        if self.window is None or self.window.ends_at is None:
+            return None
+        return self.window.ends_at - UPGRADE_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:
@@ -93,17 +98,10 @@ class Slots:
         rounds = math.ceil((self.used + place) / self.number)
         return self.begins_at + rounds * UPGRADE_SECONDS
 
-    def is_late(self, place: int) -> bool | None:
-        """Return whether the server with a place is done after the end of the window."""
-        if self.ends_at is None:
-            return None
-        done_at = self.done_at(place)
-        return done_at is None or done_at > self.ends_at
-
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
-    phase = _phase(fleet.window, now)
+    phase = None if fleet.window is None else fleet.window.phase(now)
     slots = _slots(fleet.window, phase, now)
     order = _order(fleet, phase)
     places = {server.server_id: place for place, server in enumerate(order or (), 1)}
@@ -129,7 +127,11 @@ def _upgrade(
     step, reason = _step(server, phase, place, slots)
     if place is None or slots is None:
         return Upgrade(server, step, reason, place)
-    return Upgrade(server, step, reason, place, slots.done_at(place), slots.is_late(place))
+    done_at = slots.done_at(place)
+    is_late = None
+    if slots.ends_at is not None:
+        is_late = done_at is None or done_at > slots.ends_at
+    return Upgrade(server, step, reason, place, done_at, is_late)
 
 
 def _order(fleet: Fleet, phase: Phase | None) -> list[Server] | None:
@@ -227,16 +229,3 @@ def is_down(server: Server) -> bool:
     if server.maintenance != "maintenance":
         return False
     return server.earning_instances == 0 and not server.instances
-
-
-def _phase(window: Window | None, now: float) -> Phase | None:
-    """Return what the newest window is at a Unix time, None if that is unknown."""
-    if window is None or window.is_open is None:
-        return None
-    if not window.exists:
-        return "none"
-    if window.is_open:
-        return "open"
-    if window.starts_at is None:
-        return None
-    return "announced" if window.starts_at > now else "over"

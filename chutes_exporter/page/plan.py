@@ -15,7 +15,7 @@ from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.collectors.base import Part
+    from chutes_exporter.collectors.base import Part, Scope
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
@@ -103,7 +103,7 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
     # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
     feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
     for part in collector.parts:
-        for hotkey in _hotkeys(part, settings):
+        for hotkey in hotkeys_of(part.scope, settings, needs_key=part.needs_key):
             for feed in _feeds(part, hotkey, settings):
                 # Without a key, a part has only the answers that need none.
                 if settings.keys or not feed.signed:
@@ -124,17 +124,17 @@ def _feeds(part: Part, hotkey: str, settings: Settings) -> list[Feed[Any]]:
     return feeds
 
 
-def _hotkeys(part: Part, settings: Settings) -> list[str]:
-    """Return the hotkeys that a part is collected for, none if it needs a key and there is none.
+def hotkeys_of(scope: Scope, settings: Settings, *, needs_key: bool) -> list[str]:
+    """Return the hotkeys that something is asked for, none if it needs a key and there is none.
 
-    A part about the platform is collected once, for :data:`THE_PLATFORM`.
+    What is about the platform is asked for once, for :data:`THE_PLATFORM`.
     """
     with_key = [key.address for key in settings.keys]
-    if part.needs_key and not with_key:
+    if needs_key and not with_key:
         return []
     by_scope = {
         "platform": [THE_PLATFORM],
         "signer": with_key,
         "miner": sorted(settings.watched),
     }
-    return by_scope[part.scope]
+    return by_scope[scope]

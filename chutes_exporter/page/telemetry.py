@@ -99,6 +99,13 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     return rows_by_metric
 
 
+def _records(state: FeedState) -> int | None:
+    """Return the number of records of the newest good answer, None if some may be missing."""
+    if state.snapshot is None or not state.snapshot.answer.complete:
+        return None
+    return state.snapshot.answer.count
+
+
 def _doubts(state: FeedState) -> dict[str, bool]:
     """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
@@ -118,11 +125,11 @@ _OF_FEED = _declare(
     ),
     chutes_feed_records=Row(
         "Records of the newest good answer. Absent if some of its records may be missing.",
-        lambda state: state.snapshot.answer.count if state.complete else None,
+        _records,
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, "
-        "no_demand, no_bounties, no_history. docs/runbooks/exporter.md explains. The last good "
+        "no_demand, no_bounties. docs/runbooks/exporter.md explains. The last good "
         "answer stays in use.",
         _doubts,
         by="reason",
@@ -232,9 +239,10 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
             # Without a feed that it needs, a collector neither succeeds nor fails. It can do
             # without any other feed that is missing.
             if not missing & collector.needed_feeds:
-                succeeds = all(state.succeeds for state in states_of_feeds)
-                is_success = lines.succeeded[hotkey] and succeeds
-                out.add(COLLECTOR_SUCCESS, is_success, collector.name, hotkey)
+                is_complete = lines.succeeded[hotkey] and all(
+                    state.missing or state.complete for state in states_of_feeds
+                )
+                out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
         # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
         is_off = any(feed.name in missing_of_all for feed in collector.feeds)
         out.add(COLLECTOR_CUT, lines.body is None, collector.name)

@@ -85,12 +85,12 @@ class Demand:
         if not private:
             return self._public_room(room)
         if self.active == 0:
-            return 0 if self.bounty is None else 1
+            return int(self.bounty is not None)
         # The service forgets a target that has expired, and then refuses activations. Where there
         # is no room anyway, it does not matter whether the target has expired.
-        if self.target_expired:
-            return 0
-        return None if self.target_expired is None and room > 0 else room
+        if self.target_expired or room <= 0:
+            return min(0, room)
+        return None if self.target_expired is None else room
 
     def _public_room(self, room: float) -> float | None:
         """Return the room of a public chute, None if it is unknown.
@@ -238,8 +238,14 @@ def launch_refusal(
     if refusal_on_any not in (None, "unknown"):
         return refusal_on_any
     refusals: list[LaunchRefusal] = []
+    tee, gpus = demand.chute.tee, gpus_of_instance(demand.chute)
     for server in servers:
-        refusal = _refusal_on_server(demand.chute, server) or refusal_on_any
+        refusal_here = _first_certain(
+            ("tee_mismatch", None if None in (tee, server.tee) else tee != server.tee),
+            ("in_maintenance", server.in_maintenance),
+            ("too_many_gpus", None if gpus is None else gpus > server.free_gpus),
+        )
+        refusal = refusal_here or refusal_on_any
         if refusal is None:
             return None
         refusals.append(refusal)
@@ -249,49 +255,26 @@ def launch_refusal(
 def _refusal_on_any_server(
     seat: MetagraphNode | None, demand: Demand, *, runs_tee: bool
 ) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch whatever the server.
-
-    If none refuses it, the result is ``unknown`` if no answer tells what one of the checks needs,
-    and None if all checks let it pass.
-    """
+    """Return the first check that refuses a launch whatever the server."""
     chute, room = demand.chute, demand.room_now
-    if seat is None:
-        return "not_registered"
-    blacklisted = is_blacklisted(seat)
-    if blacklisted:
-        return "blacklisted"
-    if chute.disabled:
-        return "disabled"
-    if room is not None and room <= 0:
-        return _refusal_without_room(demand)
-    if chute.disabled is UNSET or None in (blacklisted, room):
-        return "unknown"
-    return "unknown" if _past_decides(chute, runs_tee=runs_tee) else None
+    # Of a private chute without TEE, the service looks at the miner's past, which no answer shows,
+    # unless the miner runs a TEE chute.
+    past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
+    return _first_certain(
+        ("not_registered", seat is None),
+        ("blacklisted", seat is not None and is_blacklisted(seat)),
+        ("disabled", None if chute.disabled is UNSET else bool(chute.disabled)),
+        (_refusal_without_room(demand), None if room is None else room <= 0),
+        ("unknown", bool(past_decides)),
+    )
 
 
-def _past_decides(chute: Chute, *, runs_tee: bool) -> bool | None:
-    """Return whether the service looks at the miner's past, which no endpoint shows: for a private
-    chute without TEE, unless the miner runs a TEE chute.
-    """
-    return follows_private_rules(chute) and not chute.tee and not runs_tee
-
-
-def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch on a server.
-
-    If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
-    and None if all checks let it pass.
-    """
-    tee_is_known = None not in (chute.tee, server.tee)
-    if tee_is_known and chute.tee != server.tee:
-        return "tee_mismatch"
-    if server.in_maintenance:
-        return "in_maintenance"
-    gpus = gpus_of_instance(chute)
-    if gpus is not None and gpus > server.free_gpus:
-        return "too_many_gpus"
-    is_unknown = not tee_is_known or None in (server.in_maintenance, gpus)
-    return "unknown" if is_unknown else None
+def _first_certain(*checks: tuple[LaunchRefusal, bool | None]) -> LaunchRefusal | None:
+    """Return the first check that certainly refuses, ``unknown`` if only an unknown one may."""
+    for refusal, refuses in checks:
+        if refuses:
+            return refusal
+    return "unknown" if any(refuses is None for _, refuses in checks) else None
 
 
 def _refusal_without_room(demand: Demand) -> LaunchRefusal:

@@ -291,19 +291,16 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
     """
     if reason_of_text(instance.deletion_reason) != "miner":
         return Cut(0.0, "exact")
-    *earlier, last = [None, *map(_multiplier, history.records)]
+    multipliers: list[float | None] = [None, *map(_multiplier, history.records)]
+    *earlier, last = multipliers
     if last is None:
         return Cut(None, "at_least")
     if history.open_multiplier is not None:
         return Cut(max(0.0, history.open_multiplier - last), "exact")
     # Without a record before the last one, it is not known whether it was cut.
     previous = earlier[-1]
-    if instance.billed_to is not None:
-        return _private_cut(last, previous)
-    return _public_cut(last, previous)
-
-
-def _private_cut(last: float, previous: float | None) -> Cut:
+    if instance.billed_to is None:
+        return _public_cut(last, previous)
     if last > 0:
         return Cut(0.0, "exact")
     return Cut(previous, "at_least" if previous is None else "about")

@@ -59,6 +59,16 @@ def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
     return None
 
 
+def holds_slot(server: Server, status: MaintenanceStatus | None) -> bool | None:
+    """Return whether a server holds an upgrade slot: its record or its status says so.
+
+    The list of servers may not show the slots of pending servers.
+    """
+    if server.maintenance_pending or status in ("pending", "maintenance"):
+        return True
+    return None if None in (server.maintenance_pending, status) else False
+
+
 def window_is_open(policy: MaintenancePolicy) -> bool | None:
     """Return whether the newest window is open, None if it is unknown."""
     if policy.window_open is UNSET:

@@ -119,7 +119,13 @@ class _PageResponse(Response):
                 self._sending[deadline] = len(self._page)
                 self._make_room()
                 try:
-                    await self._send_all(send)
+                    start = {"type": "http.response.start", "status": self.status_code}
+                    await send({**start, "headers": self.raw_headers})
+                    for first in range(0, len(self._page), _PORTION_BYTES):
+                        portion = self._page[first : first + _PORTION_BYTES]
+                        more = {"body": portion, "more_body": True}
+                        await send({"type": "http.response.body", **more})
+                    await send({"type": "http.response.body"})
                 finally:
                     self._sending.pop(deadline, None)
 
@@ -132,16 +138,3 @@ class _PageResponse(Response):
             with contextlib.suppress(RuntimeError):
                 # A time in the past, so that the deadline passes at once.
                 oldest.reschedule(0)
-
-    async def _send_all(self, send: Send) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
-        for start in range(0, len(self._page), _PORTION_BYTES):
-            portion = self._page[start : start + _PORTION_BYTES]
-            await send({"type": "http.response.body", "body": portion, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

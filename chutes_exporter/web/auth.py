@@ -40,8 +40,7 @@ class PasswordCheck:
         self._decoy = b""
         # The key of digests, which leaves this process in no form.
         self._key = os.urandom(32)
-        # By user, a digest of the hash and the right password. Once the hash has changed, no
-        # password has this digest.
+        # By user, a digest of the hash and the right password. A new hash has another digest.
         self._right: dict[str, bytes] = {}
         # One check at a time: guesses must not take the time that pages need.
         self._turn = asyncio.Lock()
@@ -107,9 +106,7 @@ def _credentials(authorization: str) -> tuple[str, bytes] | None:
         return None
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True)
-        name, colon, password = decoded.partition(b":")
-        if not colon:
-            return None
+        name, _, password = decoded.partition(b":")
         return name.decode(), password
     except ValueError:
         # It is no base64, or no UTF-8.

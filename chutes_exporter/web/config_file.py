@@ -105,9 +105,7 @@ class WebConfig:
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and the files that it names, or raise ConfigError with file, field
-    and reason.
-    """
+    """Read a web configuration with its files. A ConfigError has file, field and reason."""
     try:
         return _read_web_config(path)
     except ssl.SSLError as error:
@@ -182,7 +180,6 @@ def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
 
 
 def _check_users(users: dict[str, str]) -> None:
-    """Raise ValueError if a password is no bcrypt hash."""
     for name, hashed in users.items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.

@@ -96,13 +96,19 @@ class Connections:
         self, listening: socket.socket, context: Callable[[], ssl.SSLContext | None]
     ) -> None:
         """Accept and serve connections for ever. Each one has the context of its time."""
+        loop = asyncio.get_running_loop()
         # asyncio accepts only at sockets that never block.
         listening.settimeout(0)
         waiting: list[tuple[socket.socket, Any]] = []
         try:
             while True:
                 try:
-                    await _fill(waiting, listening)
+                    if not waiting:
+                        waiting.append(await loop.sock_accept(listening))
+                    # Others wait in the kernel.
+                    with contextlib.suppress(BlockingIOError):
+                        while len(waiting) < _MAX_WAITING:
+                            waiting.append(listening.accept())
                     self._begin(waiting, context())
                 except Exception:  # noqa: BLE001 - whatever it was, the next one is served
                     _log.exception("cannot accept connections")
@@ -164,12 +170,3 @@ class Connections:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _fill(waiting: list[tuple[socket.socket, Any]], listening: socket.socket) -> None:
-    """Add connections that wait in the kernel. Without any at all, wait for the next one."""
-    if not waiting:
-        waiting.append(await asyncio.get_running_loop().sock_accept(listening))
-    with contextlib.suppress(BlockingIOError):
-        while len(waiting) < _MAX_WAITING:
-            waiting.append(listening.accept())

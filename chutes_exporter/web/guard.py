@@ -26,9 +26,7 @@ _HEADERS = {
 
 
 class Guard:
-    """Passes on requests that have no body, and a right password. Without users, no password is
-    needed.
-    """
+    """Passes on requests without a body and with a right password, if there are users."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,8 +61,7 @@ class Guard:
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that must not be passed on, None for any other."""
         headers = Headers(scope=scope)
-        # To parse a body in small chunks takes much time. A length of zeros means that there is
-        # none.
+        # Parsing a body in small chunks takes much time. A length of zeros means no body.
         if "transfer-encoding" in headers or headers.get("content-length", "0").strip("0"):
             return PlainTextResponse("Send no request body: nothing here reads one.\n", 413)
         # The address of a client is its host and port. A client that has gone has none.

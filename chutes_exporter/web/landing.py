@@ -1,6 +1,4 @@
-"""The landing page: what needs action, and the state of the exporter, its feeds and collectors. Its
-frame is landing.html.
-"""
+"""The landing page: what needs action, and the exporter's state. Its frame is landing.html."""
 
 from __future__ import annotations
 
@@ -40,8 +38,7 @@ async def landing_page(exporter: Exporter) -> str:
     """
     # No metric: only the fleets.
     snapshot = await exporter.snapshot() if exporter.settings.watched else None
-    # Failing feeds come first, and then those that are off or waiting, because False sorts before
-    # True.
+    # Failing feeds come first, then those that are off or waiting: False sorts before True.
     states = sorted(
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
@@ -95,18 +92,14 @@ def _row(cells: Mapping[str, str]) -> str:
 def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
     """Return whether the exporter is ready and its feeds work, with the reason if not."""
     is_ready, reason = exporter.readiness()
+    if not is_ready:
+        return _paragraph("bad", reason)
     any_fails = any(state.up is False for state in states)
-    has_data = any(state.snapshot for state in states)
-    tone = "wait" if any_fails else "good"
-    if not is_ready or (any_fails and not has_data):
-        tone = "bad"
-    return _paragraph(tone, reason)
+    return _paragraph("wait" if any_fails else "good", reason)
 
 
 def _actions(snapshot: Snapshot, settings: Settings) -> str:
-    """Return what ``status`` says needs action or is not known, from the answers of the last
-    scrape.
-    """
+    """Return what ``status`` says needs action or is not known, by the last answers."""
     found: list[Finding] = []
     gaps = [*snapshot.gaps]
     for hotkey, fleet in snapshot.fleets.items():
@@ -138,9 +131,7 @@ def _action(item: Finding) -> str:
 
 
 def _feed(state: FeedState, now: float) -> dict[str, str]:
-    """Return what is known of a feed. Its ages are at least 0, also if the API's clock was set
-    back since.
-    """
+    """Return what is known of a feed. Ages are at least 0, even if the clock was set back."""
     data = error = ""
     # Without a snapshot, the last answer was dropped.
     if state.snapshot is not None and state.last_success is not None:
@@ -162,8 +153,7 @@ def _feed(state: FeedState, now: float) -> dict[str, str]:
 
 
 def _state(state: FeedState) -> str:
-    # Either the API does not have the endpoint, or no request has ended lately, for example none
-    # since the start.
+    # The API lacks the endpoint, or no request has ended lately.
     if state.up is None:
         return "off" if state.missing else "waiting"
     if state.up:

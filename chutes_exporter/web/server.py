@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -31,8 +30,6 @@ _MAX_CONNECTIONS = 128
 """Each may need 0.3 MB with TLS, and takes a share of each turn of the event loop."""
 _KERNEL_BYTES = 64 * 1024
 """Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
-_MIN_OPEN_FILES = 512
-"""The lowest limit of open files: 384 for connections that are open or wait, others for the API."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
@@ -58,17 +55,6 @@ def bound_address(opened: socket.socket) -> Address:
     """Return the address of a listening socket with its real port."""
     host, port = opened.getsockname()[:2]
     return Address("" if host in ("::", "0.0.0.0") else host, port)  # noqa: S104 - compared, not bound
-
-
-def check_open_files() -> None:
-    """Raise ConfigError if the limit of open files is too low to serve."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < _MIN_OPEN_FILES:
-        raise ConfigError(
-            f"the limit of open files is {limit}, and at least {_MIN_OPEN_FILES} are needed: raise "
-            "it with ulimit -n 1024, LimitNOFILE=1024 of systemd, or --ulimit nofile=1024 of "
-            "docker run"
-        )
 
 
 @contextlib.asynccontextmanager

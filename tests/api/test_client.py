@@ -225,17 +225,13 @@ async def test_of_a_stream_only_the_fields_that_are_kept_are_limited() -> None:
 
 TEXT = json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
 BODY = gzip.compress(TEXT)
-MEMBERS = b"".join(map(gzip.compress, (TEXT[:1000], b"", TEXT[1000:])))
-"""The same text in three members of gzip, of which one is empty."""
 
 
 @pytest.mark.parametrize(
     ("body", "coding", "kind"),
     [
         (BODY, "gzip", None),
-        (MEMBERS, "gzip", None),
-        (MEMBERS[:-20], "gzip", errors.CutOffError),
-        (BODY + BODY[:10], "gzip", errors.CutOffError),
+        (BODY[:-20], "gzip", errors.CutOffError),
         (BODY + b"garbage", "gzip", errors.UndecodableError),
         (BODY + bytes(8), "gzip", errors.UndecodableError),
         (b"{}", "gzip", errors.UndecodableError),

@@ -1,6 +1,4 @@
-"""What the API changes: every field of a recorded answer is known, and a field that comes or goes
-is found.
-"""
+"""Every field of a recorded answer is known, and a field that comes or goes is found."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import records as r
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.decoding import StreamShape, Tally
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields

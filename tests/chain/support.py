@@ -32,9 +32,7 @@ EXPECTED = json.loads(lzma.decompress((RECORDINGS / "chain-expected.json.xz").re
 
 
 def recorded_block(**changes: str | None) -> Block:
-    """Return the recorded block, finalized half a minute before noon, with other texts of some
-    items. None is no value in the storage.
-    """
+    """Return the recorded block, half a minute before noon, with other texts of some items."""
     block = chain.recorded_block()
     changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
     values = {subnet.ITEMS[name].key: text for name, text in changes.items()}

@@ -118,10 +118,6 @@ FAULTS: dict[str, tuple[FakeNode, str]] = {
         storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
         "its newest block is 1 hour old, it is behind",
     ),
-    "of tomorrow": (
-        storage_of(milliseconds=number(1000 * (NOON + 7200), 8)),
-        "its newest block is 2 hours ahead of the API",
-    ),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), "Keys: a hotkey has two seats"),
     "another block": (replying(STORAGE, another_block), "the answer is about another block"),
     "a key less": (replying(STORAGE, without_a_key), "MechanismCountCurrent: it has no bytes"),

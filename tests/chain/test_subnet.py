@@ -113,9 +113,7 @@ def next_to_lose(state: State, seats: list[Registration], owned: set[str]) -> in
 
 
 def owners_seats(state: State, seats: list[Registration], owned: set[str]) -> list[int]:
-    """Return the UIDs of the owner's seats that nobody replaces: that of the owner's hotkey, and
-    the oldest, ``max_safe`` in total.
-    """
+    """Return the UIDs of the owner's seats that nobody replaces: its hotkey's and the oldest."""
     oldest = sorted((seat.block, uid) for uid, seat in enumerate(seats) if seat.hotkey in owned)
     safe = [uid for _, uid in oldest[: state.max_safe]]
     for uid, seat in enumerate(seats):

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api import ChutesClient, client
+from chutes_exporter.api import client
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
 from tests import test_cli

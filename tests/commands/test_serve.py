@@ -159,7 +159,7 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
     # The first miner is still watched, but its key is gone.
     ups = [dict(labels) for name, labels in after if name == "chutes_feed_up"]
     feeds = {labels["feed"] for labels in ups if labels.get("hotkey") == HOTKEY}
-    assert feeds == {"unique_chute_history"}
+    assert feeds == {"unique_chute_history", "stats_per_chute"}
     assert series("chutes_fleet_known", hotkey=other, topic="servers") in kept
     # Other users can read both hotkey files, so the start and the first reload warn of it.
     warnings = [log["reason"] for log in logs if "reason" in log]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.duration import HOUR
 from tests.commands.support import MINE, run
 from tests.replay import Fault, Replay
+from tests.support import AT_22, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,3 +63,38 @@ async def test_a_maintenance_status_that_is_not_known_is_never_fine(replay: Repl
     _, output = await status(replay, "--json", **MINE)
     reasons = [gap["reason"] for gap in json.loads(output)["not_known"]]
     assert any(reason.startswith("the step of balder: ") for reason in reasons)
+
+
+OPEN = AT_22 - 15.5 * HOUR
+"""06:30, in the window: hugin and freya wait for their upgrade, and idun cannot come back."""
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("active_window.max_concurrent_per_miner", "free_slots"),
+        ("current_slots", "free_slots"),
+        ("active_window.upgrade_window_end", "ends_at"),
+        ("active_window.target_measurement_version", "target_version"),
+        ("window_open", "window"),
+    ],
+)
+async def test_a_field_of_the_window_that_is_not_known_is_said(
+    replay: Replay, clock: Clock, path: str, name: str
+) -> None:
+    clock.now = OPEN
+
+    def forget(policy: Any) -> Any:
+        *parents, field = path.split(".")
+        record = policy
+        for parent in parents:
+            record = record[parent]
+        record[field] = None
+        return policy
+
+    replay.edits["maintenance"] = forget
+    _, output, _ = await run(replay, "status", "--json", variables=MINE)
+    found = json.loads(output)
+    assert "maintenance" in {gap["subject"] for gap in found["not_known"]}
+    window = found["miners"][0]["window"]
+    assert (window["late"], window[name]) == (None, None)

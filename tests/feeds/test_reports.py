@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chutes_exporter.api import ChutesClient
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import ReportReader

@@ -11,8 +11,7 @@ from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:
     assert {feed.method for feed in FEEDS if feed is not CHAIN} == {"GET"}
-    # A preflight of a server's maintenance is a GET that changes something: it clears stale upgrade
-    # slots.
+    # A preflight of maintenance is a GET that changes something: it clears stale upgrade slots.
     assert not [endpoint for endpoint in ENDPOINTS if "preflight" in endpoint.path]
 
 

@@ -21,7 +21,6 @@ from chutes_exporter.feeds.definitions import (
     INSTANCES,
     METAGRAPH,
     NODES,
-    UNIQUE_CHUTE_HISTORY,
     UTILIZATION,
 )
 from chutes_exporter.feeds.sanity_checks import DoubtedError, reason_to_doubt
@@ -79,7 +78,6 @@ def gpus(*ids: str) -> list[r.Node]:
 
 SERVER = [r.Server("s", gpus=[r.ServerGpu("g1"), r.ServerGpu("g2")]), r.Server("without GPUs")]
 HELD = [r.InventoryItem("g1", chute_id="c1"), r.InventoryItem("g2")]
-POINT = [r.HistoryPoint(r.UnixTime(0.0))]
 SEATS = [r.MetagraphNode(f"5{number}") for number in range(10)]
 
 
@@ -137,7 +135,6 @@ CASES = {
     "no open bounties, and chutes with some": Case(
         BOUNTIES, new=[], others=[chutes(9, bounties=3)], doubt="no_bounties"
     ),
-    "a history that is gone": Case(UNIQUE_CHUTE_HISTORY, old=POINT, new=[], doubt="no_history"),
 }
 
 
@@ -193,9 +190,7 @@ class Api:
         return self.records[name]
 
     async def read(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
-        """Return how many records a feed has at a time in seconds, and the reason to doubt its
-        newest answer.
-        """
+        """Return the number of records at a time in seconds, and the newest answer's doubt."""
         self.clock.now = at
         await self.cache.read(feed, 5)
         state = self.cache.states()[feed]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import structlog
 
-from chutes_exporter.commands.reports import read_reports as reports_of_hours
 from chutes_exporter.commands.result import Result
+from chutes_exporter.commands.snapshot import read_reports as reports_of_hours
 from chutes_exporter.feeds.definitions import STATS_PER_CHUTE
 from chutes_exporter.findings import find
 from chutes_exporter.fleet.failures import FAILURE_HOURS

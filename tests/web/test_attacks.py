@@ -134,9 +134,7 @@ NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
 
 
 def honest(url: str, **options: Any) -> httpx.Response:
-    """Send a request with a new connection, as after a restart of the scraper, from an address that
-    no other client has.
-    """
+    """Send a request with a new connection, from an address that no other client has."""
     context = options.pop("verify", True)
     transport = httpx.HTTPTransport(local_address="127.0.1.1", verify=context)
     with httpx.Client(transport=transport, timeout=60, **options) as client:

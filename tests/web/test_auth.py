@@ -65,9 +65,7 @@ async def test_only_a_users_right_password_is_admitted(authorization: str, admit
 
 
 async def seconds(check: PasswordCheck, *authorizations: str) -> list[float]:
-    """Return the shortest processor time of each check: what else the machine does must not
-    count.
-    """
+    """Return the shortest processor time of each check, whatever else the machine does."""
     times = [math.inf] * len(authorizations)
     for _ in range(9):
         for number, authorization in enumerate(authorizations):
