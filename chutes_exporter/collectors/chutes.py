@@ -47,8 +47,7 @@ CHUTE = Table[Chute](
     ),
     chutes_chute_effective_compute_multiplier=Row(
         "Compute units per second of an instance started now on the cheapest GPU that the chute "
-        "allows. More "
-        "expensive GPUs earn more, in proportion to their hourly rate.",
+        "allows. More expensive GPUs earn more, in proportion to their hourly rate.",
         "effective_compute_multiplier",
     ),
 )
@@ -143,8 +142,7 @@ LOAD = Table[ChuteUtilization](
     ),
     chutes_chute_target_instances=Row(
         "Number of active instances that the autoscaler wants for the chute. Absent if its last "
-        "run wanted more than "
-        "the service allows now.",
+        "run wanted more than the service allows now.",
         target_instances,
     ),
     chutes_chute_inactive_instances=Row(
@@ -153,9 +151,8 @@ LOAD = Table[ChuteUtilization](
         inactive_instances,
     ),
     chutes_chute_recent_utilization_ratio=Row(
-        "Average use of the chute's capacity in the window before the autoscaler's last run. "
-        "Above 1, demand exceeds "
-        "capacity. Absent for a chute that had no instance.",
+        "Average use of the chute's capacity in the window before the autoscaler's last run. Above "
+        "1, demand exceeds capacity. Absent for a chute that had no instance.",
         {
             "15m": lambda chute: recent_ratio(chute, chute.utilization_15m),
             "1h": lambda chute: recent_ratio(chute, chute.utilization_1h),
@@ -174,8 +171,7 @@ LOAD = Table[ChuteUtilization](
     ),
     chutes_autoscaler_timestamp_seconds=Total(
         "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of "
-        "all chutes become "
-        "stale.",
+        "all chutes become stale.",
         partial(max, default=None),
         of="timestamp",
     ),

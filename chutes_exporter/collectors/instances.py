@@ -32,8 +32,7 @@ INSTANCE = Table[Instance](
     ),
     chutes_instance_created_timestamp_seconds=Row(
         "When the instance claimed its launch token. Once the instance becomes active, its score "
-        "counts from this "
-        "time.",
+        "counts from this time.",
         "created_at",
     ),
     chutes_instance_activated_timestamp_seconds=Row(
@@ -119,9 +118,8 @@ UPDATE = Table[RollingUpdate](
     key="chute_id",
     chutes_rolling_update_started_timestamp_seconds=Row(
         "When the rolling update of the chute started. Within 12 hours (2 hours for private "
-        "chutes) the service "
-        "replaces all active instances of older versions, one after another. They keep their "
-        "score.",
+        "chutes) the service replaces all active instances of older versions, one after another. "
+        "They keep their score.",
         "started_at",
     ),
 )

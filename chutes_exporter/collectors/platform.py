@@ -21,8 +21,7 @@ MODEL = Table[ModelSupply](
     key="gpu",
     chutes_platform_gpus=Row(
         "GPUs of the model of all miners: provisioned (in an instance of any state), or idle (in "
-        "none, verified or "
-        "not).",
+        "none, verified or not).",
         {"provisioned": "provisioned", "idle": "idle"},
         by="state",
     ),
@@ -52,8 +51,7 @@ STUCK = Table[Job](
     records=lambda jobs: _those(jobs, is_stuck),
     chutes_jobs_stuck=Total(
         "Unfinished jobs that the watched miner claimed and that have no instance any more. No "
-        "other miner can claim "
-        "them until `chutes-exporter release-job` releases them.",
+        "other miner can claim them until `chutes-exporter release-job` releases them.",
         len,
         by="miner_hotkey",
         label="hotkey",

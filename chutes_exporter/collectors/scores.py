@@ -84,8 +84,7 @@ SCORE = Table[Score](
     miner="hotkey",
     chutes_miner_score_ratio=Row(
         "The miner's share of all scores: its compute units of the past day divided by those of "
-        "all miners. The "
-        "service computes it every 10 minutes.",
+        "all miners. The service computes it every 10 minutes.",
         "final_scores",
     ),
     chutes_miner_score_window_instances=Row(
@@ -207,8 +206,7 @@ MINER = Table[MinerStats](
     ),
     chutes_miner_window_compute_units=Row(
         "Compute units in the window: seconds of counting instances times their compute "
-        "multiplier. The 1d window "
-        "equals the score.",
+        "multiplier. The 1d window equals the score.",
         "compute_units",
         missing=0,
     ),
@@ -292,8 +290,7 @@ NEWEST_POINT = Table[HistoryPoint](
     ),
     chutes_miner_active_gpus=Row(
         "GPUs of all the miner's instances that were active at the newest full hour. Public "
-        "instances count from the "
-        "age of one hour.",
+        "instances count from the age of one hour.",
         "total_count",
         complete=True,
     ),

@@ -30,8 +30,7 @@ SEAT = Table[MetagraphNode](
     ),
     chutes_miner_consensus_ratio=Row(
         "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has "
-        "another scale. "
-        "Validators have 0.",
+        "another scale. Validators have 0.",
         consensus_ratio,
     ),
     chutes_miner_stake=Row(
@@ -41,8 +40,7 @@ SEAT = Table[MetagraphNode](
     chutes_miner_stake_alpha=Row("Alpha, the subnet's token, staked on the hotkey.", "alpha_stake"),
     chutes_miner_registered_timestamp_seconds=Row(
         "When the service first saw the miner in its seat. This is the registration time, unless "
-        "the seat is older "
-        "than the service's table.",
+        "the seat is older than the service's table.",
         lambda seat: seat.registered_at,
     ),
     chutes_miner_incentive_ratio=Total(
@@ -132,8 +130,7 @@ SUBNET = Table[Subnet](
     ),
     chutes_subnet_window_registrations=Row(
         "Seats that were registered in the past 7200 blocks, about a day. The number of "
-        "registrations is at least "
-        "this, because a seat that was replaced twice counts once.",
+        "registrations is at least this, because a seat that was replaced twice counts once.",
         "registrations",
         by="window",
     ),

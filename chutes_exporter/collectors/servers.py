@@ -88,8 +88,7 @@ POLICY = Table[MaintenancePolicy](
     ),
     chutes_maintenance_window_start_timestamp_seconds=Row(
         "When the newest maintenance window for TEE servers begins or began. The window may be "
-        "over, open or to come. "
-        "Absent before the first window.",
+        "over, open or to come. Absent before the first window.",
         "active_window.upgrade_window_start",
     ),
     chutes_maintenance_window_end_timestamp_seconds=Row(

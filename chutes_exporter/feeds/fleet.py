@@ -47,8 +47,9 @@ FLEET_FEEDS: Final[tuple[Feed[Any], ...]] = (*FEEDS.values(), f.AUDIT_REPORT)
 """All feeds that a fleet is joined from."""
 RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
+    f.AUDIT_REPORT,
 )
-"""The feeds that tell which chutes watched miners need, beside the audit reports."""
+"""The feeds that tell which chutes watched miners need."""
 _NEAR: Final = 4
 """Places on either side at which a miner is a neighbour."""
 

@@ -213,7 +213,7 @@ class PageMaker:
 def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     """Return the version of each answer that a collector reads, 0 for a missing one."""
     versions = []
-    for feeds in (*entry.feeds.values(), entry.others):
+    for feeds in (*entry.feeds.values(), entry.feeds_of_fleets):
         for feed in feeds:
             snapshot = states[feed].snapshot if feed in states else None
             versions.append(0 if snapshot is None else snapshot.version)

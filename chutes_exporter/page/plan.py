@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import NEEDS_MINER, ConfigError
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 
@@ -26,13 +25,12 @@ class Entry:
 
     Attributes:
         feeds: Its feeds by hotkey, those about the platform under :data:`THE_PLATFORM`.
-        others: Other feeds on which its samples may depend: reports, and those of the fleets of
-            these hotkeys.
+        feeds_of_fleets: All feeds of the fleets of these hotkeys.
     """
 
     collector: Collector
     feeds: Mapping[str, Iterable[Feed[Any]]]
-    others: Sequence[Feed[Any]]
+    feeds_of_fleets: Sequence[Feed[Any]]
 
 
 class Plan:
@@ -108,11 +106,10 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
                 # Without a key, a part has only the answers that need none.
                 if settings.keys or not feed.signed:
                     feeds[hotkey][feed] = None
-    # Reports are too large to be requested only to choose chutes.
-    others: list[Feed[Any]] = [AUDIT_REPORT]
+    feeds_of_fleets: list[Feed[Any]] = []
     for hotkey in feeds.keys() - {THE_PLATFORM}:
-        others += [feed.of(hotkey) for feed in FLEET_FEEDS]
-    return Entry(collector, feeds, others)
+        feeds_of_fleets += [feed.of(hotkey) for feed in FLEET_FEEDS]
+    return Entry(collector, feeds, feeds_of_fleets)
 
 
 def _feeds(part: Part, hotkey: str, settings: Settings) -> list[Feed[Any]]:

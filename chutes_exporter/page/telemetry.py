@@ -46,14 +46,12 @@ WATCHED = Metric(
 RELOAD_GOOD = Metric(
     "chutes_exporter_config_last_reload_successful",
     "Whether the exporter could read its configuration the last time (1): at the start, at a "
-    "reload, or after a "
-    "change of the web configuration. With 0, an older configuration is in use.",
+    "reload, or after a change of the web configuration. With 0, an older configuration is in use.",
 )
 TASK_FAILURES = Metric(
     "chutes_exporter_task_failures_total",
     "Unforeseen errors of background tasks: reload (follows the configuration files) and warm_up "
-    "(the first "
-    "requests). The log has each error, and the task starts again.",
+    "(the first requests). The log has each error, and the task starts again.",
     ("task",),
 )
 COLLECTOR_CUT = Metric(
@@ -119,8 +117,7 @@ _OF_FEED = _declare(
     ("feed", "hotkey"),
     chutes_feed_rejected_records=Row(
         "Records of the newest answer that could not be read and are missing from the metrics. If "
-        "there are any, "
-        "counts, ranks and zeros that could be wrong are absent.",
+        "there are any, counts, ranks and zeros that could be wrong are absent.",
         "snapshot.answer.rejected",
     ),
     chutes_feed_records=Row(
@@ -128,9 +125,8 @@ _OF_FEED = _declare(
         _records,
     ),
     chutes_feed_doubted=Row(
-        "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, "
-        "no_demand, no_bounties. docs/runbooks/exporter.md explains. The last good "
-        "answer stays in use.",
+        "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, no_demand, "
+        "no_bounties. docs/runbooks/exporter.md explains. The last good answer stays in use.",
         _doubts,
         by="reason",
     ),
@@ -147,8 +143,7 @@ _OF_FEED = _declare(
     ),
     chutes_feed_last_success_timestamp_seconds=Row(
         "When the newest good answer was requested. The data can be older: the service computes "
-        "stats, scores and "
-        "history every 10 minutes and does not send the time.",
+        "stats, scores and history every 10 minutes and does not send the time.",
         "last_success",
     ),
     chutes_feed_ttl_seconds=Row(
@@ -169,8 +164,7 @@ _OF_ENDPOINT = _declare(
     ),
     chutes_api_missing_fields=Row(
         "Fields in use that no record of the newest checked answer has. An answer without records "
-        "changes nothing, and "
-        "fields that the service sends only sometimes do not count.",
+        "changes nothing, and fields that the service sends only sometimes do not count.",
         "missing",
         convert=len,
     ),
