@@ -46,7 +46,7 @@ NONCE_TOLERANCE = 600.0
 # A limit for each endpoint: one that hangs must not take the connections of others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_PORT = 65535
-_OK = str(httpx.codes.OK.value)
+_OK = "200"
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
