@@ -512,7 +512,9 @@ KINDS = {
 
 
 def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
-    """Return what needs action at a miner, the most expensive first, and then the notes.
+    """Return what needs action at a miner, and then the notes.
+
+    Purges come first, because they have a deadline, and then what is the most expensive.
 
     What is unknown gives no finding.
     """
@@ -531,12 +533,12 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     return sorted(findings, key=_urgency)
 
 
-def _urgency(finding: Finding) -> tuple[bool, float, int]:
-    """Return a key that is smallest for the finding with the highest known cost. Among those with
-    the same or an unknown one, that of the most GPUs comes first. Notes come last.
+def _urgency(finding: Finding) -> tuple[bool, bool, float, int]:
+    """Return a key that is smallest for a purge, which has a deadline, and then for the highest
+    known cost. Among the same or unknown costs, most GPUs come first. Notes come last.
     """
-    gpus = sum(finding.gpus.values())
-    return not finding.needs_action, -(finding.cost_usd_per_hour or 0.0), -gpus
+    cost, gpus = finding.cost_usd_per_hour or 0.0, sum(finding.gpus.values())
+    return not finding.needs_action, finding.kind != "purges", -cost, -gpus
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:

@@ -1,14 +1,18 @@
-"""What the boards say about an alert: what to do first, and which board shows more."""
+"""What the boards say about alerts: the verdict, what to do first, and which board shows more."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from grafana.states import State
+from grafana.parts import RULES, Query, select, stat
+from grafana.states import VERDICT, State
+
+if TYPE_CHECKING:
+    from grafana.parts import Panel
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
 
@@ -36,7 +40,7 @@ FIRST: Final = {
     "ChutesScoreHeadingDown": "Run chutes-exporter status: what stopped earning?",
     "ChutesIncentiveLags": "Run chutes-exporter query metagraph",
     "ChutesGpusGone": "Does the server answer, and still have its GPUs?",
-    "ChutesGpusIdle": "Launch what chutes-exporter advise says",
+    "ChutesGpusIdle": "Server alive? Then launch what chutes-exporter advise says",
     "ChutesGpusUnverified": "Run chutes-exporter query nodes: see the errors",
     "ChutesServerInMaintenance": "Once nothing earns, boot it if it can come back",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
@@ -67,3 +71,34 @@ def _boards() -> dict[str, str]:
 
 BOARDS: Final = _boards()
 """The uid of the board that each alert links to."""
+
+
+def severities(hotkeys: str) -> str:
+    """Select the severity of each alert about some miners, a regular expression, or about none."""
+    return select("alert:chutes_alerts:severity", hotkey=f"~{hotkeys}|")
+
+
+def verdict_number(hotkeys: str) -> str:
+    """Return the number of the verdict on some miners while no alert fires."""
+    return f"max({select('hotkey:chutes_miner_verdict:number', hotkey=f'~{hotkeys}')})"
+
+
+def said(hotkeys: str) -> str:
+    """Return the number of the verdict. All is well only where everything is known."""
+    return (
+        f"1000 + min({severities(hotkeys)}) or on () {verdict_number(hotkeys)} "
+        f"or on () 1007 * absent({RULES})"
+    )
+
+
+def verdict(size: tuple[int, int], hotkeys: str = "$hotkey") -> Panel:
+    """Return the stat with which each board begins, with its size."""
+    return stat(
+        "Verdict",
+        "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
+        "Warnings are for today. If no alert fires, chutes-exporter status may still name what "
+        "costs little. All is well if it names nothing, and all that alerts need is known.",
+        Query(said(hotkeys), "now"),
+        states=VERDICT,
+        size=size,
+    )

@@ -48,18 +48,21 @@ class World:
         suffix: How the names of the README's pictures end.
         uids: The boards of the README's pictures.
         has_key: Whether the exporter has the miner's key.
+        down: The first minute at which the exporter is down.
     """
 
     miner: str
     suffix: str
     uids: Sequence[str]
     has_key: bool = True
+    down: int = LAST + 1
 
 
 WORLDS: Final = {
     "sick": World("troubled", "-sick", [*BOARD_ORDER]),
     "healthy": World("healthy", "", ["chutes-overview"]),
     "keyless": World("troubled", "-keyless", ["chutes-overview"], has_key=False),
+    "down": World("troubled", "-down", [], down=LAST - 25),
 }
 """By name. All other pictures are drawn on demand, with --output."""
 MINUTES: Final = range(0, LAST + 1, STEP // 60)
@@ -98,7 +101,8 @@ def pages_of(name: str) -> Pages:
 
 def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Ask everything that boards ask about a world, and return by uid what page.jsx needs."""
-    hotkey = DAY.miners[WORLDS[name].miner].address
+    world = WORLDS[name]
+    hotkey = DAY.miners[world.miner].address
     # A query of a graph is about the end of the graph. Here, each of its points is asked alone.
     asked = {
         place: filled_in(query, [hotkey]).replace("@ end()", f"@ {60 * LAST + 300}")
@@ -109,7 +113,7 @@ def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dic
         graphs = (place for place, target in targets_of(panel, uid).items() if target["range"])
         minutes |= {asked[place]: MINUTES for place in graphs}
     with tempfile.TemporaryDirectory() as directory:
-        answers = evaluate(Path(directory), pages, queries=minutes).answers
+        answers = evaluate(Path(directory), pages, down=world.down, queries=minutes).answers
     found = {place: answers[query] for place, query in asked.items()}
     return {uid: _request(uid, found, hotkey) for uid in uids}
 

@@ -24,15 +24,8 @@ MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 RULES: Final = "prometheus:chutes_rules:loaded"
 """Present while the rules are loaded."""
-NO_DATA: Final = (
-    "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
-)
-NO_KEY: Final = (
-    "Unknown: no data. It needs a watched miner and its key (--hotkey-file). The Exporter board "
-    "shows which feeds fail."
-)
-NO_GPUS: Final = "no key (--hotkey-file), or no GPUs"
-NO_INSTANCES: Final = "no key (--hotkey-file), or no instances"
+NO_DATA: Final = "unknown"
+"""What a panel without data says. The verdict, or the panel's description, says why."""
 
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""
@@ -45,8 +38,6 @@ _LOWEST = float("-inf")
 """As the first threshold, it gives all values below the second one a colour."""
 _LETTERS = string.ascii_uppercase
 """Grafana's names of a panel's queries, in their order."""
-_IS_RECORDED = re.compile(":chutes_(?!rules)")
-"""Finds in a query what rules record, such as `hotkey:chutes_fleet_gpus:sum`, but not `RULES`."""
 _SELECTOR = re.compile(r"[\w:]*chutes_[\w:]+(\{[^{}]*\})?")
 """Finds the selectors in a query, such as `chutes_fleet_gpus{state="idle"}`."""
 
@@ -147,21 +138,6 @@ def whole(query: str, feed: str) -> str:
     The exporter exports `chutes_feed_records` only while no record of the feed is missing.
     """
     return f"({query} and on (hotkey) {select('chutes_feed_records', feed=feed)})"
-
-
-def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
-    """Return an aggregate over the chosen miners, which is absent while a miner that is watched
-    with a key lacks its series. The aggregate of the other miners would be too low.
-
-    Args:
-        query: Aggregates over miners.
-        parts: Selects the series of each miner that the query aggregates.
-        with_gpus: Whether only miners with GPUs must have such series.
-    """
-    miners = WITH_GPUS if with_gpus else WITH_KEY
-    without_series = f"({miners} unless on (hotkey) {parts})"
-    # By `on ()`, a single miner without its series removes the whole result.
-    return f"({query} unless on () {without_series})"
 
 
 def total(parts: str, *, with_gpus: bool = False) -> str:
@@ -320,8 +296,6 @@ class Panel:
         states: Values that mean states; in a graph, the names of lines. All other lines have the
             classic palette.
         thresholds: From which value on a stat has which colour.
-        empty: The text when there is no data, if not the board's.
-        trend: Whether a stat has a sparkline.
         calcs: What a graph's legend says of each line.
         sort: Headings of the columns that order a table, with a minus if the greatest come first.
         size: Width of 24 columns, and height in grid rows. Stats at the start of a row share the
@@ -335,8 +309,6 @@ class Panel:
     unit: Unit = COUNT
     states: Sequence[State] = ()
     thresholds: Sequence[tuple[float, str]] = ()
-    empty: str = ""
-    trend: bool = False
     calcs: Sequence[str] = ("lastNotNull",)
     sort: Sequence[str] = ()
     size: tuple[int, int] = (0, 0)
@@ -383,9 +355,9 @@ table = _panel_function("table")
 def _targets(panel: Panel) -> list[Json]:
     """Make the queries of a panel, in Grafana's format.
 
-    A table, and a stat without a sparkline, only need the values at the end of the time range.
+    A table and a stat only need the values at the end of the time range.
     """
-    is_instant = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
+    is_instant = panel.kind in ("table", "stat")
     return [
         {
             "datasource": _DATASOURCE,
@@ -465,23 +437,19 @@ def _fixed(color: str) -> Json | None:
     return {"mode": "fixed", "fixedColor": color} if color else None
 
 
-def _stat(panel: Panel) -> Json:
+def _stat(_: Panel) -> Json:
     """Make what is special about a stat: large numbers, each with the name of its query."""
     options = {
         "colorMode": "value",
-        "graphMode": "area" if panel.trend else "none",
+        "graphMode": "none",
         # The last value. "Last not null" leaves NaN out, which says that the rules are not loaded.
         "reduceOptions": {"calcs": ["last"]},
         "text": {"titleSize": 14},
-        # With a name, the number stands above the sparkline. Without one, the sparkline would
-        # cross it.
         "textMode": "value_and_name",
         # Each number is below its name, also if there is room beside it.
         "wideLayout": False,
     }
-    # A sparkline that does not begin at 0 makes each change look like a fall to nothing.
-    defaults = {"min": 0} if panel.trend else {}
-    return {"type": "stat", "options": options, "fieldConfig": {"defaults": defaults}}
+    return {"type": "stat", "options": options, "fieldConfig": {"defaults": {}}}
 
 
 def _graph(panel: Panel) -> Json:
@@ -569,7 +537,6 @@ def _column(column: Column, name: str) -> Json:
         "byName",
         name,
         custom__hidden=None if column.title else True,
-        # Otherwise, a cell without a value would show the panel's text for an empty table.
         noValue=column.missing,
         unit=column.unit.name,
         decimals=column.unit.decimals,
@@ -616,7 +583,7 @@ def _panel_json(panel: Panel, number: int, position: Json) -> Json:
 
 def _defaults(panel: Panel, visualization: str) -> Json:
     """Make what holds for all fields of a panel, which Grafana shows as a type of visualization."""
-    defaults: Json = {"noValue": panel.empty, "unit": panel.unit.name}
+    defaults: Json = {"noValue": NO_DATA, "unit": panel.unit.name}
     if visualization == "timeseries":
         defaults["color"] = {"mode": "palette-classic"}
     else:
@@ -707,8 +674,6 @@ class Board:
         title: Must differ from the titles in the miners' own monitoring chart.
         description: The question that it answers.
         variables: Names of those in `VARIABLES` that it offers.
-        empty: The text of a panel without data, if it has no other.
-        stat_empty: The same of a stat.
         rows: Headings and panels. Rows with a heading are closed until somebody opens them.
     """
 
@@ -716,8 +681,6 @@ class Board:
     title: str
     description: str
     variables: Sequence[str] = ("cluster", "hotkey")
-    empty: str = NO_DATA
-    stat_empty: str = "see the Exporter board"
     rows: list[tuple[str, list[Panel]]] = field(default_factory=list)
 
     @property
@@ -730,19 +693,12 @@ class Board:
         self.rows.append((title, [self._complete(panel, panels) for panel in panels]))
 
     def _complete(self, panel: Panel, row: Sequence[Panel]) -> Panel:
-        """Return a panel with the size and the empty text that it does not name.
-
-        That of a stat that reads recorded series also names the rules.
-        """
+        """Return a panel with the size that it does not name."""
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
-        empty = panel.empty or self.empty
         if panel.kind == "stat":
-            empty = panel.empty or self.stat_empty
             width = width or _width_of_stat(panel, row)
-            if any(_IS_RECORDED.search(query.expr) for query in panel.queries):
-                empty = f"{empty}, or no rules"
-        return replace(panel, size=(width or usual_width, height or usual_height), empty=empty)
+        return replace(panel, size=(width or usual_width, height or usual_height))
 
 
 BOARD_ORDER: Final = {
@@ -790,11 +746,10 @@ _HOUR: Final = (
     f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", '
     '"")'
 )
-_WATCHED: Final = of_platform("chutes_miner_watched", "hotkey")
-_SHARE: Final = of_platform("chutes_miner_score_ratio", "hotkey")
-_SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered')}[1d]))"
 _CANDIDATES: Final = (
-    f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
+    "max by (hotkey) (chutes_miner_watched + on (job, instance, hotkey) chutes_miner_score_ratio "
+    "or on (hotkey) chutes_miner_score_ratio "
+    "or on (hotkey) 0 * last_over_time(chutes_miner_registered[1d]))"
 )
 """All miners: first the watched ones with a score, then the others with a score, each from the best
 to the worst.

@@ -41,15 +41,18 @@ NOTHING: Final = State("nothing", "No alert fires")
 KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 """Likewise if no alert about GPUs can fire."""
 VERDICT: Final = (
+    State(998, "exporter down", RED),
+    State(999, "act now", RED),
     State(1000, "act now", RED),
     State(1001, "act today", ORANGE),
     State(1002, "all is well", GREEN),
     State(1003, "run status", ORANGE),
-    State(1004, "no key", ORANGE),
+    State(1004, "no key: set --hotkey-file", ORANGE),
     State(1005, "not all is known", ORANGE),
+    State(1007, "rules not loaded", ORANGE),
 )
-"""What the alerts that fire say: the gravest severity. Without an alert, it is the number that the
-rules record.
+"""What the first of the alerts that fire says. Without an alert, it is the number that the rules
+record.
 
 The values are no numbers of alerts, which stand beside them.
 """
@@ -86,7 +89,6 @@ TRUST: Final = (
     State(0, "no", ORANGE),
     State(1, "except the feeds below", ORANGE),
     State(2, "yes", GREEN),
-    State(3, "no key: set --hotkey-file", ORANGE),
 )
 """Whether the boards and alerts show what there is."""
 ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)
@@ -191,5 +193,10 @@ plus 3 for a heading above the chosen one's, and minus 3 for one below.
 """
 
 
-SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE))
-"""Severities of alerts, the gravest first; the texts are the values of their label `severity`."""
+SEVERITY: Final = (
+    *(State(number, "critical", RED) for number in (-2, -1, 0)),
+    State(1, "warning", ORANGE),
+)
+"""Severities of alerts, in the order that the rules record. The texts are the values of their label
+`severity`.
+"""

@@ -60,14 +60,9 @@ FAILING: Final = f"(min by (feed, hotkey) ({ANSWERED}) == 0)"
 SEEN: Final = f"and on (job, instance) last_over_time({_chosen('chutes_exporter_build_info')}[7d])"
 """Keeps the targets that were exporters within a week."""
 SCRAPED: Final = f"({_chosen('up')} {SEEN})"
-KEYLESS: Final = (
-    f"{_chosen('chutes_miner_watched', **FEEDS)} unless on (hotkey) "
-    f"{_chosen('chutes_feed_up', feed='instances')}"
-)
-"""Watched miners whose key no exporter has."""
 TRUSTED: Final = (
-    f"0 * group(absent({RULES}) or on () absent({ANSWERED})) or on () group({OF_BLIND}) "
-    f"or on () 3 * group({KEYLESS}) or on () 2 * group({ANSWERED})"
+    f"0 * absent({RULES}) or on () group({OF_BLIND}) or on () 2 * group({ANSWERED}) "
+    "or on () vector(0)"
 )
 """The number of the verdict."""
 ADVICE: Final = [
@@ -101,7 +96,6 @@ EXPORTER: Final = Board(
     "Chutes exporter",
     "Can the boards and the alerts be trusted? If not, why, and what is to be done?",
     variables=("cluster", "job", "instance", "hotkey"),
-    stat_empty="no exporter",
 )
 
 EXPORTER.show(
@@ -131,7 +125,6 @@ EXPORTER.show(
         "table of exporters, and check their processes and the network.",
         Query(f"sum(1 - {SCRAPED})", "exporters"),
         thresholds=[(1, ORANGE)],
-        empty="none in a week",
         size=(5, 3),
     ),
     stat(
@@ -181,7 +174,6 @@ EXPORTER.show(
         ),
         Column("Reason", "reason", width=130, missing=" "),
         Column("What to do", "advice", width=650, states=ADVICE, missing=" "),
-        empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Feed"],
         size=(24, 6),
     ),
@@ -256,7 +248,6 @@ EXPORTER.show(
             TIME,
             thresholds=[(120, ORANGE)],
         ),
-        empty="Unknown: no data. No exporter was scraped within a week.",
         sort=["State", "Exporter"],
         size=(24, 4),
     ),
@@ -298,7 +289,6 @@ EXPORTER.show(
         ),
         Column("", "job"),
         Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
-        empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Miner", "Feed"],
         size=(24, 10),
     ),

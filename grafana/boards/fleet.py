@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana.alerts import FIRST_STEPS
+from grafana.alerts import FIRST_STEPS, verdict
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -12,10 +12,6 @@ from grafana.parts import (
     DOLLARS,
     MINER_COLUMNS,
     MINERS,
-    NO_GPUS,
-    NO_KEY,
-    PERCENT,
-    RULES,
     RUNBOOK,
     TIME,
     UNIT_USD,
@@ -41,8 +37,6 @@ from grafana.states import (
     GPU,
     NO_UPGRADE,
     OLDER,
-    ORANGE,
-    PLAIN,
     RED,
     SERVER,
     STEPS,
@@ -56,7 +50,6 @@ BY_SERVER: Final = "hotkey, server_id, server"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 _IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
-EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:number"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 _OF_GPU: Final = ("gpu_id", "server", "gpu", "device_index", "state")
@@ -66,19 +59,22 @@ THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
 SERVERS: Final = "Servers by state"
-_ABOUT_SERVERS: Final = 'alertstate="firing", server_id!="", server=~"$server"'
+_FIRING: Final = 'alertstate="firing", server=~"$server"'
 CAUSES: Final = (
-    "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) ("
-    f'2 * ALERTS{{alertname=~"ChutesServer.+", {_ABOUT_SERVERS}, {MINERS}}} or '
-    f'ALERTS{{alertname=~"Chutes.+", {_ABOUT_SERVERS}, {MINERS}}}))'
+    'topk by (hotkey, server_id) (1, 2 * ALERTS{alertname=~"ChutesServer.+", '
+    f'{_FIRING}}} or ALERTS{{server_id!="", {_FIRING}}}) '
+    f"and on (hotkey, server_id) {select('chutes_server_state', MINERS)}"
 )
 """The alert about each server. One that says not to reboot it comes before the others."""
-_EARNING: Final = recorded(EARNING, **ON_SERVERS)
-NOT_ALL_EARNING: Final = (
-    f"time() - (max_over_time(timestamp({_EARNING} == 1)[1d:5m]) or on (hotkey, server_id) "
-    f"min_over_time(timestamp({_EARNING})[1d:5m])) > 600 and on (hotkey, server_id) {_EARNING} < 1"
+_STATE: Final = recorded(STATE, **ON_SERVERS)
+NOT_EARNING: Final = (
+    f"clamp_max(time() - max_over_time((timestamp({_STATE}) "
+    f"* on (hotkey, server_id) ({STATE} >= bool 6))[1d:10m]), 86400) > 600 "
+    "and on (hotkey, server_id) chutes_server_state"
 )
-"""Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
+"""Seconds since all GPUs of a server earned, at most a day. The states from 6 on are those in which
+they do.
+"""
 _STEP: Final = "chutes_server_maintenance_step"
 _STEP_BY: Final = "hotkey, server_id, server, step"
 STEPS_NOW: Final = (
@@ -90,13 +86,9 @@ OLDER_SERVERS: Final = f"{of_miners('chutes_server_upgrade_needed', 'server_id',
 UPGRADE_DONE: Final = of_miners(
     "chutes_server_upgrade_done_timestamp_seconds", "server_id", "server"
 )
-_TEE_SERVERS: Final = (
-    f"count by (hotkey) ({of_miners('chutes_server_info', 'server_id', tee='true')})"
-)
+_TEE_SERVERS: Final = of_miners("chutes_server_info", "server_id", tee="true")
 _NO_STEP: Final = of_miners(_STEP, "server_id", step="nothing")
-NO_UPGRADES: Final = (
-    f"{total(f'({_TEE_SERVERS} - on (hotkey) sum by (hotkey) ({_NO_STEP}))', with_gpus=True)} == 0"
-)
+NO_UPGRADES: Final = f"count({_TEE_SERVERS}) == on () sum({_NO_STEP})"
 """All TEE servers are known to have no step."""
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 
@@ -106,74 +98,22 @@ def _gpus_by_model(**where: str) -> str:
     return of_miners("chutes_server_gpus", "server_id", "server", "gpu", "state", **where)
 
 
-_IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
-_CAN_EARN: Final = f"{select(_IDLE_UNITS, MINERS)} > 0"
-_NOTHING_TO_EARN: Final = select("chutes_server_state", MINERS, state="~idle|disabled|earning")
-NOT_EARNED: Final = (
-    f"{_IDLE_USD} and on (hotkey, server_id) "
-    f"({_CAN_EARN} or {_NOTHING_TO_EARN} == 1) and on () {RULES}"
-)
-"""Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle and nothing can be
-launched, or disabled or earning. What GPUs that start, that are unverified or in
-maintenance would earn is not known.
-"""
-DCGM_NEEDED: Final = (
-    "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
-    "dcgm-exporter."
-)
+NOT_EARNED: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD} > 0"
+"""Dollars that the idle GPUs of a server do not earn in a day, where that is known."""
 
 
-_EACH_EARNING: Final = select("chutes_server_gpus", MINERS, state="~earning|disabled", **ON_SERVERS)
-# Each exporter's GPUs are summed by themselves, because two may see different states of one.
-_EARNING_GPUS: Final = (
-    f"max by (hotkey, server_id) (sum by (job, instance, hotkey, server_id) ({_EACH_EARNING}))"
-)
-
-
-def idle_in_slot(**servers: str) -> Query:
-    """Return the number of idle GPUs of servers that hold an upgrade slot.
-
-    Nothing can be launched on them. It is absent while the state of a server with idle GPUs is
-    unknown. ``servers`` are the labels that select servers.
-    """
-    idle = of_miners("chutes_server_gpus", "server_id", "gpu", state="idle", **servers)
-    slot = select("chutes_server_state", state="~in_maintenance|maintenance_pending")
-    in_slot = f"sum({idle} and on (hotkey, server_id) {slot} == 1) > 0"
-    is_unknown = f"({idle} > 0 unless on (hotkey, server_id) chutes_server_state)"
-    expression = f"{in_slot} unless on () {is_unknown}"
-    return Query(of_known(expression, "gpus"), "of them in maintenance", color=PLAIN)
-
-
-def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
-    """Return the stat of what idle GPUs lose, with its size on the board.
-
-    ``servers`` are the labels that select servers. Without any, it is about all GPUs, and has no
-    sparkline, like the stats beside it on the Overview board.
-    """
-    # The exporter has one number for the whole fleet. The numbers of some servers are summed here.
-    if servers:
-        pay = of_miners(_IDLE_UNITS, "server_id", **servers)
-        idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
-        # A server with idle GPUs of unknown pay adds infinity (1 / 0), and then the sum is absent.
-        pay_if_known = f"sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
-        first_day = f"86400 * {of_known(pay_if_known, 'gpus')}"
-    else:
-        of_fleet = of_miners("chutes_fleet_idle_compute_units_per_second")
-        first_day = f"86400 * {total(of_fleet, with_gpus=True)}"
+def idle_gpus(size: tuple[int, int]) -> Panel:
+    """Return the stat of what idle GPUs lose, with its size on the board."""
+    of_fleet = of_miners("chutes_fleet_idle_compute_units_per_second")
+    first_day = f"86400 * {total(of_fleet, with_gpus=True)}"
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day, in the best use that "
         "chutes-exporter advise shows. US dollars need --chain.url.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
-        Query(
-            f"{first_day} unless on () {UNIT_USD}",
-            "units; dollars: docs/money.md",
-            AMOUNT,
-        ),
+        Query(f"{first_day} unless on () {UNIT_USD}", "units; dollars: docs/money.md", AMOUNT),
         unit=DOLLARS,
         thresholds=[(0.5, RED)],
-        empty=NO_GPUS,
-        trend=bool(servers),
         size=size,
     )
 
@@ -216,70 +156,35 @@ FLEET: Final = Board(
     "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a "
     "machine is alive: a dead one looks as before until its instances are deleted.",
     variables=("cluster", "hotkey", "server"),
-    empty=NO_KEY,
-    stat_empty=NO_GPUS,
 )
 
 FLEET.show(
-    idle_gpus((8, 3), **ON_SERVERS),
-    *(
-        stat(
-            title,
-            text,
-            Query(query, legend),
-            *more,
-            unit=unit,
-            thresholds=thresholds,
-            trend=True,
-        )
-        for title, legend, unit, query, more, thresholds, text in (
-            (
-                "Earning",
-                "of all GPUs",
-                PERCENT,
-                f"{of_known(f'sum({_EARNING_GPUS})', 'gpus')} / on () "
-                f"sum({recorded(ALL_GPUS, **ON_SERVERS)})",
-                (),
-                ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
-                "Share of the GPUs in an active instance, or in a disabled one, which keeps "
-                "earning until it is deleted.",
-            ),
-            (
-                "Idle",
-                "GPUs",
-                COUNT,
-                _gpus_of_all("idle"),
-                (idle_in_slot(**ON_SERVERS),),
-                ((1, RED),),
-                "Verified GPUs in no instance. The Market board says what to launch on them. "
-                "Nothing can be launched on those in maintenance.",
-            ),
-            (
-                "Unverified",
-                "GPUs",
-                COUNT,
-                _gpus_of_all("unverified"),
-                (),
-                ((1, RED),),
-                "GPUs in no instance and not verified. Launches on them are refused. The table "
-                "below shows why.",
-            ),
-        )
+    verdict((6, 3)),
+    stat(
+        "GPUs now",
+        "GPUs on the chosen servers. Earning ones are in an active instance, or in a disabled one "
+        "until it is deleted. Idle ones are verified, and in no instance: the Market board says "
+        "what to launch on them. Launches on unverified ones are refused: the table shows why.",
+        Query(_gpus_of_all("~earning|disabled"), "earning"),
+        Query(_gpus_of_all("idle"), "idle", thresholds=[(1, RED)]),
+        Query(_gpus_of_all("unverified"), "unverified", thresholds=[(1, RED)]),
+        size=(12, 3),
     ),
+    idle_gpus((6, 3)),
     table(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
         "unverified, idle, starting, disabled and earning. "
         "The time looks back a day at most. Dollars are what its idle GPUs would "
-        "earn in the first day; what the others would earn is not known. The cause is an alert "
+        "earn in the first day, where that is known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
         Column("State", short(recorded(STATE, **ON_SERVERS)), width=175, states=SERVER),
         Column("", "server_id"),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
-            "Not all earning for",
-            NOT_ALL_EARNING,
+            "Not all earn for",
+            NOT_EARNING,
             TIME,
             150,
             missing=" ",
@@ -291,7 +196,7 @@ FLEET.show(
             CENTS,
             155,
             thresholds=[(0.01, RED)],
-            missing="not known",
+            missing=" ",
         ),
         Column(
             "Cause", "alertname", width=240, link=RUNBOOK, tooltip="Open the runbook", missing=" "
@@ -357,7 +262,6 @@ FLEET.show(
             total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True),
             "slots in all",
         ),
-        empty="no window is known",
         size=(24, 3),
     ),
     table(
@@ -403,7 +307,7 @@ FLEET.show(
 
 FLEET.show(
     *(
-        graph(title, text, Query(query, "{{GPU}}"), unit=Unit(unit, 0), empty=DCGM_NEEDED)
+        graph(title, text, Query(query, "{{GPU}}"), unit=Unit(unit, 0))
         for title, unit, query, text in (
             (
                 "GPU utilization",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.alerts import FIRST
+from grafana.alerts import FIRST, verdict
 from grafana.boards.fleet import THIS_SERVER
 from grafana.parts import (
     COUNT,
@@ -12,10 +12,6 @@ from grafana.parts import (
     FACTOR,
     MINER_COLUMNS,
     MINERS,
-    NO_DATA,
-    NO_INSTANCES,
-    NO_KEY,
-    RULES,
     TIME,
     UNIT_USD,
     Board,
@@ -26,7 +22,6 @@ from grafana.parts import (
     board_link,
     chute_names,
     copied,
-    counted,
     nothing_row,
     of_known,
     of_miners,
@@ -55,9 +50,6 @@ from grafana.states import (
     State,
 )
 
-STATES: Final = of_miners("chutes_fleet_instances", "state")
-ARE_KNOWN: Final = f"sum({STATES}) and on () {RULES}"
-"""The number of instances. Without the rules, nothing is known of the single ones."""
 _IN_STATE: Final = "hotkey_instance_id_state:chutes_instance_state:max"
 STATE: Final = f"({recorded(_IN_STATE, chute_id='~$chute')} == 1)"
 """One series for each instance, unless two exporters disagree."""
@@ -75,18 +67,19 @@ def _decided(decision: str) -> str:
 
 
 DECISION: Final = _decided("!none")
-MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_decided('none')})"
-"""Instances that need one, or of which that is unknown."""
-_UNKNOWN: Final = f"({of_miners('chutes_fleet_known', 'topic', topic='instances')} == 0)"
-"""Miners whose instances are not all known."""
+_KNOWN: Final = select("chutes_fleet_known", MINERS, topic="instances")
+_EACH: Final = select("chutes_instance_state", MINERS, chute_id="~$chute")
+_DECIDED: Final = select("chutes_instance_decision", decision="none")
+NONE_TO_DECIDE: Final = (
+    f"min({_KNOWN}) == 1 unless on () ({_EACH} == 1 unless on (instance_id) {_DECIDED} == 1)"
+)
+"""All instances are known, and it is known of each that it needs no decision."""
 FIRST_DECISIONS: Final = (
     State("slow", FIRST["ChutesInstancePurgeNear"]),
     State("in_vain", FIRST["ChutesStartInVain"]),
     State("disabled", FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-_STARTING: Final = recorded(_IN_STATE, state="starting", chute_id="~$chute")
-LATE: Final = f"({_STARTING} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
 
 
 def _deadline(kind: str) -> str:
@@ -98,7 +91,7 @@ TO_SECURED: Final = f"({_deadline('secured')} - time() > 0)"
 NEXT_PURGE: Final = of_known(
     f"min({select('chutes_instance_deadline_timestamp_seconds', MINERS, deadline='purge')} "
     "and on (hotkey, instance_id) "
-    f"{recorded(_IN_STATE, state='starting')} == 1) - time()",
+    f"{select(_IN_STATE, state='starting')} == 1) - time()",
     "instances",
 )
 """Of the instances that start. Disabled ones are deleted too, which frees what earns."""
@@ -117,15 +110,19 @@ _ALL_ARE_KNOWN: Final = f"sum({_UNKNOWN_LOSSES}) == 0"
 LOST_UNITS: Final = f"({LOST} and on () {_ALL_ARE_KNOWN})"
 LEAST_LOST_UNITS: Final = f"({LOST} unless on () {_ALL_ARE_KNOWN})"
 """What is known of the lost units, while a loss or the report of an hour is not known."""
-SCORE_UNITS: Final = of_miners("chutes_miner_score_window_compute_units", window="1d")
 _FAILED: Final = {"outcome": "~lost|never_active"}
-FAILED_IN_A_DAY: Final = f"sum({_ended('window_ended_instances', 'reason', 'outcome', **_FAILED)})"
+_FAILED_IN_A_DAY: Final = select(
+    "chutes_miner_window_ended_instances", MINERS, window="1d", **_FAILED
+)
+_A_CHUTE_FAILED: Final = select(
+    "chutes_miner_chute_window_ended_instances", MINERS, window="1d", **_FAILED
+)
+NO_FAILURE: Final = f"sum({_FAILED_IN_A_DAY}) == 0 unless on () {_A_CHUTE_FAILED} > 0"
 CHUTE_FAILED: Final = _ended("chute_window_ended_instances", "chute_id", **_FAILED)
 CHUTE_LOST: Final = (
     f"({_ended('chute_window_lost_compute_units', 'chute_id')} "
     f"and on (hotkey) {_ended('unknown_losses')} == 0)"
 )
-NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {_ALL_ARE_KNOWN}"
 """The number of hours whose report is known, while the losses of a day are not."""
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")
@@ -165,15 +162,14 @@ INSTANCES: Final = Board(
     "Chutes instances",
     "What is lost, which instances need a decision, and what ended?",
     variables=("cluster", "hotkey", "chute", "report"),
-    empty=NO_KEY,
-    stat_empty=NO_INSTANCES,
 )
 
 INSTANCES.show(
+    verdict((6, 3)),
     stat(
         "Lost in 24 h",
-        "What the score of the past day lacks because of the instances that ended in it, and its "
-        "share of the score. Without the report of an hour or the loss of an instance, it is a "
+        "What the score of the past day lacks because of the instances that ended in it. "
+        "Without the report of an hour or the loss of an instance, it is a "
         "lower bound.",
         Query(
             f"{LOST_UNITS} * on () {UNIT_USD}",
@@ -182,17 +178,10 @@ INSTANCES.show(
             thresholds=[(0.5, RED)],
         ),
         Query(LOST_UNITS, "units"),
-        Query(
-            f"{LOST_UNITS} / on () sum({SCORE_UNITS})",
-            "of the score",
-            Unit("percentunit", 1),
-            thresholds=[(0.02, RED)],
-        ),
         Query(LEAST_LOST_UNITS, "units, at least"),
         Query(KNOWN_HOURS, "hours known of 24", COUNT),
         unit=Unit("short", 0),
-        empty=NO_REPORT,
-        size=(10, 3),
+        size=(8, 3),
     ),
     stat(
         "Next purge",
@@ -207,13 +196,7 @@ INSTANCES.show(
     stat(
         "Starting",
         "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes.",
-        Query(_in("starting"), "all"),
-        Query(
-            of_known(counted(LATE, f"({ARE_KNOWN})"), "instances"),
-            "over 1 h",
-            thresholds=[(1, ORANGE)],
-        ),
-        trend=True,
+        Query(_in("starting"), "instances"),
     ),
     table(
         "Instances that need a decision",
@@ -224,9 +207,7 @@ INSTANCES.show(
         Column("State", "decision", width=130, states=DECISIONS, missing=" "),
         Column(
             "",
-            nothing_row(
-                f"{ARE_KNOWN} unless on () {MAY_NEED_DECISION} unless on () {_UNKNOWN}", "chute"
-            ),
+            nothing_row(NONE_TO_DECIDE, "chute"),
         ),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=THIS_CHUTE, states=NO_DECISION),
@@ -257,7 +238,7 @@ INSTANCES.show(
         Column("", "chute_id"),
         Column(
             "",
-            nothing_row(f"{FAILED_IN_A_DAY} == 0 unless on () {CHUTE_FAILED} > 0", "name"),
+            nothing_row(NO_FAILURE, "name"),
         ),
         # A chute whose name is unknown keeps its row, by the other columns.
         Column("", _named(f"({CHUTE_FAILED} > 0)")),
@@ -283,7 +264,6 @@ INSTANCES.show(
             thresholds=[(0.5, RED)],
             missing=" ",
         ),
-        empty=NO_DATA,
         sort=["-USD", "-Failed starts"],
         size=(12, 7),
     ),
@@ -306,8 +286,6 @@ INSTANCES.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        empty="Unknown: no data. It needs a watched miner. The Exporter board shows whether the "
-        "feed of reports fails.",
         sort=["-Instances"],
         size=(12, 7),
     ),
@@ -320,7 +298,6 @@ INSTANCES.show(
             "{{reason}}",
             step="1h",
         ),
-        empty=NO_DATA,
         states=REASONS,
         calcs=("sum",),
         size=(24, 6),

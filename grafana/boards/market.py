@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana.alerts import verdict
 from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
-from grafana.boards.fleet import THIS_SERVER
+from grafana.boards.fleet import THIS_SERVER, idle_gpus
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -13,7 +14,6 @@ from grafana.parts import (
     FACTOR,
     MINER_COLUMNS,
     MINERS,
-    NO_KEY,
     PERCENT,
     TIME,
     UNIT_USD,
@@ -54,7 +54,7 @@ _ENDED: Final = select(
     window="1d",
     outcome="~lost|never_active",
 )
-FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
+FAILED: Final = f"sum by (hotkey, chute_id) (max by (hotkey, chute_id, outcome) ({_ENDED}))"
 FAILED_STARTS: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS_BY_CHUTE})"
 
 
@@ -76,6 +76,10 @@ def _offer(metric: str) -> str:
     return of_miners(f"chutes_launch_{metric}", "gpu", "chute_id", "chute", **ON_CHUTES)
 
 
+_LAUNCHED: Final = of_platform(
+    "chutes_launch_gpus", "hotkey", "gpu", "chute_id", "chute", **ON_CHUTES
+)
+"""A series of each offer, also of other miners."""
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
 YOURS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
 YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
@@ -88,10 +92,11 @@ MARKET: Final = Board(
     "Chutes market",
     "What to launch next, on which server, and what does it pay?",
     variables=("cluster", "hotkey", "chute"),
-    empty=NO_KEY,
 )
 
 MARKET.show(
+    verdict((12, 3)),
+    idle_gpus((12, 3)),
     table(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
@@ -124,7 +129,6 @@ MARKET.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        empty=NO_KEY,
         sort=["-USD, first day"],
         size=(24, 6),
     ),
@@ -154,10 +158,9 @@ MARKET.show(
         Column("Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" "),
         Column("GPUs", _offer("gpus"), COUNT, missing=" "),
         Column("Room", _offer("room_instances"), COUNT, missing=" "),
-        Column("Starting elsewhere", _offer("starting_instances"), COUNT, missing=" "),
         Column(
             "Failed here",
-            f"0 * {FIRST_DAY} + on (hotkey, chute_id) group_left () ({FAILED} > 0)",
+            f"0 * {_LAUNCHED} + on (hotkey, chute_id) group_left () ({FAILED} > 0)",
             COUNT,
             thresholds=[(1, ORANGE)],
             missing=" ",
@@ -219,11 +222,9 @@ MARKET.show(
             Column(title, query, unit)
             for title, unit, query in (
                 ("Utilization, 15 m", PERCENT, UTILIZATION),
-                ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),
                 ("Wanted", COUNT, _chute("chutes_chute_target_instances")),
                 ("Active", COUNT, _chute("chutes_chute_instances")),
                 ("Not active", COUNT, _chute("chutes_chute_inactive_instances")),
-                ("Bounty ends in", TIME, BOUNTY_LEFT),
                 ("Requests, 1 h", AMOUNT, _chute("chutes_chute_window_invocations", window="1h")),
             )
         ),

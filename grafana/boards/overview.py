@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana.alerts import BOARDS, FIRST_STEPS
+from grafana.alerts import BOARDS, FIRST_STEPS, severities, verdict, verdict_number
 from grafana.boards.fleet import idle_gpus
-from grafana.boards.instances import (
-    LOST,
-    LOST_UNITS,
-    NO_REPORT,
-)
+from grafana.boards.instances import LOST, LOST_UNITS
 from grafana.boards.subnet import before_loss
 from grafana.parts import (
     ALERTS,
@@ -19,8 +15,6 @@ from grafana.parts import (
     COUNT,
     DOLLARS,
     MINER_COLUMNS,
-    MINERS,
-    RULES,
     RUNBOOK,
     SHARE,
     TIME,
@@ -33,7 +27,6 @@ from grafana.parts import (
     copied,
     graph,
     nothing_row,
-    of_all,
     of_known,
     of_miners,
     recorded,
@@ -54,7 +47,6 @@ from grafana.states import (
     RED,
     REGISTERED,
     SEVERITY,
-    VERDICT,
     State,
 )
 
@@ -69,19 +61,10 @@ NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 """The recording has the 26 %, and docs/advise.md how they were found."""
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
-GPUS_BY_STATE: Final = of_known(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "gpus")
-EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
-"""GPUs that earn, by miner and state. Those of disabled instances earn until these are deleted."""
-
+GPUS_BY_STATE: Final = of_known(f"sum by (state) ({FLEET})", "gpus")
 OF_ALERTS: Final = "alert:chutes_alerts:"
-SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
-WATCHED: Final = select("chutes_miner_watched", MINERS)
-KEYS: Final = select("chutes_feed_up", MINERS, feed="instances")
-"""A series of each chosen miner whose key an exporter has, also without a seat."""
-WITHOUT_KEY: Final = f"({WATCHED} unless on (hotkey) {KEYS})"
-VERDICT_NUMBER: Final = recorded("hotkey:chutes_miner_verdict:number")
-SAID: Final = f"(1000 + min({SEVERITIES}) or on () max({VERDICT_NUMBER})) and on () {RULES}"
-"""The number of the verdict. All is well only where everything is known."""
+SEVERITIES: Final = severities("$hotkey")
+NO_ALERT: Final = verdict_number("$hotkey")
 LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
 IS_FIRING: Final = "alertname, hotkey, place"
 SINCE: Final = (
@@ -107,10 +90,10 @@ def _next_day() -> Panel:
         "Next 24 h",
         "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
         "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
-        "lasting change are not predicted. docs/advise.md says how sure it is.",
+        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
+        "sure it is.",
         Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
-        empty="not known: set --chain.url",
         size=(8, 3),
     )
 
@@ -119,15 +102,12 @@ def _since_yesterday() -> Panel:
     """Return the stat of what changed in a day."""
     points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     places = f"min({yesterday(RANK)}) - on () min({RANK})"
-    more_earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
     return stat(
         "Since yesterday",
-        "What changed within 24 hours: the share of all scores in percentage points, the rank of "
-        "the best of the chosen miners, and the number of GPUs that earn. More is better.",
+        "What changed within 24 hours: the share of all scores in percentage points, and the rank "
+        "of the best of the chosen miners. More is better.",
         Query(points, "points of the score", Unit("none", 2)),
         Query(places, "ranks"),
-        Query(of_known(total(more_earning, with_gpus=True), "gpus"), "earning GPUs"),
-        empty="no day is known",
         size=(16, 3),
     )
 
@@ -139,21 +119,12 @@ OVERVIEW: Final = Board(
 )
 
 OVERVIEW.show(
-    stat(
-        "Verdict",
-        "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
-        "Warnings are for today. If no alert fires, chutes-exporter status may still name what "
-        "costs little. All is well if it names nothing, and all that alerts need is known.",
-        Query(SAID, "now"),
-        states=VERDICT,
-        empty="no miner is watched, or no rules",
-        size=(4, 9),
-    ),
+    verdict((4, 9)),
     table(
         "What is wrong",
-        "Alerts about the chosen miners and the exporter, the gravest and the most expensive "
-        "first. A click on an alert opens its runbook, and one on a place the board that shows "
-        "more. Dollars are what is known to go on being lost in a day.",
+        "Alerts about the chosen miners and the exporter: first what has a deadline, then the "
+        "gravest and the most expensive. A click on an alert opens its runbook, and one on a place "
+        "the board that shows more. Dollars are what is known to go on being lost in a day.",
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
@@ -163,17 +134,12 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_row(
-                f"{RULES} and on () {WATCHED} unless on () {WITHOUT_KEY} unless on () {SEVERITIES}",
-                "alertname",
-            ),
+            nothing_row(f"{NO_ALERT} != 1004 unless on () {SEVERITIES}", "alertname"),
         ),
         Column(
             "",
             nothing_row(
-                f"{RULES} and on () {WITHOUT_KEY} unless on () {SEVERITIES}",
-                "alertname",
-                KEYLESS.value,
+                f"{NO_ALERT} == 1004 unless on () {SEVERITIES}", "alertname", KEYLESS.value
             ),
         ),
         Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
@@ -221,16 +187,15 @@ OVERVIEW.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        empty="Unknown: no miner is watched, or the rules are not loaded",
         sort=["Severity", "-USD a day", "-Firing for"],
         size=(20, 9),
     ),
     stat(
         "Earned per day",
-        "Estimate of the earnings of a day, from the chain. docs/money.md explains the error.",
+        "Estimate of the earnings of a day, from the chain. It needs --chain.url. docs/money.md "
+        "explains the error.",
         Query(EARNED, "dollars"),
         unit=DOLLARS,
-        empty="no seat, or no --chain.url",
         size=(4, 3),
     ),
     stat(
@@ -240,18 +205,16 @@ OVERVIEW.show(
         Query(PROFIT, "dollars"),
         unit=DOLLARS,
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
-        empty="no GPU price is set",
         size=(4, 3),
     ),
     stat(
         "Lost in 24 h",
         "What the score of the past day lacks because of the instances that ended in it. US "
-        "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
-        "what ended.",
+        "dollars need --chain.url. Without it, it is in compute units. It is unknown while one "
+        "loss is: the Instances board shows what is known.",
         Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", thresholds=[(0.5, RED)]),
-        Query(f"{LOST} unless on () ({LOST_UNITS} * on () {UNIT_USD})", "units, at least", AMOUNT),
+        Query(f"{LOST} unless on () {UNIT_USD}", "units, at least", AMOUNT),
         unit=DOLLARS,
-        empty=NO_REPORT,
         size=(4, 3),
     ),
     idle_gpus((6, 3)),
@@ -261,10 +224,9 @@ OVERVIEW.show(
     stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
-        "earning. The Fleet board lists them.",
+        "earning. The Fleet board lists them. It needs the miner's key.",
         Query(GPUS_BY_STATE, "{{state}}"),
         states=GPU,
-        empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),
     ),
     graph(
@@ -306,7 +268,8 @@ OVERVIEW.show(
     table(
         "Earnings by chute",
         "Compute units of the chosen miners by chute. A chute near the end of the list earns less "
-        "with its GPUs than others: see the Market board.",
+        "with its GPUs than others: see the Market board. It needs --collector.stats_per_chute, "
+        "which is on with a hotkey.",
         Column("", "chute_id"),
         Column("", with_chute_name(_by_chute("1d"))),
         Column(
@@ -317,7 +280,6 @@ OVERVIEW.show(
             link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
         ),
         Column("Units, 1 day", _by_chute("1d"), AMOUNT),
-        empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
         sort=["-Units, 1 day"],
     ),
     title="Earnings by chute",

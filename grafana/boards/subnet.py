@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from grafana.alerts import verdict
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -57,11 +58,8 @@ MY_PLACE: Final = of_platform("chutes_miner_registrations_before_loss", **CHOSEN
 IN_LINE: Final = f"abs({PLACES} - scalar({MY_PLACE})) <= 4"
 """The chosen miner, and four seats before and after its own in the order of their loss."""
 MY_HEADING: Final = select(HEADINGS, **CHOSEN)
-AHEAD: Final = (
-    f"(sgn({HEADINGS} - 1.05 * scalar({MY_HEADING})) "
-    f"+ on (hotkey) sgn({HEADINGS} - 0.95 * scalar({MY_HEADING})))"
-)
-"""2 for a heading that is at least 5 % above that of the chosen miner, -2 for one below."""
+AHEAD: Final = f"sgn(round(10 * ({HEADINGS} / scalar({MY_HEADING}) - 1)))"
+"""1 for a heading that is at least 5 % above that of the chosen miner, -1 for one below."""
 OVERTAKERS: Final = (
     f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) > bool 0 or on (hotkey) {_RANK} / 0) "
     f"and on (hotkey) {_RANK} - scalar({MY_RANK}) > 0 <= 4) < Inf"
@@ -73,9 +71,6 @@ SEAT_AGE: Final = f"time() - {of_platform('chutes_miner_registered_timestamp_sec
 PER_DAY: Final = of_platform("chutes_subnet_window_registrations", window="1d")
 """Registrations in the past day."""
 MINER: Final = miner_columns("chutes-subnet", "miner")
-NO_NEIGHBOURS: Final = (
-    "Unknown: no data. It needs a miner with a score, and --miners neighbours or all."
-)
 
 
 def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **where: str) -> Panel:
@@ -99,7 +94,7 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         "The time in which registrations take the miner's seat at most, at the pace of the past "
         "day and at today's pay. With several miners, it is the first seat. The service does not "
         "protect a seat, the chain does: a new one for some days. Below 3 days, put idle GPUs to "
-        "work. The Subnet board shows the order of seats.",
+        "work. It needs --chain.url. The Subnet board shows the order of seats.",
         Query(seconds, "Lost within", TIME),
         # Without a registration in the past day, there is no pace.
         Query(
@@ -117,7 +112,6 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         Query(is_never_lost, "Safe"),
         states=[SAFE],
         thresholds=[(0, RED), (86400, ORANGE), (3 * 86400, PLAIN)],
-        empty="no seat, or no --chain.url",
         size=size,
     )
 
@@ -131,8 +125,7 @@ def _in_a_day() -> Panel:
         Query(MY_SHARE, "now"),
         Query(f"0.57 * {MY_SHARE} + on () 0.43 * max({MY_HEADING})", "about"),
         unit=SHARE,
-        empty="not known: no score or heading",
-        size=(8, 3),
+        size=(6, 3),
     )
 
 
@@ -150,11 +143,11 @@ SUBNET: Final = Board(
     "Is the seat safe, and for how long? Who may overtake the miner, and whom may it overtake? "
     "Neighbours are exported by default, and every miner with --miners all. It needs no key.",
     variables=("miner",),
-    empty=NO_NEIGHBOURS,
 )
 
 SUBNET.show(
-    before_loss((8, 3), of_platform, **CHOSEN),
+    verdict((5, 3), "$miner"),
+    before_loss((7, 3), of_platform, **CHOSEN),
     stat(
         "May overtake this miner",
         "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
@@ -162,8 +155,7 @@ SUBNET.show(
         "60 to 77 % of cases.",
         Query(OVERTAKERS, "miners"),
         thresholds=[(1, ORANGE)],
-        empty="unknown: no neighbour behind",
-        size=(8, 3),
+        size=(6, 3),
     ),
     _in_a_day(),
     table(
@@ -178,7 +170,7 @@ SUBNET.show(
         Column("UID", "uid", width=55),
         Column(
             "Overtaking",
-            f"sgn({RANKS} - scalar({MY_RANK}) >= -4 <= 4) + on (hotkey) 1.5 * {AHEAD}",
+            f"sgn({RANKS} - scalar({MY_RANK}) >= -4 <= 4) + on (hotkey) 3 * {AHEAD}",
             width=145,
             states=OVERTAKING,
             missing="unknown",
@@ -199,7 +191,7 @@ SUBNET.show(
         "Neighbours in line for the seat",
         "Registrations before each seat is lost: the chosen one, the four before and the four "
         "after it. Seats with the lowest pay go first, and of equal ones the oldest. Immune seats "
-        "are new, and go last.",
+        "are new, and go last. It needs --chain.url.",
         Column(
             "Registrations",
             short(f"{PLACES} and on (hotkey) {IN_LINE}"),
@@ -230,7 +222,6 @@ SUBNET.show(
                 ("Seat age", SEAT_AGE, TIME, (), 0),
             )
         ),
-        empty="Unknown: no data. It needs --chain.url, and --miners neighbours or all.",
         sort=["Registrations"],
         size=(10, 11),
     ),

@@ -137,7 +137,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
 ) -> None:
     receivers = Receivers()
     refused = Fault(status=401, body=b'{"detail": "Invalid signature"}')
-    signatures = f"{HOTKEY[:5]}…: the API refuses its signatures"
+    signatures = "The API refuses the miner's signatures"
     async with (
         Replay(recorded_day()) as replay,
         served(receivers.app) as receiver_url,
@@ -163,7 +163,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             replay.faults.clear()
             # The exporter ends.
             await running.aclose()
-            await until(lambda: receivers.rang(f"{HOTKEY[:5]}…: no exporter watches it"))
+            await until(lambda: receivers.rang("No exporter watches the miner"))
             # No chat gets the Watchdog, which says that "Prometheus and Alertmanager work".
             assert {alert["labels"]["alertname"] for alert in receivers.beats} == {"Watchdog"}
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
@@ -193,7 +193,7 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
     for server in servers:
         # A cost as long as the longest one of a real alert.
         cost = "1234567 units a day (123 US dollars)"
-        line = f"{HOTKEY[:5]}…: 8 pro_6000 of server {server} idle, {cost}"
+        line = f"{server}: 8 pro_6000 idle, {cost}"
         lines.append(line)
         notes = NOTES | {"summary": line}
         # Any label that differs makes another alert of the same group.
@@ -206,9 +206,9 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
     assert bool(message.get("disable_notification")) == (severity != "critical")
     # Without a parse mode, the `<idle>` of the description is text for Telegram, and no markup.
     assert not message.get("parse_mode")
-    common_text, _, lines_of_servers = message["text"].partition("\n\n")
-    template = "{description}\nCost: {cost}\n{dashboard}\n{runbook_url}"
-    assert common_text == template.format_map(NOTES)
+    lines_of_servers, _, common_text = message["text"].partition("\n\n")
+    template = "{description}\nCost: {cost}\n{dashboard}\n{runbook_url}\nMiner: {hotkey}"
+    assert common_text == template.format_map(NOTES | labels)
     assert sorted(lines_of_servers.splitlines()) == lines
     # Telegram takes 4096 characters. Some are left for a longer description than that of this test.
     assert len(message["text"]) + 500 <= 4096

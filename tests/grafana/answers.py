@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from grafana.boards.overview import SAID
+from grafana.alerts import said
 from grafana.parts import ANNOTATION, VARIABLES
 from tests.day import DAY, EVERY, LAST, day_of_both, evaluate, scraped_day
 from tests.grafana.display import PANELS
@@ -223,7 +223,9 @@ def whole_day() -> Evaluated:
     with tempfile.TemporaryDirectory() as directory:
         asked = _asked(_WHOLE_DAY)
         for key in DAY.miners.values():
-            asked.setdefault(filled_in(SAID, [key.address]), set()).update(range(0, LAST + 1, 60))
+            asked.setdefault(filled_in(said("$hotkey"), [key.address]), set()).update(
+                range(0, LAST + 1, 60)
+            )
         return evaluate(Path(directory), pages, queries=asked, texts_at=texts_at)
 
 

@@ -114,6 +114,16 @@ def test_every_metric_exists_and_everything_recorded_is_read() -> None:
     assert asked - known == set()
 
 
+def test_boards_and_rules_are_small() -> None:
+    assert {where for where, query in each_query() if len(query) > 300} == set()
+    assert sum(len(board.panels) for board in BOARDS) <= 60
+    for board in BOARDS:
+        assert sum(len(panel.queries) for panel in board.panels) <= 30, board.uid
+    assert len(RECORDED) <= 20
+    long = {name for name in RECORDED if len(RULES[name]["expr"].splitlines()) > 8}
+    assert long == set()
+
+
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert [state.text for state in states.GPU] == [*GPU_STATES]
     assert {state.text for state in states.INSTANCE} == {*INSTANCE_STATES}

@@ -11,7 +11,7 @@ from grafana import states
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.parts import BOARD_ORDER, NO_INSTANCES
+from grafana.parts import BOARD_ORDER, NO_DATA
 from tests.grafana.answers import answers
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.grafana.display import Seen
 
+EXPORTER: Final = "chutes-exporter"
 SEVERITIES: Final = [state.text for state in states.SEVERITY]
 """The gravest first."""
 
@@ -50,16 +51,16 @@ def tables(seen: Seen) -> list[tuple[str, str]]:
 
 
 STATS: Final = [
-    ("sick", "chutes-overview: Verdict", ["act today"]),
+    ("sick", "chutes-overview: Verdict", ["act now"]),
     ("healthy", "chutes-overview: Verdict", ["all is well"]),
-    ("down", "chutes-overview: Verdict", ["act now"]),
-    ("keyless", "chutes-overview: Verdict", ["no key"]),
+    *(("down", f"{uid}: Verdict", ["exporter down"]) for uid in BOARD_ORDER if uid != EXPORTER),
+    ("without rules", "chutes-overview: Verdict", ["rules not loaded"]),
+    ("keyless", "chutes-overview: Verdict", ["no key: set --hotkey-file"]),
     ("sick", "chutes-exporter: Trust the boards", ["yes"]),
     ("down", "chutes-exporter: Trust the boards", ["no"]),
-    ("keyless", "chutes-exporter: Trust the boards", ["no key: set --hotkey-file"]),
-    ("empty", "chutes-instances: Starting", ["0", "0"]),
-    ("keyless", "chutes-instances: Starting", [f"{NO_INSTANCES}, or no rules"]),
-    ("healthy", "chutes-instances: Lost in 24 h", ["$0", "0", "0.0%"]),
+    ("empty", "chutes-instances: Starting", ["0"]),
+    ("keyless", "chutes-instances: Starting", [NO_DATA]),
+    ("healthy", "chutes-instances: Lost in 24 h", ["$0", "0"]),
     ("failing", "chutes-instances: Lost in 24 h", ["119 K", "23"]),
 ]
 """The moment, the panel, and its texts."""
@@ -97,16 +98,15 @@ def test_a_table_says_that_there_is_nothing(
     assert row[column] == text
 
 
-def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: Mapping[str, Seen]) -> None:
-    # These have a number without an exporter.
-    lasting = {"Verdict", "Rules", "Trust the boards", "Exporters down"}
-    lasting |= {"Feeds without a full answer"}
+def test_with_a_dead_exporter_the_boards_say_nothing_else(seen: Mapping[str, Seen]) -> None:
+    stats = {"Verdict", "Rules", "Trust the boards", "Exporters down"}
+    tables = {"What is wrong", "Exporters"}
     for uid, panel, shown in seen["down"]:
-        # The number of a stat with a sparkline is the last one that there was.
-        has_sparkline = panel["targets"][0]["range"]
-        if panel["type"] == "stat" and panel["title"] not in lasting and not has_sparkline:
-            nothing = panel["fieldConfig"]["defaults"]["noValue"]
-            assert [number["text"] for number in shown["texts"]] == [nothing], (uid, panel["title"])
+        if panel["type"] == "stat" and panel["title"] not in stats:
+            texts = [number["text"] for number in shown["texts"]]
+            assert texts == [NO_DATA], (uid, panel["title"])
+        if panel["type"] == "table":
+            assert len(shown["rows"]) == (panel["title"] in tables), (uid, panel["title"])
 
 
 def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
@@ -115,9 +115,10 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     rows = table(seen["sick"], "chutes-overview", "What is wrong")
     severities = [row["Severity"] for row in rows]
     assert severities == sorted(severities, key=SEVERITIES.index)
-    # The idle server costs most.
-    assert [rows[0][title] for title in ("Alert", "Where")] == ["ChutesGpusIdle", "tyr"]
-    assert rows[0]["USD a day"].startswith("$397.")
+    # All idle servers together cost most, and then one of them.
+    assert {row["Alert"] for row in rows[:2]} == {"ChutesGpusIdle"}
+    assert [row["Where"].strip() for row in rows[:2]] == ["", "tyr"]
+    assert rows[1]["USD a day"].startswith("$397.")
     assert rows[0]["What to do first"] == FIRST["ChutesGpusIdle"]
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 
@@ -141,21 +142,20 @@ def alarming(seen: Seen) -> set[str]:
 def test_what_is_wrong_is_red_or_orange_and_nothing_else(seen: Mapping[str, Seen]) -> None:
     assert alarming(seen["healthy"]) == alarming(seen["empty"]) == set()
     # Without a key, alerts about GPUs cannot fire.
-    assert alarming(seen["keyless"]) == {
-        "chutes-overview: Verdict",
-        "chutes-overview: What is wrong",
-        "chutes-exporter: Trust the boards",
-    }
+    verdicts = {f"{uid}: Verdict" for uid in BOARD_ORDER if uid != EXPORTER}
+    assert alarming(seen["keyless"]) == {*verdicts, "chutes-overview: What is wrong"}
     assert alarming(seen["sick"]) == {
-        *("chutes-overview: Verdict", "chutes-overview: What is wrong", "chutes-overview: Miners"),
+        *verdicts,
+        *("chutes-overview: What is wrong", "chutes-overview: Miners"),
         *("chutes-overview: Lost in 24 h", "chutes-overview: Not earned, next 24 h"),
-        *(f"chutes-fleet: {title}" for title in ("Earning", "Idle", "Unverified", SERVERS, "GPUs")),
+        *(f"chutes-fleet: {title}" for title in ("GPUs now", SERVERS, "GPUs")),
         *("chutes-fleet: Not earned, next 24 h", "chutes-fleet: Maintenance"),
         *("chutes-instances: Lost in 24 h", "chutes-instances: Next purge"),
-        *("chutes-instances: Starting", "chutes-instances: Instances that need a decision"),
+        "chutes-instances: Instances that need a decision",
         *("chutes-instances: All instances", "chutes-instances: Failed by chute, 24 h"),
         "chutes-instances: Ended in the hour to $report:00 UTC",
         *("chutes-market: Best move", "chutes-market: Supply"),
+        "chutes-market: Not earned, next 24 h",
         "chutes-market: Launch now, pay per GPU",
         *("chutes-subnet: May overtake this miner", "chutes-subnet: Neighbours in rank"),
     }
@@ -214,6 +214,7 @@ def test_every_column_is_filled_at_some_moment_and_nothing_is_not_a_number(
     # tests/grafana/test_answers.py says what shows these.
     assert columns - filled == {
         ("chutes-exporter", "Exporters", "Scrape time"),
+        ("chutes-exporter", "Bad feeds", "Miner"),
         ("chutes-exporter", "All feeds", "Doubt"),
         ("chutes-fleet", "GPUs", "Error"),
         *(

@@ -372,7 +372,7 @@ class Scenario:
         if summary.startswith(("Chutes exporter", "Chutes API")):
             notes["summary"] = summary
         else:
-            notes["summary"] = f"{HOTKEY}…: {summary}"
+            notes["summary"] = summary
             labels = {"hotkey": HOTKEY, **labels}
         if description:
             what_to_do = notes["description"].partition("First")[2]

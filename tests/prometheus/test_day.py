@@ -37,6 +37,7 @@ class Raised:
 
 
 IDLE: Final = "ChutesGpusIdle warning"
+MUCH_IDLE: Final = "ChutesGpusIdle critical"
 VAIN: Final = "ChutesStartInVain warning"
 FAILS: Final = "ChutesChuteFails warning"
 IN: Final = "ChutesServerInMaintenance warning"
@@ -54,23 +55,23 @@ ALERTS: Final = (
     Raised("00:00", "01:10", IDLE, "munin", ("munin: 1 pro_6000 idle",), "03:03", "03:35"),
     # Two jobs. The service refuses the activation of their private chutes. One job is done at
     # 05:12. The instance of the other one ends at 06:00, without the job.
-    Raised("03:03", "03:25", VAIN, FINETUNE, ("on server munin",), "05:12", "05:45"),
-    Raised("04:06", "04:25", VAIN, BATCH, ("on server balder",), "06:00", "06:25"),
+    Raised("03:03", "03:25", VAIN, FINETUNE, ("munin: ",), "05:12", "05:45"),
+    Raised("04:06", "04:25", VAIN, BATCH, ("balder: ",), "06:00", "06:25"),
     # The GPU of the job that was done is idle.
     Raised("05:12", "06:35", IDLE, "loki", ("loki: 1 pro_6000 idle",), "09:30", "09:50"),
     Raised("05:12", "06:35", IDLE, "munin", ("munin: 1 pro_6000 idle",), "09:30", "09:50"),
     # Three of hugin's instances are the last of their chutes. It is booted at 08:37.
     Raised(
         *("07:00", "07:10", PENDING, "hugin"),
-        ("do not reboot server hugin", "until 10:0"),
+        ("hugin: do not reboot it", "until 10:0"),
         *("08:12", "08:25"),
     ),
     Raised("08:12", "08:30", IN, "hugin", ("boot it with version 1.5.0",), "08:37", "08:45"),
     # Another miner is faster, so that the chute has its instances. The service purges it at 12:38.
     # The times of texts are 5 minutes later.
-    Raised("09:30", "10:00", VAIN, LORA, ("on server munin",), "12:38", "13:05"),
+    Raised("09:30", "10:00", VAIN, LORA, ("munin: ",), "12:38", "13:05"),
     # The service refuses to boot idun at 10:48.
-    Raised("10:00", "10:10", IN, "idun", ("idun is in maintenance, and cannot come back",)),
+    Raised("10:00", "10:10", IN, "idun", ("idun: in maintenance, and cannot come back",)),
     # A private chute on munin is scaled down. At 15:03, the crash loop begins there.
     Raised("11:24", "12:45", IDLE, "loki", ("loki: 1 pro_6000 idle",), "16:06", "16:35"),
     Raised("11:24", "12:45", IDLE, "munin", ("munin: 1 pro_6000 idle",), "15:03", "16:15"),
@@ -91,10 +92,15 @@ ALERTS: Final = (
     Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),
     # balder dies at 21:00, and its three instances end from 21:03 on. Others start there in vain.
     Raised("21:00", "21:50", IDLE, "balder", ("balder: 4 pro_6000 idle",)),
-    Raised("22:30", "23:05", VAIN, VOICE, ("on server munin",)),
+    # With those of tyr, they are worth 18 % of the pay.
+    Raised(
+        *("21:00", "21:50", MUCH_IDLE, ""),
+        ("balder: 4 pro_6000 idle", "tyr: 2 h200 idle", "could earn 18."),
+    ),
+    Raised("22:30", "23:05", VAIN, VOICE, ("munin: ",)),
     Raised(
         *("23:12", "23:30", PENDING, "freya"),
-        ("do not reboot server freya", "until 02:2"),
+        ("freya: do not reboot it", "until 02:2"),
     ),
     Raised("21:00", "23:50", "ChutesScoreHeadingDown warning", "", ("heading for 3.",)),
 )

@@ -70,7 +70,7 @@ test_alerts_about_exporters = scenarios(
         .says(
             FAILING,
             55,
-            "feed instances fails (timed_out)",
+            "Feed instances fails (timed_out)",
             job="chutes",
             feed="instances",
         ),
@@ -78,7 +78,7 @@ test_alerts_about_exporters = scenarios(
         "a feed whose records are incomplete is a warning": Scenario(HOUR)
         .drop(20, "chutes_feed_records", feed="instances")
         .fires({34: [], 45: [FAILING]})
-        .says(FAILING, 45, "feed instances lacks records", job="chutes", feed="instances"),
+        .says(FAILING, 45, "Feed instances lacks records", job="chutes", feed="instances"),
         "signatures that are refused are critical": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "signature_refused")
         .drop(30, "chutes_feed_records", feed="instances")

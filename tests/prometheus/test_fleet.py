@@ -8,6 +8,7 @@ FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 ALPHA = [f"alpha-{number}" for number in range(8)]
 ALPHA_LABELS = {"server": "alpha", "server_id": "id-alpha"}
 IDLE = "ChutesGpusIdle warning"
+IDLE_CRITICAL = "ChutesGpusIdle critical"
 PAIR = ("one:1", "two:2")
 UNVERIFIED = "ChutesGpusUnverified warning"
 GONE = "ChutesGpusGone warning"
@@ -33,31 +34,34 @@ test_alerts_about_the_fleet = scenarios(
         .state(20, ALPHA, "idle")
         .fires({4 * HOUR: []}),
         "idle GPUs of a server that has probably died send to the server": Scenario(HOUR, FLEET)
-        .state(20, ALPHA, "idle")
+        .state(20, ALPHA[:3], "idle")
         .pays(0)
         .set("chutes_server_launch_left_out", 1, 20, reason="may_be_dead", **ALPHA_LABELS)
-        .fires({44: [], 55: [IDLE]})
+        .fires({48: [], HOUR: [IDLE]})
         .says(
             IDLE,
             HOUR,
-            "server alpha: 8 pro_6000 idle, at an unknown pay",
-            "These GPUs have been idle for 25 minutes or longer. The server has probably died: "
+            "alpha: 3 pro_6000 idle, at an unknown pay",
+            "These GPUs have been idle for 30 minutes or longer. The server has probably died: "
             "several instances ended within minutes, and nothing earns there since. "
             "First see whether it answers: `chutes-miner tee node-health --name alpha`.",
             **ALPHA_LABELS,
         ),
         "idle GPUs are a warning while it is not known what can be launched": Scenario(HOUR, FLEET)
-        .state(20, ALPHA, "idle")
-        .fires({44: [], 55: [IDLE]})
+        .state(20, ALPHA[:3], "idle")
+        .fires({48: [], HOUR: [IDLE]})
         .says(
             IDLE,
             HOUR,
-            "server alpha: 8 pro_6000 idle, at an unknown pay",
-            "These GPUs have been idle for 25 minutes or longer. If all GPUs of a server are idle, "
+            "alpha: 3 pro_6000 idle, at an unknown pay",
+            "These GPUs have been idle for 30 minutes or longer. If all GPUs of a server are idle, "
             "it may be dead: the API cannot tell. First, on the exporter's host: `chutes-exporter "
             "advise --hotkey {{ $labels.hotkey }}`, which says what to launch.",
             **ALPHA_LABELS,
         ),
+        "idle GPUs that cost more than 15 % of the income are critical": Scenario(HOUR, FLEET)
+        .state(20, ALPHA, "idle")
+        .fires({48: [], HOUR: [IDLE, IDLE_CRITICAL]}),
         "GPUs that become unverified in no instance are a warning after half an hour": Scenario(
             HOUR, FLEET, PAIR
         )

@@ -83,7 +83,7 @@ test_alerts_about_instances = scenarios(
         .says(
             DAY_LOSS,
             3 * HOUR + 30,
-            "in a day, ended instances lost 57 compute units (57.00 US dollars)",
+            "In a day, ended instances lost 57 compute units (57.00 US dollars)",
             "That is 5.7% of the day's units. Most by the reason probes: 57. Most with the chute "
             "glm-5: 57. First, on the exporter's host: `chutes-exporter incidents --hotkey 5Me`.",
         ),
@@ -98,7 +98,7 @@ test_alerts_about_instances = scenarios(
         .says(
             DAY_LOSS,
             3 * HOUR + 30,
-            "in a day, ended instances lost at least 57 compute units (57.00 US dollars)",
+            "In a day, ended instances lost at least 57 compute units (57.00 US dollars)",
             "That is 5.7% of the day's units. Most with the chute glm-5: 57. First, on the "
             "exporter's host: `chutes-exporter incidents --hotkey 5Me`.",
         ),

@@ -70,7 +70,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             REFUSED,
             50,
-            "do not reboot server alpha: the service refuses its version 0.2.5",
+            "alpha: do not reboot it. The service refuses its version 0.2.5",
             **ALPHA,
         ),
         "a refused server in maintenance is to be booted with the target version": refused()
@@ -88,7 +88,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             MAINTENANCE,
             20,
-            "server alpha is in maintenance, and cannot come back",
+            "alpha: in maintenance, and cannot come back",
             **ALPHA,
         ),
         # A gap does not move the deadline.
@@ -105,13 +105,13 @@ test_alerts_about_maintenance = scenarios(
         .says(
             PENDING,
             23,
-            "do not reboot server alpha: its maintenance is pending, until 03:20 UTC at the latest",
+            "alpha: do not reboot it. Its maintenance is pending, until 03:20 UTC at the latest",
             **ALPHA,
         )
         .says(
             PENDING,
             50,
-            "do not reboot server alpha: its maintenance is pending, until 03:20 UTC at the latest",
+            "alpha: do not reboot it. Its maintenance is pending, until 03:20 UTC at the latest",
             **ALPHA,
         ),
         # All scrapes are missed for 20 minutes, soon after the status.
@@ -138,14 +138,14 @@ test_alerts_about_maintenance = scenarios(
         .says(
             MAINTENANCE,
             25,
-            "server alpha is in maintenance, and nothing runs on it: boot it with version 0.3.0",
+            "alpha: in maintenance, and nothing runs on it: boot it with version 0.3.0",
             **ALPHA,
         )
         # What ran there before the gap proves nothing.
         .says(
             MAINTENANCE,
             45,
-            "server alpha is in maintenance: do not reboot it while something may run on it",
+            "alpha: in maintenance: do not reboot it while something may run on it",
             **ALPHA,
         ),
         "while two exporters disagree, nobody is told to reboot": Scenario(30, {"alpha": 8}, PAIR)
@@ -169,7 +169,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             WINDOW,
             10,
-            "servers that need care in the upgrade window: 3, 1 will not make it",
+            "Servers that need care in the upgrade window: 3, 1 will not make it",
             "The window ends in 11h 50m 0s. Later, older servers may not boot. fourth: cannot come "
             "back. first: request now. second: wait. third: wait. First, for each server whose "
             "step is `request now`: `chutes-miner tee start-maintenance --name SERVER`. "

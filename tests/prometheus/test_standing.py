@@ -7,6 +7,7 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
+IDLE = ("ChutesGpusIdle warning", "ChutesGpusIdle critical")
 LAGS = "ChutesIncentiveLags warning"
 LOST_SEAT, SEAT = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning"))
 
@@ -57,8 +58,8 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_registered", 1, 80)
         .set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
         .fires(
-            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
-            ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"],
+            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, *IDLE]},
+            ever=[DEREGISTERED, NOTHING, *IDLE],
         ),
         "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
             {20: [], 40: [LOST_SEAT, SEAT]}
@@ -69,7 +70,7 @@ test_alerts_about_the_standing = scenarios(
         )
         .drop(0, "chutes_miner_score_ratio")
         .fires({18: [], 40: [SEAT]})
-        .says(SEAT, 40, "its seat is at risk: immune for 23h 40m 0s more, without a score"),
+        .says(SEAT, 40, "The seat is at risk: immune for 23h 40m 0s more, without a score"),
         "an immunity that ends is silent while the scores are unknown": with_chain(
             HOUR, 200, immune_for=DAY
         )
@@ -87,7 +88,7 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_incentive_rank", 244, 20)
         .drop(20, "chutes_miner_score_heading_ratio")
         .fires({30: [], HOUR: [SEAT]})
-        .says(SEAT, HOUR, "its seat is at risk: fewer than 15 seats are paid less"),
+        .says(SEAT, HOUR, "The seat is at risk: fewer than 15 seats are paid less"),
         "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
         .set("chutes_miner_incentive_rank", 252)
         .set("chutes_miner_incentive_ratio", 0.01)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from grafana.alerts import said
 from grafana.boards.exporter import TRUSTED
-from grafana.boards.overview import SAID
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
@@ -21,17 +21,18 @@ BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
 
 
-def test_the_verdict_says_that_not_all_is_known_also_without_an_exporter(
+def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down(
     tmp_path: Path,
 ) -> None:
-    verdict = filled_in(SAID, [HOTKEY])
+    verdict = filled_in(said("$hotkey"), [HOTKEY])
     # 1005 is "not all is known".
     for topic in ("gpus", "reports"):
         unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
         unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
-    # Without an exporter, not all is known, until an alert fires.
-    gone = Scenario(12).fail("one:1", range(10, 13))
-    gone.check(tmp_path, {}, values={verdict: (12, {"{}": 1005})})
+    # Nothing is known until an alert fires. In parentheses, it is the same query.
+    gone = Scenario(30).fail("one:1", range(10, 31))
+    fires = {12: [], 30: ["ChutesMinerUnwatched critical"]}
+    gone.check(tmp_path, fires, values={verdict: (12, {}), f"({verdict})": (30, {"{}": 998})})
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
-    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(SAID, [HOTKEY])
+    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(said("$hotkey"), [HOTKEY])
     miner = Scenario(25)
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
