@@ -52,14 +52,10 @@ SMALL = {"gpus": 104}
 MIDDLE = {"gpus": 760}
 """With the key of a miner, the page has about 20,000 series."""
 LARGE = {"gpus": 6800, "miners": 250}
-MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
-"""With :data:`LARGE`, the page has about 190,000 series."""
+MANY_SERIES = ("--miners", "all", "--max-series", "400000")
+"""The most series that :data:`LARGE` has."""
 BIG_FLEET = {"gpus": 996, "miners": 250}
-THE_SAME_SETTINGS: dict[str, Any] = {
-    "miners": "all",
-    "max_series": 400_000,
-    "collectors": {"stats_per_chute": True},
-}
+THE_SAME_SETTINGS: dict[str, Any] = {"miners": "all", "max_series": 400_000}
 DAYS = {
     "38 GPUs, 24 miners": {},
     "104 GPUs, 24 miners": {"gpus": 104},
@@ -106,6 +102,7 @@ def families_of(running: Exporter) -> list[Any]:
     return [
         *found,
         *running.telemetry.registry.collect(),
+        *running.telemetry.requests.registry.collect(),
     ]
 
 

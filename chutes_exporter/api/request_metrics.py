@@ -34,9 +34,14 @@ REQUEST_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
 
 
 class RequestCounters:
-    """Counts the requests of a client. Its registry shows the counters."""
+    """Counts the requests of a client. Its registry shows the counters.
+
+    Attributes:
+        total: Number of all requests. While it is the same, so are the counters.
+    """
 
     def __init__(self) -> None:
+        self.total = 0
         self.registry = CollectorRegistry()
         self._requests = REQUESTS.register(Counter, self.registry)
         self._bytes = BYTES.register(Counter, self.registry)
@@ -51,3 +56,5 @@ class RequestCounters:
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)
         self._durations.labels(endpoint).observe(seconds)
+        # This comes last: a page that is made meanwhile has the old total, and is made again.
+        self.total += 1

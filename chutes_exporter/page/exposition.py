@@ -21,7 +21,7 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.page.telemetry import own_metrics
+from chutes_exporter.page.telemetry import clock_offset, own_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -148,6 +148,7 @@ class PageMaker:
         self._client = client
         self._compressors = {form: Compressor() for form in Format}
         self._kept: dict[tuple[Entry, Format], Lines] = {}
+        self._own: dict[Format, tuple[object, bytes]] = {}
 
     def make(self, states: States, joined: Joined, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics.
@@ -168,14 +169,32 @@ class PageMaker:
                 room -= made.series
                 parts.append(made.body)
             lines_by_entry[entry] = self._kept[entry, form] = made
+        parts.append(self._own_lines(lines_by_entry, states, form))
         start = b"".join(parts)
-        own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
-        end = lines(own, form)
+        # What changes with every page comes last.
+        end = lines(self._telemetry.registry.collect(), form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS
         if gzipped:
             return self._compressors[form].compress(start, end)
         return start + end
+
+    def _own_lines(
+        self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format
+    ) -> bytes:
+        """Return the lines about the exporter, the kept ones until something has happened."""
+        origin = (
+            lines_by_entry,
+            # Without their snapshots, so that old answers can leave memory.
+            [replace(state, snapshot=None) for state in states.values()],
+            dict(self._client.changes),
+            clock_offset(self._client),
+            self._telemetry.requests.total,
+        )
+        if form not in self._own or self._own[form][0] != origin:
+            own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
+            self._own[form] = origin, lines(own, form)
+        return self._own[form][1]
 
     def _lines_of(
         self, entry: Entry, states: States, joined: Joined, form: Format, room: int

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
+    CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
@@ -182,7 +183,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.requests = RequestCounters()
-        self.registry = self.requests.registry
+        self.registry = CollectorRegistry()
         self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
         # The exporter starts only with a configuration that it could read.
@@ -199,7 +200,7 @@ def own_metrics(
     lines_by_entry: Mapping[Entry, Lines],
     states: States,
 ) -> Iterator[Family]:
-    """Yield all metrics of the exporter about itself."""
+    """Yield the metrics about collectors, feeds, settings and requests."""
     out = Samples()
     _add_collectors(out, lines_by_entry, states)
     out.add(SERIES, sum(lines.series for lines in lines_by_entry.values()))
@@ -211,14 +212,23 @@ def own_metrics(
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    offset = client.api_clock.offset
-    if offset is not None and time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
-        # Two clocks are never read at once. More digits would change with each page.
-        out.add(CLOCK_OFFSET, round(offset, 1))
+    out.add(CLOCK_OFFSET, clock_offset(client))
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.collect()
-    yield from telemetry.registry.collect()
+    yield from telemetry.requests.registry.collect()
+
+
+def clock_offset(client: ChutesClient) -> float | None:
+    """Return the seconds by which the local clock is ahead of the API's, None without a recent
+    answer.
+    """
+    offset = client.api_clock.offset
+    is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
+    if offset is None or not is_recent:
+        return None
+    # Two clocks are never read at once. More digits would change with each page.
+    return round(offset, 1)
 
 
 def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states: States) -> None:
