@@ -99,21 +99,21 @@ class Compressor:
     """Compresses pages, and keeps the compressed start until it changes."""
 
     def __init__(self) -> None:
-        self._start = b""
+        self._parts: list[bytes] = []
         self._begin()
 
     def _begin(self) -> None:
         # Level 1 takes a ninth of the time of the default level, for a fifth more bytes. With these
         # bits, the format is that of gzip.
         self._stream = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
-        self._compressed = self._stream.compress(self._start)
+        self._compressed = self._stream.compress(b"".join(self._parts))
 
-    def compress(self, start: bytes, end: bytes) -> bytes:
-        """Return a page as one gzip member (RFC 1952)."""
-        if start != self._start:
-            self._start = start
+    def compress(self, parts: list[bytes], end: bytes) -> bytes:
+        """Return a page as one gzip member (RFC 1952). The end is kept for no other page."""
+        if parts != self._parts:
+            self._parts = parts
             self._begin()
-        # The next page continues the stream after the same start.
+        # The next page continues the stream after the same parts.
         stream = self._stream.copy()
         return self._compressed + stream.compress(end) + stream.flush()
 
@@ -169,15 +169,14 @@ class PageMaker:
                 room -= made.series
                 parts.append(made.body)
             lines_by_entry[entry] = self._kept[entry, form] = made
-        parts.append(self._own_lines(lines_by_entry, states, form))
-        start = b"".join(parts)
         # What changes with every page comes last.
-        end = lines(self._telemetry.registry.collect(), form)
+        end = self._own_lines(lines_by_entry, states, form)
+        end += lines(self._telemetry.registry.collect(), form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS
         if gzipped:
-            return self._compressors[form].compress(start, end)
-        return start + end
+            return self._compressors[form].compress(parts, end)
+        return b"".join([*parts, end])
 
     def _own_lines(
         self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format
