@@ -256,12 +256,18 @@ MAY_DIFFER: Final = {
     "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
     "hotkey:chutes_miner_verdict:number": "it says that not everything is known",
     "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",
-    "hotkey_server_id:chutes_idle_gpus:ratio": "without the pay, the number of idle GPUs decides",
+    **dict.fromkeys(
+        (
+            "hotkey_server_id:chutes_idle_gpus:ratio",
+            "hotkey_server_id:chutes_idle_gpus:part_of_gpus",
+        ),
+        "without the pay, the number of idle GPUs decides",
+    ),
     "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
     "variable miner": "without a score, the rank is a question mark",
     "variable report": "it names the hours that are not known",
     "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
-    "chutes-instances: Lost in 24 h E": "it says how many hours are known",
+    "chutes-instances: Lost in 24 h D": "it says how many hours are known",
     "chutes-overview: Verdict A": "it says that not everything is known",
     **{
         f"chutes-{panel}": "without a price, units and shares are shown instead of money"
@@ -269,6 +275,7 @@ MAY_DIFFER: Final = {
             "overview: Lost in 24 h B",
             "overview: Not earned, next 24 h B",
             "fleet: Not earned, next 24 h B",
+            "market: Not earned, next 24 h B",
         )
     },
 }
