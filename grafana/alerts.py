@@ -91,14 +91,20 @@ def said(hotkeys: str) -> str:
     )
 
 
-def verdict(size: tuple[int, int], hotkeys: str = "$hotkey") -> Panel:
-    """Return the stat with which each board begins, with its size."""
+def verdict(size: tuple[int, int], hotkeys: str = "$hotkey", *, needs_key: bool = False) -> Panel:
+    """Return the stat with which each board begins, with its size.
+
+    A board that shows nothing without a key says that first.
+    """
+    number = said(hotkeys)
+    if needs_key:
+        number = f"{verdict_number(hotkeys)} == 1004 or on () {number}"
     return stat(
         "Verdict",
         "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
         "Warnings are for today. If no alert fires, chutes-exporter status may still name what "
         "costs little. All is well if it names nothing, and all that alerts need is known.",
-        Query(said(hotkeys), "now"),
+        Query(number, "now"),
         states=VERDICT,
         size=size,
     )

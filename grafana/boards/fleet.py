@@ -159,7 +159,7 @@ FLEET: Final = Board(
 )
 
 FLEET.show(
-    verdict((6, 3)),
+    verdict((6, 3), needs_key=True),
     stat(
         "GPUs now",
         "GPUs on the chosen servers. Earning ones are in an active instance, or in a disabled one "

@@ -165,7 +165,7 @@ INSTANCES: Final = Board(
 )
 
 INSTANCES.show(
-    verdict((6, 3)),
+    verdict((6, 3), needs_key=True),
     stat(
         "Lost in 24 h",
         "What the score of the past day lacks because of the instances that ended in it. "

@@ -95,7 +95,7 @@ MARKET: Final = Board(
 )
 
 MARKET.show(
-    verdict((12, 3)),
+    verdict((12, 3), needs_key=True),
     idle_gpus((12, 3)),
     table(
         "Best move",
