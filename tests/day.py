@@ -307,7 +307,10 @@ def _minutes(duration: str) -> int:
 @functools.cache
 def day_of_both() -> Pages:
     """Return the pages of an exporter that watches both miners."""
-    # In a crash loop, and when a server has died, at each new answer.
-    often = [*range(15 * 60, 16 * 60, 10), *range(21 * 60, 22 * 60, 10)]
-    minutes = sorted({*range(0, LAST + 1, EVERY), *often})
-    return asyncio.run(scraped_day(minutes, collectors={"job_details": True}, gpu_costs=COSTS))
+    minutes = {*range(0, LAST + 1, EVERY)}
+    # At each new answer when one is doubted, in a crash loop, and when a server has died.
+    for hour in (7, 15, 21):
+        minutes.update(range(60 * hour, 60 * hour + 60, 10))
+    return asyncio.run(
+        scraped_day(sorted(minutes), collectors={"job_details": True}, gpu_costs=COSTS)
+    )
