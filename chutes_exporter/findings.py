@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -157,32 +158,60 @@ def _failing_chutes(moment: Moment) -> list[Subject]:
     failures = moment.fleet.failures
     subjects = []
     for chute_id in failures.failing:
-        reasons = Counter(end.reason for end in failures.ends[chute_id]).most_common()
+        ends = failures.ends[chute_id]
+        reasons = Counter(end.reason for end in ends).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        name = failures.ends[chute_id][0].chute or chute_id
-        text = f"{name}: {failures.known(chute_id)} times ({by_reason})"
-        # The reports do not tell on which servers it failed.
-        servers = failures.servers[chute_id]
-        if 0 < len(servers) < len(moment.fleet.servers):
-            names = " or ".join(sorted(_server_name(server) for server in servers))
-            text += f". If it is one server's fault: {names}"
-        subjects.append(Subject(text))
+        text = f"{ends[0].chute or chute_id}: {len(ends)} times ({by_reason})"
+        first_reason, _ = reasons[0]
+        of_reason = [end for end in ends if end.reason == first_reason]
+        subjects.append(Subject(text + _suspects(moment, of_reason)))
     return subjects
+
+
+def _suspects(moment: Moment, ends: Sequence[End]) -> str:
+    """Return the end of a text: which servers may be at fault for failures of one reason.
+
+    The reports do not tell where instances ran.
+    """
+    servers = moment.fleet.failures.suspects(ends)
+    # Those of all servers say nothing.
+    if not 0 < len(servers) < len(moment.fleet.servers):
+        return ""
+    names = sorted(_server_name(moment.fleet.servers_by_id[one]) for one in servers)
+    return f". If it is one server's fault: {' or '.join(names)}"
+
+
+def _silent_instances(moment: Moment) -> list[Subject]:
+    """Return all instances that probes ended, if there are as many as of a chute that fails. A
+    server that died explains its own.
+    """
+    explained = {end.instance_id for outage in moment.fleet.outages for end in outage.ends}
+    failed = chain.from_iterable(moment.fleet.failures.ends.values())
+    silent = [end for end in failed if end.reason == "probes" and end.outcome == "lost"]
+    ends = [end for end in silent if end.instance_id not in explained]
+    if len(ends) < FAILS_FROM:
+        return []
+    chutes = len({end.chute_id for end in ends})
+    text = f"{len(ends)} instances of {chutes} chutes, {_lost(ends)}"
+    return [Subject(text + _suspects(moment, ends))]
+
+
+def _lost(ends: Sequence[End]) -> str:
+    lost = sum_of_losses(ends)
+    return f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units lost"
 
 
 def _deleted_instances(moment: Moment) -> list[Subject]:
     failures = moment.fleet.failures
-    if len(failures.deleted) < FAILS_FROM:
+    if sum(end.outcome == "lost" for end in failures.deleted) < FAILS_FROM:
         return []
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
     for end in failures.deleted:
         by_chute[end.chute_id].append(end)
     subjects = []
     for chute_id, ends in by_chute.items():
-        lost = sum_of_losses(ends)
         name = ends[0].chute or chute_id or "unknown chute"
-        units = f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units"
-        subjects.append(Subject(f"{name}: {len(ends)} deleted, {units} lost"))
+        subjects.append(Subject(f"{name}: {len(ends)} deleted, {_lost(ends)}"))
     return subjects
 
 
@@ -414,12 +443,19 @@ KINDS = {
         "Find out why before they are launched again",
         "chutes-exporter incidents --hours 6",
     ),
+    "silent_instances": Kind(
+        _silent_instances,
+        "Instances that did not answer probes, and were ended, in the 6 hours before the newest "
+        "audit report.",
+        "Look at the server and its network",
+        "chutes-exporter incidents --hours 6",
+    ),
     "deleted_instances": Kind(
         _deleted_instances,
-        "Chutes of which the miner deleted instances before their score was safe: {count}, in the "
-        "6 hours before the newest audit report.",
+        "Chutes of which the miner deleted instances before their score was safe, or the last one: "
+        "{count}, in the 6 hours before the newest audit report.",
         "Let a public instance be active for an hour, and a private one until its user is done. "
-        "Find out whether gepetto or somebody deletes them. See",
+        "Do not delete the last instance of a chute. See",
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.ends import End, Ledger
@@ -34,15 +34,15 @@ class Failures:
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
         ends: The known failures by the ids of their chutes.
-        servers: The servers on which all known failures of a chute can have been, by its id.
-        deleted: The ends of instances that lost their scores because the miner deleted them, which
-            is no failure of their chutes.
+        servers: The ids of the servers on which a failed instance can have been, by its id.
+        deleted: The ends of instances that lost something because the miner deleted them, which is
+            no failure of their chutes.
     """
 
     unclear: Mapping[str, int] = field(default_factory=dict)
     are_all_known: bool = False
     ends: Mapping[str, Sequence[End]] = field(default_factory=dict)
-    servers: Mapping[str, Sequence[Server]] = field(default_factory=dict)
+    servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     deleted: Sequence[End] = ()
 
     @property
@@ -50,6 +50,10 @@ class Failures:
         """The ids of the chutes that are known to fail again and again, the worst first."""
         chute_ids = [chute_id for chute_id in self.ends if self.fails(chute_id)]
         return sorted(chute_ids, key=lambda chute_id: (-self.known(chute_id), chute_id))
+
+    def suspects(self, ends: Iterable[End]) -> frozenset[str]:
+        """Return the ids of the servers on which all of these failures can have been."""
+        return frozenset.intersection(*(self.servers[end.instance_id] for end in ends))
 
     def known(self, chute_id: str) -> int:
         """Return how often a chute failed at least."""
@@ -91,31 +95,33 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
             unclear[end.chute_id] += 1
         else:
             failures[end.chute_id].append(end)
-    deleted = [end for end in ends if (end.reason, end.outcome) == ("miner", "lost")]
+    by_miner = [end for end in ends if end.reason == "miner"]
+    deleted = [end for end in by_miner if end.outcome == "lost" or end.lost_units]
     fitting = {}
     for chute_id, of_chute in failures.items():
-        newest = max(end.ended_at for end in of_chute)
-        fitting[chute_id] = _servers_that_fit(servers, ledger.chutes.get(chute_id), newest)
+        chute = ledger.chutes.get(chute_id)
+        for end in of_chute:
+            fitting[end.instance_id] = _servers_that_fit(servers, chute, end.ended_at)
     return Failures(unclear, are_all_known, failures, fitting, deleted)
 
 
 def _servers_that_fit(
-    servers: Sequence[Server], chute: Chute | None, newest: float
-) -> list[Server]:
-    """Return the servers on which all failed instances of a chute can have been.
+    servers: Sequence[Server], chute: Chute | None, ended_at: float
+) -> frozenset[str]:
+    """Return the ids of the servers on which a failed instance of a chute can have been.
 
-    On the others, instances that are older than the newest end and still exist hold too many GPUs,
-    or the GPUs are of other models.
+    On the others, instances that are older than its end and still exist hold too many GPUs, or the
+    GPUs are of other models.
     """
     selector = None if chute is None else chute.node_selector
     if selector is None or selector.gpu_count is None or selector.supported_gpus is None:
-        return list(servers)
+        return frozenset(server.server_id for server in servers)
     fitting = []
     for server in servers:
         # An instance whose age is unknown may be newer.
-        older = [one for one in server.instances if (one.created_at or newest) < newest]
+        older = [one for one in server.instances if (one.created_at or ended_at) < ended_at]
         held = sum(one.gpus or 0 for one in older if one.model in selector.supported_gpus)
         gpus = sum(gpu.model in (None, *selector.supported_gpus) for gpu in server.gpus)
         if not server.is_complete or gpus - held >= selector.gpu_count:
-            fitting.append(server)
-    return fitting
+            fitting.append(server.server_id)
+    return frozenset(fitting)

@@ -70,7 +70,8 @@ def test_a_chute_fails_from_three_failures_on(
 def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Ledger, "ends", lambda *_: [end()] * 3)
+    ends = [end()] * 3
+    monkeypatch.setattr(Ledger, "ends", lambda *_: ends)
     selector = NodeSelector(gpu_count=1, supported_gpus=["pro_6000"])
     ledger = Ledger([], [Chute("c", node_selector=selector)])
     # The ends are at 2. On both GPUs of each server runs an instance since then or before.
@@ -84,4 +85,4 @@ def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
         )
     ]
     found = find_failures(ledger, "me", servers)
-    assert [one.server_id for one in found.servers["c"]] == ["newer", "unknown", "incomplete"]
+    assert found.suspects(ends) == {"newer", "unknown", "incomplete"}

@@ -37,8 +37,8 @@ FINDINGS: Final = {
 does not know.
 """
 QUIET: Final = {
-    # Idle GPUs that cost little have no alert, and a stuck job and a deletion have none.
-    *("idle_gpus", "stuck_jobs", "deleted_instances"),
+    # Idle GPUs that cost little have no alert, and these have none.
+    *("idle_gpus", "stuck_jobs", "deleted_instances", "silent_instances"),
     # It has one while a window is open.
     "unmeasured_servers",
 }
