@@ -86,9 +86,11 @@ OLDER_SERVERS: Final = f"{of_miners('chutes_server_upgrade_needed', 'server_id',
 UPGRADE_DONE: Final = of_miners(
     "chutes_server_upgrade_done_timestamp_seconds", "server_id", "server"
 )
-_TEE_SERVERS: Final = of_miners("chutes_server_info", "server_id", tee="true")
-_NO_STEP: Final = of_miners(_STEP, "server_id", step="nothing")
-NO_UPGRADES: Final = f"count({_TEE_SERVERS}) == on () sum({_NO_STEP})"
+# Two exporters count twice, on both sides.
+_TEE_SERVERS: Final = select("chutes_server_info", MINERS, tee="true")
+_NO_STEP: Final = select(_STEP, MINERS, step="nothing")
+_UNKNOWN: Final = f"{select('chutes_fleet_known', MINERS, topic='servers')} == 0"
+NO_UPGRADES: Final = f"count({_TEE_SERVERS}) == on () sum({_NO_STEP}) unless on () {_UNKNOWN}"
 """All TEE servers are known to have no step."""
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 
