@@ -433,10 +433,8 @@ def fast_rules(directory: Path) -> list[Path]:
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
-                # 25 minutes become 8 seconds, as the shortest windows do. Other windows become as
-                # many seconds as they have minutes.
-                expression = re.sub(r"\b25m\b", "8m", rule["expr"])
-                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", expression)
+                # Windows become as many seconds as they have minutes.
+                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", rule["expr"])
                 if "alert" in rule:
                     rule |= {"for": "2s", "keep_firing_for": "1s"}
         path = directory / f"fast-{source.name}"

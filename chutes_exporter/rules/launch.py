@@ -130,11 +130,15 @@ class Demand:
             return is_checked
         if self.active is None or self.target is None:
             return None
-        private = follows_private_rules(self.chute)
-        if private and self.active == 0 and self.bounty is not None:
+        if_public = self.active >= self.target
+        if_private = if_public or self.target_expired
+        if self.active == 0 and self.bounty is not None:
             # A bounty is enough for the first active instance of a private chute.
-            return False
-        return self.active >= self.target or (self.target_expired if private else False)
+            if_private = False
+        private = follows_private_rules(self.chute)
+        if private is None:
+            return if_public if if_public is if_private else None
+        return if_private if private else if_public
 
 
 def demand_for(

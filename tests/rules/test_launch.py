@@ -32,6 +32,7 @@ PRIVATE = Chute(
 )
 PUBLIC = structs.replace(PRIVATE, compute_multiplier_factors={"tee": 2.25})
 NO_TEE = structs.replace(PUBLIC, tee=False)
+UNKNOWN = structs.replace(NO_TEE, compute_multiplier_factors=None)
 ROOM = Demand(PRIVATE, active=1, starting=0, target=2)
 """A chute that has room for one more instance, and no bounty."""
 BOUNTY = Bounty("c")
@@ -115,6 +116,10 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
         # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
         (NO_TEE, {"target_expired": True}, False),
+        # It is not known which rules this one follows.
+        (UNKNOWN, {"active": 2}, True),
+        (UNKNOWN, {"active": 0, "target": 0, "bounty": BOUNTY}, None),
+        (UNKNOWN, {"target_expired": True}, None),
         # Nothing is checked again for a public chute with TEE.
         (PUBLIC, {"active": 2}, False),
     ],
