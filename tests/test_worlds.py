@@ -91,12 +91,20 @@ ROWS = (
     Row("chutes_gpu_verification_error_info{gpu_id}", "gpus_with_error.{gpu_id}"),
     Row("chutes_server_info{}", "servers"),
     Row("chutes_server_gpus{server_id}", "gpus_per_server.{server_id}"),
-    Row("chutes_server_gpus{server_id,state}", "gpus_by_server_and_state.{server_id}.{state}"),
+    Row(
+        "chutes_server_gpus{server_id,state}",
+        "gpus_by_server_and_state.{server_id}.{state}",
+        optional=True,
+    ),
     Row(
         "chutes_server_maintenance_state{server_id,state=maintenance}",
         "servers_in_maintenance.{server_id}",
     ),
-    Row("chutes_server_maintenance_state{server_id,state=pending}", "servers_pending.{server_id}"),
+    Row(
+        "chutes_server_maintenance_state{server_id,state=pending}",
+        "servers_pending.{server_id}",
+        optional=True,
+    ),
     Row("chutes_server_state{server_id,state=without_gpus}", "servers_without_gpus.{server_id}"),
     Row("chutes_maintenance_window_open{}", "in_maintenance_window.window_open"),
     Row("chutes_maintenance_window_start_timestamp_seconds{}", "in_maintenance_window.start"),
@@ -117,6 +125,7 @@ ROWS = (
     Row(
         "chutes_instance_outdated{instance_id}",
         "instances_that_a_rolling_update_replaces.{instance_id}",
+        optional=True,
     ),
     Row("chutes_instance_start_in_vain{instance_id}", "starts_in_vain.{instance_id}"),
     Row(
@@ -132,9 +141,13 @@ ROWS = (
         1e-8,
     ),
     Row("chutes_images{state}", "images_by_status.{state}"),
-    Row("chutes_jobs_waiting{}", "jobs_by_tries.waiting"),
+    Row("chutes_jobs_waiting{}", "jobs_by_tries.waiting", optional=True),
     Row(f"chutes_jobs_stuck{{hotkey={HOTKEY}}}", "jobs.stuck_with_test_miner.*"),
-    Row(f"chutes_jobs_tried{{hotkey={HOTKEY}}}", "jobs_by_tries.waiting_tried_by_test_miner"),
+    Row(
+        f"chutes_jobs_tried{{hotkey={HOTKEY}}}",
+        "jobs_by_tries.waiting_tried_by_test_miner",
+        optional=True,
+    ),
     # What can be launched.
     Row("chutes_launch_room_instances{gpu,chute_id} exists", "offers.{gpu}.{chute_id}"),
     Row("chutes_launch_refused_chutes{gpu,reason}", "refused.{gpu}.{reason}"),

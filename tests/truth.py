@@ -45,12 +45,14 @@ class Row:
         rel: How much they may differ. The service computes sums over time some seconds before it
             answers.
         exceptions: How much a number with one of these labels may differ.
+        optional: Whether some truths do not have it.
     """
 
     shown: str
     true: str
     rel: float = 1e-9
     exceptions: Mapping[str, float] = field(default_factory=dict)
+    optional: bool = False
 
 
 def values_at(tree: Any, place: str) -> Values | None:
@@ -58,10 +60,18 @@ def values_at(tree: Any, place: str) -> Values | None:
 
     Numbers with the same labels are added. Zeros are left out, because the truth lacks them.
     """
+    root, steps = _as_dicts(tree), place.split(".")
+    node = root
+    for step in steps:
+        if not isinstance(node, dict) or step == "*" or step.startswith("{"):
+            break
+        if step not in node:
+            return None
+        node = node[step]
     sums: dict[Labels, float] = defaultdict(float)
-    for labels, value in _walk(_as_dicts(tree), place.split("."), {}):
+    for labels, value in _walk(root, steps, {}):
         sums[frozenset(labels.items())] += value
-    return {labels: value for labels, value in sums.items() if value} if sums else None
+    return {labels: value for labels, value in sums.items() if value}
 
 
 def _as_dicts(node: Any) -> Any:
@@ -148,13 +158,14 @@ def differences(page: Page, outputs: Mapping[str, Any], truth: Any, rows: Iterab
     Args:
         page: The samples of a page.
         outputs: The JSON of commands by their names. A place in it begins with its name.
-        truth: The truth. A row is left out where it lacks the place.
+        truth: The truth. An optional row is left out where it lacks the place.
         rows: What to compare.
     """
     wrong = set()
     for row in rows:
         true = values_at(truth, row.true)
         if true is None:
+            assert row.optional, f"the truth has no {row.true}"
             continue
         if row.shown.startswith("chutes_"):
             shown = shown_on(page, row.shown)
