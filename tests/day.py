@@ -12,12 +12,12 @@ from collections import defaultdict
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import yaml
-
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.replay import Fault, Replay
 from tests.support import (
+    EVALUATION_ORDER,
+    GROUPS,
     PATIENCE,
     RULES,
     Clock,
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 DAY: Final = recorded_day()
 LAST: Final = 24 * 60
 """The last minute of the day."""
-GROUPS: Final[list[dict[str, Any]]] = [
-    group
-    for path in sorted(RULES.glob("*.yml"))
-    for group in yaml.safe_load(path.read_text())["groups"]
-]
 COSTS: Final = {"b300": 3.5, "h200": 1.9, "pro_6000": 0.8, "4090": 0.25}
 """The cost of a GPU in dollars an hour, by model."""
 Pages = dict[int, str]
@@ -180,7 +175,10 @@ def evaluate(
         ],
     }
     file = directory / "day.yml"
-    options = {"evaluation_interval": f"{step}m", "group_eval_order": _ORDER if rules else []}
+    options = {
+        "evaluation_interval": f"{step}m",
+        "group_eval_order": EVALUATION_ORDER if rules else [],
+    }
     files = {"rule_files": [str(path) for path in sorted(RULES.glob("*.yml")) if rules]}
     file.write_text(json.dumps({**files, **options, "tests": [test]}))
     command = ["promtool", "test", "rules", str(file)]
@@ -204,12 +202,6 @@ _FIRING: Final = 'ALERTS{alertstate="firing",severity!="none"}'
 _ALERTS: Final = sorted(
     {rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule}
 )
-_ABOUT_ALERTS: Final = "chutes-alerts-recordings"
-_ORDER: Final = sorted(
-    (group["name"] for group in GROUPS),
-    key=lambda name: (name == _ABOUT_ALERTS, not name.endswith("-recordings")),
-)
-"""Recordings come before the alerts that read them, and those that read alerts come last."""
 
 
 def _input_series(

@@ -65,6 +65,16 @@ PATIENT = {"X-Prometheus-Scrape-Timeout-Seconds": str(PATIENCE)}
 RECORDINGS = Path(__file__).parent / "recordings"
 ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
+GROUPS: Final[list[dict[str, Any]]] = [
+    group
+    for path in sorted(RULES.glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+]
+EVALUATION_ORDER: Final = sorted(
+    (group["name"] for group in GROUPS),
+    key=lambda name: (name == "chutes-alerts-recordings", not name.endswith("-recordings")),
+)
+"""Groups of recordings come before the alerts that read them. Those that read alerts come last."""
 
 _T = TypeVar("_T")
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.reference import ALL_METRICS
-from tests.day import GROUPS
-from tests.support import ROOT
+from tests.support import GROUPS, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,9 @@ from grafana.__main__ import DASHBOARDS
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.parts import BOARD_ORDER, dashboard_json
-from tests.day import GROUPS
 from tests.grafana.display import PANELS, committed
 from tests.grafana.promql import implicit_joins, metrics, selectors
+from tests.support import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

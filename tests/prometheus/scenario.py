@@ -9,11 +9,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
-import yaml
 
 from chutes_exporter.fleet.model import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
-from tests.support import RULES
+from tests.support import EVALUATION_ORDER, GROUPS, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import GpuState
 
 FILES: Final = sorted(RULES.glob("*.yml"))
-GROUPS: Final[list[dict[str, Any]]] = [
-    group for path in FILES for group in yaml.safe_load(path.read_text())["groups"]
-]
 ALERTS: Final[list[dict[str, Any]]] = [
     rule for group in GROUPS for rule in group["rules"] if "alert" in rule
 ]
@@ -537,17 +533,9 @@ class Scenario:
         run_promtool(
             directory / "scenario.yml",
             tests=[test],
-            group_eval_order=_evaluation_order(),
+            group_eval_order=EVALUATION_ORDER,
             evaluation_interval=test["interval"],
         )
-
-
-def _evaluation_order() -> list[str]:
-    """Return the names of all groups of rules: recordings before the alerts that read them."""
-    names = [group["name"] for group in GROUPS]
-    recordings = [name for name in names if name.endswith("-recordings")]
-    others = [name for name in names if not name.endswith("-recordings")]
-    return recordings + others
 
 
 def _default_step(end: int) -> int:

@@ -18,11 +18,12 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.day import COSTS, GROUPS, LAST, evaluate, scraped_day
+from tests.day import COSTS, LAST, evaluate, scraped_day
 from tests.golden import cool_down
 from tests.grafana.answers import QUERIES, filled_in
 from tests.replay import Replay
 from tests.support import (
+    GROUPS,
     HOTKEY,
     PATIENCE,
     Clock,
