@@ -177,7 +177,6 @@ async def outputs_of(case: Case) -> dict[str, str]:
         flags = [f"--hotkey={hotkey}" for hotkey in case.also]
         if chain_url:
             flags.append(f"--chain.url={chain_url}")
-        # The commands ask the same questions.
         with asked_once():
             for command, *more in COMMANDS:
                 costs = COSTS if chain_url and command == "status" else ()

@@ -104,7 +104,6 @@ ALERTS: Final = (
     ),
     Raised("21:00", "23:50", "ChutesScoreHeadingDown warning", "", ("heading for 3.",)),
 )
-"""All alerts of the day."""
 
 
 def minute(time: str) -> int:

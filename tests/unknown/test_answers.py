@@ -257,13 +257,8 @@ MAY_DIFFER: Final = {
     "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
     "hotkey:chutes_miner_verdict:number": "it says that not everything is known",
     "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",
-    **dict.fromkeys(
-        (
-            "hotkey_server_id:chutes_idle_gpus:ratio",
-            "hotkey_server_id:chutes_idle_gpus:part_of_gpus",
-        ),
-        "without the pay, the number of idle GPUs decides",
-    ),
+    "hotkey_server_id:chutes_idle_gpus:ratio": "without the pay, the number of idle GPUs decides",
+    "hotkey_server_id:chutes_idle_gpus:part_of_gpus": "it is this number",
     "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
     "variable miner": "without a score, the rank is a question mark",
     "variable report": "it names the hours that are not known",
@@ -286,7 +281,6 @@ SHOWN: Final = {
     **{name: query for name, query in QUERIES.items() if not name.startswith("chutes-exporter")},
     **{name: name for name in (*RECORDINGS, CONDITIONS)},
 }
-"""What is compared, by name."""
 
 
 @pytest.fixture(scope="module")
