@@ -198,6 +198,8 @@ def _silent_instances(moment: Moment) -> list[Subject]:
 
 def _lost(ends: Sequence[End]) -> str:
     lost = sum_of_losses(ends)
+    if lost.unknown and not lost.known:
+        return "unknown units lost"
     return f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units lost"
 
 

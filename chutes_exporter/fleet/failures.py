@@ -96,7 +96,7 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
         else:
             failures[end.chute_id].append(end)
     by_miner = [end for end in ends if end.reason == "miner"]
-    deleted = [end for end in by_miner if end.outcome == "lost" or end.lost_units]
+    deleted = [end for end in by_miner if end.outcome == "lost" or end.lost_units != 0]
     fitting = {}
     for chute_id, of_chute in failures.items():
         chute = ledger.chutes.get(chute_id)
