@@ -252,7 +252,7 @@ def parse_cost(text: str) -> tuple[str, float]:
 
 
 def parse_url(text: str, *, kind: str = "an address of an API") -> str:
-    """Return an address with a scheme in lower case and no slash at its end, or raise ConfigError."""
+    """Return an address with a lower-case scheme and no slash at its end, or raise ConfigError."""
     problem = problem_of_address(text) if _URL.fullmatch(text) else "its form is wrong"
     if problem is not None:
         # The error does not show the text, because it may have a password or a key.

@@ -40,8 +40,8 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest answer that was kept. It may be beyond its maximum age, but not in the copies
-            that :meth:`FeedCache.states` returns.
+        snapshot: The newest answer that was kept. It may be beyond its maximum age, but not in the
+            copies that :meth:`FeedCache.states` returns.
         last_success: Unix time of the API at which that answer was requested, or None.
         last_failure: Unix time of the API and error of the newest failure, even if a request
             succeeded since.
