@@ -271,6 +271,13 @@ class Server:
         earning = self._earning
         return None if earning is None else len(earning)
 
+    def gpus_possibly_free_at(self, time: float) -> list[Gpu]:
+        """Return its GPUs without those that an older instance holds: an instance of before a Unix
+        time. One whose age is unknown may be newer.
+        """
+        older = {one.instance_id for one in self.instances if (one.created_at or time) < time}
+        return [gpu for gpu in self.gpus if gpu.instance_id not in older]
+
     @property
     def usable_gpus(self) -> list[Gpu]:
         """Its GPUs that could earn and do not."""
