@@ -13,8 +13,8 @@ from chutes_exporter.commands.options import (
     asks,
     json_option,
     miner_options,
+    require_key,
 )
-from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
@@ -76,8 +76,8 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     the API. The exit status is 0 when there is nothing to launch, 1 when there is, 2 when the
     command line is wrong, and 3 when nothing was found but something is not known.
     """
-    # A hotkey without its key is not enough. Without a key, this raises UsageError.
-    first_key(settings)
+    # A hotkey without its key is not enough.
+    require_key(settings)
     snapshot = await take_snapshot(settings, frozenset({_UNIT_USD}))
     miners = []
     for hotkey in sorted(settings.watched):

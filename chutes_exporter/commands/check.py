@@ -165,9 +165,8 @@ def _feed_line(state: FeedState) -> Line:
     if state.snapshot is None:
         # A request that got no response has no status.
         return replace(line, status=getattr(state.last_error, "status", None))
-    # Each feed was requested only now, so a snapshot is from a response with the status 200.
     answer = state.snapshot.answer
-    return replace(line, status=200, records=answer.count, seconds=answer.seconds)
+    return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
 
 
 def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:

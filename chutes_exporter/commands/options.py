@@ -26,6 +26,7 @@ from chutes_exporter.page.plan import require_what_collectors_need
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
+    from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -269,13 +270,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None) -> Settings:
     """Return the settings of the running command, or raise ConfigError.
 
-    Without ``credentials``, the hotkey files and the environment are read for them.
+    Flags without a setting, such as ``--json``, are left to the command. Without ``credentials``,
+    the hotkey files and the environment are read for them.
     """
     _refuse_empty_variables()
     credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
-    # Other flags, such as --json, are no settings. The hotkeys become a part of Settings.watched.
+    # The hotkeys become a part of Settings.watched.
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     arguments = {name: value for name, value in flags.items() if name in names}
     collectors = {one.name: flags.get(f"collector_{one.name}") for one in COLLECTORS}
@@ -343,6 +345,15 @@ def require_miner(settings: Settings) -> None:
     if not settings.watched:
         name = click.get_current_context().info_name
         raise ConfigError(f"{name} needs a miner: add --hotkey or --hotkey-file")
+
+
+def require_key(settings: Settings) -> Hotkey:
+    """Return the first key, or raise UsageError if there is none."""
+    if not settings.keys:
+        raise click.UsageError(
+            "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"
+        )
+    return settings.keys[0]
 
 
 @asynccontextmanager

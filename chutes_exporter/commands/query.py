@@ -11,7 +11,14 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
+from chutes_exporter.commands.options import (
+    Command,
+    asks,
+    client_of,
+    json_option,
+    miner_options,
+    require_key,
+)
 from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
@@ -109,22 +116,13 @@ def _selected_hotkeys(settings: Settings, flags: Mapping[str, Any]) -> Collectio
     return settings.watched
 
 
-def first_key(settings: Settings) -> Hotkey:
-    """Return the key to sign with, or raise UsageError."""
-    if not settings.keys:
-        raise click.UsageError(
-            "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"
-        )
-    return settings.keys[0]
-
-
 def _signing_key(
     endpoint: Endpoint[Any], settings: Settings, hotkeys: Collection[str]
 ) -> Hotkey | None:
     """Return the key of the miner that the answer is about, or any key if it is about all."""
     if not endpoint.signed:
         return None
-    any_key = first_key(settings)
+    any_key = require_key(settings)
     if endpoint.scope != "signer":
         return any_key
     selected = [key for key in settings.keys if key.address in hotkeys]
