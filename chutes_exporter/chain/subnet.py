@@ -30,6 +30,10 @@ _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
 
 
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
 @dataclass(frozen=True)
 class Item:
     """An item of the storage: a number of ``size`` bytes, an account (by its address), or a list of
@@ -61,7 +65,7 @@ class Item:
         """
         if text is None and self.default is not None:
             return self.default
-        # A missing value becomes no bytes, which the checks of the size below refuse.
+        # A missing value becomes no bytes, which the check of the size below refuses.
         digits = (text or "").removeprefix("0x")
         try:
             data = bytes.fromhex(digits)
@@ -70,22 +74,18 @@ class Item:
         prefix_size, count = 0, 1
         if self.is_list:
             # The list begins with the count of elements, in one byte up to 63 and in two up to
-            # 16,383. The two lowest bits are 0 or 1, and are no part of it. They tell which.
+            # 16,383. The lowest bit says which. The two lowest bits are no part of the count.
             prefix_size = 1 + (int.from_bytes(data[:1]) & 1)
-            count = int.from_bytes(data[:prefix_size], "little") >> 2
+            count = _number(data[:prefix_size]) >> 2
         expected = prefix_size + count * self.size
         if len(data) != expected:
             raise UndecodableError(
                 f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
             )
-        elements: list[str | int] = []
-        for start in range(prefix_size, expected, self.size):
-            element = data[start : start + self.size]
-            if self.size == _ACCOUNT:
-                elements.append(encode_ss58(element))
-            else:
-                elements.append(int.from_bytes(element, "little"))
-        return tuple(elements) if self.is_list else elements[0]
+        starts = range(prefix_size, expected, self.size)
+        decode = encode_ss58 if self.size == _ACCOUNT else _number
+        elements = tuple(decode(data[start : start + self.size]) for start in starts)
+        return elements if self.is_list else elements[0]
 
     def of_uid(self, uid: int) -> Item:
         """Return the item of a seat."""
