@@ -89,7 +89,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "verdict": conclusion,
         "action_needed": needs_action,
         "miners": miners,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
     show = partial(_print_screen, summary, found, snapshot, settings)
     return Result(summary, show, snapshot.gaps, needs_action)
@@ -149,7 +149,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     comes_back = server.needs_upgrade is False or server.measured == "measured"
     lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
     return {
-        "server": server.name or server.server_id,
+        "server": server.shown_name,
         "step": upgrade.step,
         "done_by": iso_time(upgrade.done_at),
         "late": upgrade.is_late,
@@ -195,6 +195,8 @@ def _print_screen(
         for number, finding in enumerate(found[miner["hotkey"]], 1):
             _print_finding(finding, number)
         print_table(with_columns([miner], [*_STANDING]), title="Standing")
+        if miner["heading_share"] is not None:
+            say("Without changes, the share becomes heading_share within a day.")
         print_table(miner["gpus"], title="GPUs")
         _print_maintenance(miner)
     if not settings.costs:
@@ -236,4 +238,4 @@ def _print_maintenance(found: Mapping[str, Any]) -> None:
     for row in rows:
         say(f"{row['server']}: {row['reason']}", indent="  ")
     if rows:
-        say("Do not reboot a server before its step is boot.")
+        say("Do not reboot a server before its step is boot: that would lose the units above.")

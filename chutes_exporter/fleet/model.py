@@ -225,6 +225,11 @@ class Server:
     is_complete: bool
 
     @property
+    def shown_name(self) -> str:
+        """Its name, or its id if the name is unknown or empty."""
+        return self.name or self.server_id
+
+    @property
     def models(self) -> list[str] | None:
         """The models of its GPUs, None while one may be missing or of an unknown model."""
         models = {gpu.model or "" for gpu in self.gpus}
