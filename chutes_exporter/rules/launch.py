@@ -126,19 +126,16 @@ class Demand:
         The service does not delete a refused instance, which holds its GPUs until it is purged.
         """
         is_checked = activation_is_checked(self.chute)
-        if not is_checked:
-            return is_checked
-        if self.active is None or self.target is None:
-            return None
+        if not is_checked or self.active is None or self.target is None:
+            return False if is_checked is False else None
         if_public = self.active >= self.target
-        if_private = if_public or self.target_expired
-        if self.active == 0 and self.bounty is not None:
-            # A bounty is enough for the first active instance of a private chute.
-            if_private = False
-        private = follows_private_rules(self.chute)
-        if private is None:
-            return if_public if if_public is if_private else None
-        return if_private if private else if_public
+        # A bounty is enough for the first active instance of a private chute.
+        has_bounty = self.active == 0 and self.bounty is not None
+        if_private = not has_bounty and (if_public or self.target_expired)
+        if if_public is if_private:
+            return if_public
+        is_private = follows_private_rules(self.chute)
+        return {True: if_private, False: if_public, None: None}[is_private]
 
 
 def demand_for(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import structs
@@ -179,34 +180,35 @@ def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
     show their multiplier from before the end. A report has only the records that apply in its hour,
     so of two records with the same start, the newest report may lack the one that ended earlier.
     """
-    ended = Counter[ComputeRecord]()
-    still_open: list[tuple[ComputeRecord, float]] = []
-    open_multipliers: dict[float, float | None] = {}
-    newer_starts = set[float]()
-    for end, records in reports.items():
-        # A report may have two equal records, which are both paid.
-        ended |= Counter(record for record in records if record.ended_at is not None)
+    all_records = chain.from_iterable(reports.values())
+    last_start = max((record.started_at for record in all_records), default=None)
+    open_multiplier = None
+    joined: Counter[ComputeRecord] = Counter()
+    newer_starts: set[float] = set()
+    for report_end, records in reports.items():
+        found = []
         for record in records:
             if record.ended_at is not None:
+                found.append(record)
                 continue
-            # The instance had not ended yet when this report was made. Until its end, a record
-            # keeps its multiplier, so all reports with the open record agree.
-            open_multipliers[record.started_at] = _multiplier(record)
+            # The instance had not ended yet when this report was made.
+            is_last = record.started_at == last_start
+            if is_last:
+                # Until its end, a record keeps its multiplier, so all reports with it agree.
+                open_multiplier = _multiplier(record)
             if record.started_at not in newer_starts:
-                still_open.append((record, end))
+                # The report in which another record ends is missing. It applied until this one at
+                # least.
+                known_end = UnixTime(max(report_end, record.started_at))
+                found.append(record if is_last else structs.replace(record, ended_at=known_end))
+        # A report may have two equal records, which are both paid.
+        joined |= Counter(found)
         newer_starts.update(record.started_at for record in records)
-    last_start = max(newer_starts, default=0.0)
-    joined = list(ended.elements())
-    for record, end in still_open:
-        if record.started_at == last_start:
-            joined.append(record)
-            continue
-        # The report in which this record ends is missing. It applied until this report at least.
-        known_end = UnixTime(max(end, record.started_at))
-        joined.append(structs.replace(record, ended_at=known_end))
     # Of two with the same start, the one that ends later is the last.
-    joined.sort(key=lambda record: (record.started_at, record.ended_at or math.inf))
-    return History(joined, open_multipliers.get(last_start), tuple(reports))
+    in_order = sorted(
+        joined.elements(), key=lambda record: (record.started_at, record.ended_at or math.inf)
+    )
+    return History(in_order, open_multiplier, tuple(reports))
 
 
 Precision = Literal["exact", "about", "at_least"]
@@ -257,10 +259,13 @@ def _lost_score(instance: AuditInstance, history: History, now: float) -> Loss:
     if outcome_of(instance) != "lost":
         return Loss(0.0, "exact")
     paid = _paid_time(instance, now)
-    applied = [record for record in history.records if paid.seconds_of(record) > 0]
-    units = [product(paid.seconds_of(record), _multiplier(record)) for record in applied]
-    is_complete = None not in units and _cover(history.records, paid)
-    if not is_complete or _may_lack_first(instance, history, paid):
+    units = []
+    for record in history.records:
+        seconds = paid.seconds_of(record)
+        if seconds > 0:
+            units.append(product(seconds, _multiplier(record)))
+    may_lack_units = None in units or not _cover(history.records, paid)
+    if may_lack_units or _may_lack_first(instance, history, paid):
         return Loss(total(one or 0.0 for one in units), "at_least")
     return Loss(total(units), "exact")
 
