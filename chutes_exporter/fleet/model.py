@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.failures import Failures
+from chutes_exporter.rules.launch import gpus_of_instance, runs_on
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import DeadlineKind, InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
@@ -266,12 +268,16 @@ class Server:
         earning = self._earning
         return None if earning is None else len(earning)
 
-    def gpus_possibly_free_at(self, time: float) -> list[Gpu]:
-        """Return its GPUs without those that an older instance holds: an instance of before a Unix
-        time. One whose age is unknown may be newer.
+    def can_have_held(self, chute: Chute | None, ended_at: float) -> bool:
+        """Return whether an instance of a chute that ended at a Unix time can have been on it:
+        there are enough GPUs beside those of older instances that still exist.
         """
-        older = {one.instance_id for one in self.instances if (one.created_at or time) < time}
-        return [gpu for gpu in self.gpus if gpu.instance_id not in older]
+        # An instance whose age is unknown may be newer.
+        older = [one for one in self.instances if one.created_at and one.created_at < ended_at]
+        held_by = {instance.instance_id for instance in older}
+        free = [gpu for gpu in self.gpus if gpu.instance_id not in held_by]
+        fitting = sum(runs_on(chute, gpu.model) is not False for gpu in free)
+        return not self.is_complete or fitting >= (gpus_of_instance(chute) or 0)
 
     @property
     def usable_gpus(self) -> list[Gpu]:

@@ -157,39 +157,22 @@ def demand_for(
     # An activation of None means that the instance starts, a time that it is disabled. UNSET is
     # unknown.
     starting = None if UNSET in activations else activations.count(None)
-    if utilization is not None:
-        expired = None
-        if utilization.timestamp is not None:
-            expired = now - utilization.timestamp > _TARGET_LIFETIME
-        return Demand(
-            chute,
-            active=utilization.active_instance_count,
-            starting=starting,
-            target=_target_at_launch(utilization),
-            target_expired=expired,
-            bounty=bounty,
-        )
-    # Without a record, a private chute has no target. For a public one, the service takes the
-    # present number of instances, disabled ones included. While it is unknown which rules a chute
-    # follows, its target does not matter, because its room is unknown.
-    target = 0 if follows_private_rules(chute) else len(active_ids) + len(not_active)
-    return Demand(chute, len(active_ids), starting, target, target_expired=True, bounty=bounty)
-
-
-def _target_at_launch(utilization: ChuteUtilization) -> float | None:
-    """Return the number of active instances at which the service begins to refuse launches.
-
-    None if it is unknown.
-    """
-    target = target_instances(utilization)
-    if target is not None:
-        return target
-    if utilization.scale_allowance is None or utilization.target_count is None:
-        # The answer lacks what the target follows from.
-        return None
-    # The target of the autoscaler's last run is out of date. The present one is at most the active
-    # instances, and no such target leaves room for a launch.
-    return utilization.active_instance_count
+    if utilization is None:
+        # A private chute has no target then. For a public one, the service takes the present number
+        # of instances, disabled ones included. While it is unknown which rules a chute follows, its
+        # target does not matter, because its room is unknown.
+        active, inactive = len(active_ids), len(not_active)
+        target = 0 if follows_private_rules(chute) else active + inactive
+        return Demand(chute, active, starting, target, target_expired=True, bounty=bounty)
+    wanted = target_instances(utilization)
+    if wanted is None and None not in (utilization.scale_allowance, utilization.target_count):
+        # The target of the autoscaler's last run is out of date. The present one is at most the
+        # active instances, and no such target leaves room for a launch.
+        wanted = utilization.active_instance_count
+    expired = None
+    if utilization.timestamp is not None:
+        expired = now - utilization.timestamp > _TARGET_LIFETIME
+    return Demand(chute, utilization.active_instance_count, starting, wanted, expired, bounty)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:

@@ -296,14 +296,12 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
     """
     if reason_of_text(instance.deletion_reason) != "miner":
         return Cut(0.0, "exact")
-    multipliers: list[float | None] = [None, *map(_multiplier, history.records)]
-    *earlier, last = multipliers
+    multipliers: list[float | None] = [None, None, *map(_multiplier, history.records)]
+    previous, last = multipliers[-2:]
     if last is None:
         return Cut(None, "at_least")
     if history.open_multiplier is not None:
         return Cut(max(0.0, history.open_multiplier - last), "exact")
-    # Without a record before the last one, it is not known whether it was cut.
-    previous = earlier[-1]
     if instance.billed_to is None:
         return _public_cut(last, previous)
     if last > 0:
@@ -312,6 +310,7 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
 
 
 def _public_cut(last: float, previous: float | None) -> Cut:
+    # Without a record before the last one, it is not known whether it was cut.
     if previous is None or _CUT_BELOW * previous <= last < _KEPT_FROM * previous:
         return Cut(None, "at_least")
     if last < _CUT_BELOW * previous:
