@@ -147,25 +147,20 @@ class Instance:
             return False
         return None if self.created_at is None else now - self.created_at > SLOW_AFTER
 
-    def is_secured(self, now: float) -> bool | None:
-        """Return whether it keeps its score at any end from a Unix time on. A private one never
-        does.
-        """
-        if self.private:
-            return False
-        secured_at = self.deadlines.get("secured")
-        return None if secured_at is None else secured_at <= now
-
     def units_at_risk(self, now: float) -> float | None:
         """Return the compute units of the past day that it loses if it ends at a Unix time without
         maintenance, None if they are unknown.
 
         This is an estimate, as if it had earned its present pay since its creation.
         """
-        if self.earns is False or self.is_secured(now):
+        secured_at = self.deadlines.get("secured")
+        is_secured = secured_at is not None and secured_at <= now
+        if self.earns is False or is_secured:
             # A starting instance has no score to lose, and a secured one keeps it.
             return 0.0
-        if None in (self.earns, self.is_secured(now)) or self.created_at is None:
+        # A private one never keeps its score.
+        may_be_secured = secured_at is None and not self.private
+        if self.earns is None or may_be_secured or self.created_at is None:
             return None
         age = min(max(0.0, now - self.created_at), DAY)
         return product(self.units_per_second, age)
@@ -179,10 +174,11 @@ class Instance:
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
-        if self.state is None:
-            return None
+        if self.state == "active":
+            return "none"
         if self.state != "starting":
-            return "disabled" if self.state == "disabled" else "none"
+            # It is disabled, or unknown.
+            return self.state
         if self.is_in_vain:
             return "in_vain"
         is_slow = self.is_slow(now)
@@ -294,9 +290,7 @@ class Server:
         """Whether it is older than the target of the newest window, and holds no slot."""
         if self.needs_upgrade is False or self.holds_slot is True:
             return False
-        if self.needs_upgrade is None or self.holds_slot is None:
-            return None
-        return True
+        return None if None in (self.needs_upgrade, self.holds_slot) else True
 
     def upgrade_is_due(self, window: Window, now: float) -> bool | None:
         """Return whether it waits for its upgrade in an open window that ends soon, and may come
@@ -369,14 +363,13 @@ class Server:
         """Return about how many compute units of the past day the score would lose if it was
         rebooted now, None while that is unknown.
         """
-        if self.known_instances is None:
-            return None
-        return total(instance.units_at_risk(now) for instance in self.known_instances)
+        instances = self.known_instances
+        return None if instances is None else total(one.units_at_risk(now) for one in instances)
 
     def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
         """Return whether instances certainly hold all its GPUs in these states."""
-        held_gpus = sum(gpu.state in states for gpu in self.gpus)
-        return self._gpus_are_known and held_gpus == sum(one.gpus or 0 for one in instances)
+        gpus = sum(gpu.state in states for gpu in self.gpus)
+        return self._gpus_are_known and gpus == sum(one.gpus or 0 for one in instances)
 
     @property
     def _gpus_are_known(self) -> bool:
@@ -527,13 +520,11 @@ class Window:
 
     def phase(self, now: float) -> Phase | None:
         """Return what it is at a Unix time, None if that is unknown."""
-        if self.is_open is None:
-            return None
         if self.is_open:
             return "open"
         if not self.exists:
             return "none"
-        if self.starts_at is None:
+        if self.is_open is None or self.starts_at is None:
             return None
         return "announced" if self.starts_at > now else "over"
 
@@ -618,11 +609,8 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. None while the pay of a
         server with idle GPUs is unknown, or if no server with GPUs has a known pay.
         """
-        units: dict[str, float] = {}
-        for server in self.servers:
-            pay = self.idle_pay(server)
-            if server.gpus and pay is not None:
-                units[server.server_id] = pay
+        pays = {server.server_id: self.idle_pay(server) for server in self.servers if server.gpus}
+        units = {server_id: pay for server_id, pay in pays.items() if pay is not None}
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
         idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}

@@ -24,7 +24,8 @@ from chutes_exporter.rules.launch import activation_is_checked
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Self
 
     from chutes_exporter.api.records import Chute
 
@@ -158,6 +159,29 @@ def _may_have_lost_race(instance: AuditInstance, chute: Chute | None) -> bool:
 
 
 @dataclass(frozen=True)
+class PaidTime:
+    """The part of the past day in which an instance is paid, in Unix time."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, instance: AuditInstance, now: float) -> Self:
+        """Return the time that the score of the 24 hours before now counts: from the creation,
+        until the end or until billing stops.
+        """
+        end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
+        start = max(instance.created_at, now - DAY)
+        # A time that ended before the past day becomes an empty one.
+        return cls(start, max(start, end))
+
+    def seconds_of(self, record: ComputeRecord) -> float:
+        """Return the seconds of this time in which a record applies."""
+        end = min(self.end, record.ended_at or self.end)
+        return max(0.0, end - max(self.start, record.started_at))
+
+
+@dataclass(frozen=True)
 class History:
     """The multipliers of an instance, from several reports.
 
@@ -171,6 +195,28 @@ class History:
     records: Sequence[ComputeRecord]
     open_multiplier: float | None
     ends: Collection[float] = ()
+
+    def covers(self, paid: PaidTime) -> bool:
+        """Return whether a record applies at each moment of the paid time."""
+        covered_until = paid.start
+        for record in self.records:
+            if record.started_at > covered_until + _MAX_GAP:
+                return False
+            # Only the last record has no end.
+            covered_until = max(covered_until, record.ended_at or paid.end)
+        return covered_until >= paid.end - _MAX_GAP
+
+    def may_lack_first(self, activated_at: float, paid: PaidTime) -> bool:
+        """Return whether a record from before the activation may be missing.
+
+        An instance on a GPU that is dearer than its chute needs has two records that begin at its
+        creation, and both are paid. The first ends at its activation, so newer reports lack it.
+        """
+        if not self.records or activated_at <= paid.start + _MAX_GAP:
+            return False
+        if any(end - HOUR <= activated_at <= end for end in self.ends):
+            return False
+        return (self.records[0].ended_at or math.inf) > activated_at + _MAX_GAP
 
 
 def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
@@ -240,12 +286,13 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     if instance.activated_at is None:
         # It never had a score.
         return Loss(0.0, "exact")
-    lost = _lost_score(instance, history, now)
+    paid = PaidTime.of(instance, now)
+    lost = _lost_score(instance, history, paid)
     cut = _cut(instance, history)
     units = lost.units
     if cut.multiplier:
         # The units are by the multiplier after the cut. What the cut took is lost as well.
-        cut_seconds = _paid_time(instance, now).seconds_of(history.records[-1])
+        cut_seconds = paid.seconds_of(history.records[-1])
         units = total([units, product(cut.multiplier, cut_seconds)])
     precision = cut.precision if lost.precision == "exact" else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
@@ -254,18 +301,18 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     return Loss(units, "at_least" if units is None else precision, is_last_of_chute)
 
 
-def _lost_score(instance: AuditInstance, history: History, now: float) -> Loss:
+def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> Loss:
     """Return what an instance loses of its score by the multipliers at its end."""
     if outcome_of(instance) != "lost":
         return Loss(0.0, "exact")
-    paid = _paid_time(instance, now)
     units = []
     for record in history.records:
         seconds = paid.seconds_of(record)
         if seconds > 0:
             units.append(product(seconds, _multiplier(record)))
-    may_lack_units = None in units or not _cover(history.records, paid)
-    if may_lack_units or _may_lack_first(instance, history, paid):
+    activated_at = instance.activated_at or instance.created_at
+    is_complete = None not in units and history.covers(paid)
+    if not is_complete or history.may_lack_first(activated_at, paid):
         return Loss(total(one or 0.0 for one in units), "at_least")
     return Loss(total(units), "exact")
 
@@ -316,53 +363,3 @@ def _public_cut(last: float, previous: float | None) -> Cut:
     if last < _CUT_BELOW * previous:
         return Cut(last / _PUBLIC_PENALTY - last, "exact")
     return Cut(0.0, "exact")
-
-
-@dataclass(frozen=True)
-class _PaidTime:
-    """The part of the past day in which an instance is paid, in Unix time."""
-
-    start: float
-    end: float
-
-    def seconds_of(self, record: ComputeRecord) -> float:
-        """Return the seconds of this time in which a record applies."""
-        end = min(self.end, record.ended_at or self.end)
-        return max(0.0, end - max(self.start, record.started_at))
-
-
-def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
-    """Return the time that the score of the 24 hours before now counts: from the creation, until
-    the end or until billing stops.
-    """
-    end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
-    start = max(instance.created_at, now - DAY)
-    # A time that ended before the past day becomes an empty one.
-    return _PaidTime(start, max(start, end))
-
-
-def _cover(records: Iterable[ComputeRecord], paid: _PaidTime) -> bool:
-    """Return whether a record applies at each moment of the paid time.
-
-    The records are in the order of their starts. Only the last one has no end.
-    """
-    covered_until = paid.start
-    for record in records:
-        if record.started_at > covered_until + _MAX_GAP:
-            return False
-        covered_until = max(covered_until, record.ended_at or paid.end)
-    return covered_until >= paid.end - _MAX_GAP
-
-
-def _may_lack_first(instance: AuditInstance, history: History, paid: _PaidTime) -> bool:
-    """Return whether a record from before the activation may be missing.
-
-    An instance on a GPU that is dearer than its chute needs has two records that begin at its
-    creation, and both are paid. The first ends at its activation, so newer reports lack it.
-    """
-    activated_at = instance.activated_at or instance.created_at
-    if not history.records or activated_at <= paid.start + _MAX_GAP:
-        return False
-    first_end = history.records[0].ended_at or math.inf
-    has_hour = any(end - HOUR <= activated_at <= end for end in history.ends)
-    return first_end > activated_at + _MAX_GAP and not has_hour
