@@ -78,13 +78,17 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         await stack.enter_async_context(replay)
         await stack.enter_async_context(service)
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
-        hotkey_file = Path(directory, "hotkey")
-        # Only its owner may read a key.
-        hotkey_file.touch(mode=0o600)
-        content = {"ss58Address": key.address, "secretSeed": day.seeds[flags["miner"]]}
-        hotkey_file.write_text(json.dumps(content))
+        hotkey_file = _write_hotkey_file(directory, key.address, day.seeds[flags["miner"]])
         _print_instructions(service, replay, flags["miner"], hotkey_file)
         await stop.wait()
+
+
+def _write_hotkey_file(directory: str, address: str, seed: str) -> Path:
+    path = Path(directory, "hotkey")
+    # Only its owner may read a key.
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
+    return path
 
 
 def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_file: Path) -> None:
