@@ -341,7 +341,7 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    # Both by whether they are immune.
+    # The old seats, and the number of those that later registrations have got: both by immunity.
     replaceable: dict[bool, deque[Seat]] = {False: deque(), True: deque()}
     newcomers = {False: 0, True: 0}
     for seat in _replaceable(state, seats):
@@ -349,12 +349,13 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     newcomers_are_immune = state.immunity_period > 0
     newcomers[newcomers_are_immune] = state.free_seats
     registrations: dict[str, int] = {}
+    # Each turn is a registration, which takes a seat and makes a newcomer.
     while True:
         without_immunity = len(replaceable[False]) + newcomers[False]
         takes_immune = without_immunity <= state.min_not_immune
         candidates = replaceable[takes_immune]
-        # A newcomer has no emission. As soon as it is a candidate, each registration replaces a
-        # newcomer, but first the seats without emission, which are older.
+        # A newcomer has no emission. As soon as it can be replaced, each registration does that,
+        # after the old seats without emission. No other seat is lost then.
         if not candidates or (newcomers[takes_immune] and candidates[0].emission):
             return registrations
         registrations[candidates.popleft().hotkey] = newcomers[newcomers_are_immune]
