@@ -137,10 +137,9 @@ def make_settings(
         miners = "neighbours" if watched else "all"
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
-    if not watched and miners != "all":
-        raise ConfigError(f"--miners {miners} {NEEDS_MINER}")
-    if not watched and chutes == "relevant":
-        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
+    for flag, value in (("--miners", miners), ("--chutes", chutes)):
+        if value != "all" and not watched:
+            raise ConfigError(f"{flag} {value} {NEEDS_MINER}")
     return Settings(watched=watched, keys=keys, miners=miners, chutes=chutes, **others)
 
 
@@ -251,11 +250,8 @@ def parse_cost(text: str) -> tuple[str, float]:
     return name.strip(), parse_number(cost)
 
 
-def parse_url(text: str, *, kind: str = "an address of an API", query: str = "") -> str:
-    """Parse an address, or raise ConfigError. ``query`` is what follows it.
-
-    The result has a scheme in lower case and no slash before the query.
-    """
+def parse_url(text: str, *, kind: str = "an address of an API") -> str:
+    """Return an address with a lower-case scheme and no slash at its end, or raise ConfigError."""
     problem = problem_of_address(text) if _URL.fullmatch(text) else "its form is wrong"
     if problem is not None:
         # The error does not show the text, because it may have a password or a key.
@@ -263,11 +259,11 @@ def parse_url(text: str, *, kind: str = "an address of an API", query: str = "")
             f"it is not {kind} ({problem}): write https://HOST, without a user or a fragment"
         )
     scheme, _, after_scheme = text.partition(":")
-    return f"{scheme.lower()}:{after_scheme.rstrip('/')}{query}"
+    return f"{scheme.lower()}:{after_scheme.rstrip('/')}"
 
 
 def parse_node_url(text: str) -> str:
-    """Parse the address of a node, whose path or query may have a key, or raise ConfigError."""
+    """Return the address of a node, whose path or query may have a key, or raise ConfigError."""
     match = _QUERY.search(text)
     query = "" if match is None else match[0]
-    return parse_url(text.removesuffix(query), kind="an address of a node", query=query)
+    return parse_url(text.removesuffix(query), kind="an address of a node") + query

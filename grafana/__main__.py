@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from grafana.boards import BOARDS
-from grafana.parts import dashboard_json
+from grafana.dashboard import dashboard_json
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from grafana.parts import RULES, Query, select, stat
+from grafana.panels import Query, stat
+from grafana.queries import RULES, select
 from grafana.states import VERDICT, State
 
 if TYPE_CHECKING:
-    from grafana.parts import Panel
+    from grafana.panels import Panel
 
 _DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
 
@@ -83,7 +84,7 @@ def verdict_number(hotkeys: str) -> str:
     return f"max({select('hotkey:chutes_miner_verdict:number', hotkey=f'~{hotkeys}')})"
 
 
-def said(hotkeys: str) -> str:
+def verdict_query(hotkeys: str) -> str:
     """Return the number of the verdict. All is well only where everything is known."""
     return (
         f"1000 + min({severities(hotkeys)}) or on () {verdict_number(hotkeys)} "
@@ -96,7 +97,7 @@ def verdict(size: tuple[int, int], hotkeys: str = "$hotkey", *, needs_key: bool 
 
     A board that shows nothing without a key says that first.
     """
-    number = said(hotkeys)
+    number = verdict_query(hotkeys)
     if needs_key:
         number = f"{verdict_number(hotkeys)} == 1004 or on () {number}"
     return stat(

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import async_playwright
 
-from grafana.parts import BOARD_ORDER, VARIABLES
+from grafana.dashboard import BOARD_ORDER
+from grafana.variables import VARIABLES
 from tests.day import DAY, LAST, Pages, day_of_both, evaluate, scraped_day
 from tests.grafana.answers import QUERIES, STEP, as_sent, filled_in, targets_of
 from tests.grafana.display import PANELS, committed

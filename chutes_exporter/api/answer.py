@@ -16,6 +16,8 @@ class Answer(Generic[T]):
         count: Number of records that could be read.
         rejected: Number of records that could not be read and were left out.
         first_error: Why the first of these could not be read, or empty.
+        status: HTTP status of the response. Only an answer that means an empty list has another
+            one than 200.
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time of the API at which the answer was complete.
         seconds: Duration of the request.
@@ -27,6 +29,7 @@ class Answer(Generic[T]):
     first_error: str = ""
     received_at: float = 0.0
     seconds: float = 0.0
+    status: int = 200
     doubt: str | None = None
 
     @property

@@ -124,6 +124,8 @@ class ChutesClient:
             lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
         )
         self._http = _http_client(base_url, timeout)
+        # httpx calls these before it reads the address in a redirect, which may fail.
+        self._http.event_hooks = {"response": [self._set_api_clock, _require_ok]}
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,7 +171,15 @@ class ChutesClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             seconds = time.monotonic() - started
-            self._note_request(endpoint, code, seconds, tally)
+            self._counters.add(
+                endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
+            )
+            # Paths and headers can be private, so the log has only the endpoint's name.
+            log = _log.bind(endpoint=endpoint.name)
+            log.debug("requested", status=code, seconds=round(seconds, 3), bytes=tally.size)
+            # An answer that cannot be decoded is complete, too, and its changes may be the reason.
+            if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
+                self._keep_check(endpoint, tally.check)
         return Answer(
             value,
             count=tally.accepted,
@@ -179,20 +189,8 @@ class ChutesClient:
             seconds=seconds,
         )
 
-    def _note_request(
-        self, endpoint: Endpoint[Any], code: str, seconds: float, tally: Tally
-    ) -> None:
-        """Count and log a request that is over, and keep and log what the API changed."""
-        self._counters.add(
-            endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
-        )
-        # Paths and headers can be private, so the log has only the endpoint's name.
-        log = _log.bind(endpoint=endpoint.name)
-        log.debug("requested", status=code, seconds=round(seconds, 3), bytes=tally.size)
-        # An answer that cannot be decoded is complete, too, and its changes may be the reason.
-        check = tally.check
-        if check is None or code not in (_OK, errors.UndecodableError.reason):
-            return
+    def _keep_check(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
+        """Keep a check of an answer's fields, and log what the last one did not find."""
         last = self.changes.get(endpoint.name)
         # A check of an answer without records does not replace an earlier one.
         if last is not None and not check.lacks:
@@ -200,7 +198,7 @@ class ChutesClient:
         self.changes[endpoint.name] = check
         for change in check.found:
             if last is None or change not in last.found:
-                log.info("the API changed", found=change)
+                _log.info("the API changed", endpoint=endpoint.name, found=change)
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]
@@ -218,9 +216,6 @@ class ChutesClient:
                 built = self._http.build_request(endpoint.method, headers=headers, **request)
                 response = await self._http.send(built, stream=True)
                 async with aclosing(response):
-                    self._set_api_clock(response)
-                    if response.status_code != httpx.codes.OK:
-                        raise await _refusal(response)
                     return await self._read(endpoint, _received(response, tally), tally)
         except (TimeoutError, httpx.TimeoutException):
             raise errors.TimedOutError("no complete answer in time") from None
@@ -232,7 +227,7 @@ class ChutesClient:
                 f"cannot connect to {server}: {_shortened(str(error))}"
             ) from None
 
-    def _set_api_clock(self, response: httpx.Response) -> None:
+    async def _set_api_clock(self, response: httpx.Response) -> None:
         """Set the API's clock to the date of a response, which may have no valid one."""
         # An answer with an age comes from a cache, and its date is the time at which it was made.
         if "age" in response.headers:
@@ -308,8 +303,6 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             trust_env=is_encrypted,
             # No domain may set a cookie.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            # Otherwise, httpx reads the address in every redirect, and may fail.
-            event_hooks={"response": [_refuse_redirect]},
         )
     except (ValueError, ImportError, OSError) as error:
         raise ClientSetupError(
@@ -332,18 +325,17 @@ def _check_proxies() -> None:
             raise ValueError("the address of the proxy is invalid")
 
 
-async def _refuse_redirect(response: httpx.Response) -> None:
-    if response.has_redirect_location:
-        status = response.status_code
-        raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
-
-
-async def _refusal(response: httpx.Response) -> ApiError:
+async def _require_ok(response: httpx.Response) -> None:
+    """Raise ApiError for a response with another status than 200."""
     status = response.status_code
+    if status == httpx.codes.OK:
+        return
     detail = await _error_detail(response)
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
+    elif response.has_redirect_location:
+        kind = errors.RedirectedError
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
         # Only the text tells this 401 from one for a wrong signature.
         kind = errors.NotRegisteredError
@@ -352,7 +344,7 @@ async def _refusal(response: httpx.Response) -> ApiError:
     wait = response.headers.get("retry-after", "")
     is_number = wait.isascii() and wait.isdigit()
     retry_after = float(wait[:9]) if is_number else None
-    return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
+    raise kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
 
 
 async def _error_detail(response: httpx.Response) -> str:

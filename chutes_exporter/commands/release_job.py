@@ -11,9 +11,9 @@ from chutes_exporter.commands.options import (
     Command,
     client_of,
     miner_options,
+    require_key,
     settings_with_warnings,
 )
-from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import moment, printable
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.jobs import is_stuck
@@ -32,7 +32,7 @@ def release_job(**flags: Any) -> None:
     This is the only command that changes anything at the API.
     """
     settings = settings_with_warnings(flags)
-    key = first_key(settings)
+    key = require_key(settings)
     if len(settings.keys) > 1:
         raise click.UsageError(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"

@@ -2,7 +2,7 @@
 
 Each feed has at most one request in flight. Its answer serves all readers until the time to live is
 over. After a failure, the last answer serves until its maximum age, and the cache backs off. A
-doubtful answer is requested again, and does not replace a good one.
+doubtful answer is requested again, and does not replace one without a doubt.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest good answer. It may be beyond its maximum age, but not in the copies
-            that :meth:`FeedCache.states` returns.
-        last_success: Unix time of the API at which the newest good answer was requested, or None.
+        snapshot: The newest answer that was kept. It may be beyond its maximum age, but not in the
+            copies that :meth:`FeedCache.states` returns.
+        last_success: Unix time of the API at which that answer was requested, or None.
         last_failure: Unix time of the API and error of the newest failure, even if a request
             succeeded since.
         failures: Number of failed requests in a row.
@@ -77,11 +77,11 @@ class FeedState:
 
         None while the endpoint is missing, before the first request has ended, and if nobody
         requested a newer answer within the maximum age of the last one. Ask only the copies that
-        :meth:`FeedCache.states` returns, because other states have no snapshot.
+        :meth:`FeedCache.states` returns, because other states can have an older snapshot.
         """
-        if self.missing or (not self.failures and self.snapshot is None):
-            return None
-        return not self.failures
+        if self.failures:
+            return None if self.missing else False
+        return None if self.snapshot is None else True
 
     @property
     def was_requested(self) -> bool:
@@ -134,7 +134,7 @@ class FeedCache:
         return {feed: replace(state) for feed, state in self._states.items()}
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
-        """Return a feed's newest good answer within its maximum age, without a request."""
+        """Return the answer that is kept of a feed, if it is not too old, without a request."""
         state = self._states.get(feed)
         if state is None or state.snapshot is None:
             return None
@@ -258,7 +258,7 @@ class FeedCache:
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and again if a second answer can settle a doubt about the first.
 
-        A doubt that remains marks the answer. If there is an older good answer, it raises
+        A doubt that remains marks the answer. If an older one without a doubt is kept, it raises
         DoubtedError instead.
         """
         snapshot = self.peek(feed)
@@ -283,13 +283,13 @@ class FeedCache:
         """Request a feed. Raise MissingEndpointError if the deployment lacks its endpoint."""
         try:
             return await self._fetch(feed)
-        except NotFoundError:
+        except NotFoundError as error:
             if feed.empty_if_404:
-                return Answer([])
+                return Answer([], status=404)
             # An endpoint that answered lately exists. The 404 is a failure of the proxy before it.
             if feed.optional and self.peek(feed) is None:
                 text = f"the API has no {feed.path} (404)"
-                raise MissingEndpointError(text, retry_after=HOUR) from None
+                raise MissingEndpointError(text, status=error.status, retry_after=HOUR) from None
             raise
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:

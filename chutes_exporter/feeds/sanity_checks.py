@@ -4,8 +4,8 @@ A service whose query fails sends an empty stream with status 200. A service tha
 its monitoring sends empty lists and zeros. To find such answers, they are compared with the last
 answer and with other endpoints.
 
-Each check is a pure function of the last good answer (None: there is none), the new answer, and the
-records of each other feed that it compares the answer with (None: unknown).
+Each check is a pure function of the last answer without a doubt (None: there is none), the new
+answer, and the records of each other feed that it compares the answer with (None: unknown).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MIN_LOST_BOUNTIES = 3
 
 
 class DoubtedError(ApiError):
-    """A doubted answer that does not replace an older good one.
+    """A doubted answer that does not replace an older one without a doubt.
 
     Sooner than ``retry_after``, it would be the same.
     """
@@ -72,7 +72,7 @@ def reason_to_doubt(
 
     Args:
         checks: The checks by the reason that each of them finds.
-        old: The last good answer, None if there is none.
+        old: The last answer without a doubt, None if there is none.
         new: The answer to check.
         others: The records of the feeds that the answer is compared with.
         first: The answer to another request a moment ago. If both are about equally long, they

@@ -12,6 +12,6 @@ from grafana.boards.overview import OVERVIEW
 from grafana.boards.subnet import SUBNET
 
 if TYPE_CHECKING:
-    from grafana.parts import Board
+    from grafana.dashboard import Board
 
 BOARDS: Final[tuple[Board, ...]] = (OVERVIEW, FLEET, INSTANCES, MARKET, SUBNET, EXPORTER)

@@ -7,27 +7,23 @@ from typing import Final
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import DoubtedError
-from grafana.parts import (
+from grafana.dashboard import Board
+from grafana.panels import (
     BYTES,
     COUNT,
     PERCENT,
-    RULES,
     RUNBOOK,
     TIME,
-    Board,
     Column,
     Query,
     board_link,
-    counted,
     graph,
     miner_columns,
-    nothing_row,
-    select,
-    short,
     stat,
     table,
     timeline,
 )
+from grafana.queries import RULES, counted, nothing_row, select, short
 from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
 
 

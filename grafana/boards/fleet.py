@@ -5,32 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import FIRST_STEPS, verdict
-from grafana.parts import (
+from grafana.dashboard import Board
+from grafana.panels import (
     AMOUNT,
     CENTS,
     COUNT,
     DOLLARS,
     MINER_COLUMNS,
-    MINERS,
     RUNBOOK,
     TIME,
-    UNIT_USD,
-    Board,
     Column,
     Query,
     Unit,
     board_link,
-    copied,
     graph,
+    stat,
+    table,
+    timeline,
+)
+from grafana.queries import (
+    MINERS,
+    UNIT_USD,
+    copied,
     nothing_row,
     of_known,
     of_miners,
     recorded,
     select,
     short,
-    stat,
-    table,
-    timeline,
     total,
 )
 from grafana.states import (
@@ -43,7 +45,7 @@ from grafana.states import (
 )
 
 if TYPE_CHECKING:
-    from grafana.parts import Panel
+    from grafana.panels import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
 BY_SERVER: Final = "hotkey, server_id, server"

@@ -6,21 +6,24 @@ from typing import Final
 
 from grafana.alerts import FIRST, verdict
 from grafana.boards.fleet import THIS_SERVER
-from grafana.parts import (
+from grafana.dashboard import Board
+from grafana.panels import (
     COUNT,
     DOLLARS,
     FACTOR,
     MINER_COLUMNS,
-    MINERS,
     TIME,
-    UNIT_USD,
-    Board,
     Column,
     Query,
     Unit,
     bars,
     board_link,
-    chute_names,
+    stat,
+    table,
+)
+from grafana.queries import (
+    MINERS,
+    UNIT_USD,
     copied,
     nothing_row,
     of_known,
@@ -29,9 +32,8 @@ from grafana.parts import (
     recorded,
     select,
     short,
-    stat,
-    table,
     total,
+    with_chute_name,
 )
 from grafana.states import (
     DECISIONS,
@@ -152,11 +154,6 @@ def _in(state: str) -> str:
     return total(of_miners("chutes_fleet_instances", state=state))
 
 
-def _named(query: str) -> str:
-    """Add the name of the chute to series with its id."""
-    return f"{query} * on (chute_id) group_left (name) {chute_names()}"
-
-
 INSTANCES: Final = Board(
     "chutes-instances",
     "Chutes instances",
@@ -241,7 +238,7 @@ INSTANCES.show(
             nothing_row(NO_FAILURE, "name"),
         ),
         # A chute whose name is unknown keeps its row, by the other columns.
-        Column("", _named(f"({CHUTE_FAILED} > 0)")),
+        Column("", with_chute_name(f"{CHUTE_FAILED} > 0")),
         Column(
             "Chute", "name", width=300, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
         ),

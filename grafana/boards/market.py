@@ -7,19 +7,22 @@ from typing import Final
 from grafana.alerts import verdict
 from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
 from grafana.boards.fleet import THIS_SERVER, idle_gpus
-from grafana.parts import (
+from grafana.dashboard import Board
+from grafana.panels import (
     AMOUNT,
     CENTS,
     COUNT,
     FACTOR,
     MINER_COLUMNS,
-    MINERS,
     PERCENT,
     TIME,
-    UNIT_USD,
-    Board,
     Column,
     board_link,
+    table,
+)
+from grafana.queries import (
+    MINERS,
+    UNIT_USD,
     chute_names,
     nothing_row,
     of_known,
@@ -28,7 +31,6 @@ from grafana.parts import (
     recorded,
     select,
     short,
-    table,
     total,
 )
 from grafana.states import CHUTES, ORANGE, RED

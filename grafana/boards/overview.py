@@ -8,8 +8,8 @@ from grafana.alerts import BOARDS, FIRST_STEPS, severities, verdict, verdict_num
 from grafana.boards.fleet import idle_gpus
 from grafana.boards.instances import LOST, LOST_UNITS
 from grafana.boards.subnet import before_loss
-from grafana.parts import (
-    ALERTS,
+from grafana.dashboard import Board
+from grafana.panels import (
     AMOUNT,
     CENTS,
     COUNT,
@@ -18,23 +18,25 @@ from grafana.parts import (
     RUNBOOK,
     SHARE,
     TIME,
-    UNIT_USD,
-    Board,
     Column,
     Query,
     Unit,
     board_link,
-    copied,
     graph,
+    stacked,
+    stat,
+    table,
+)
+from grafana.queries import (
+    ALERTS,
+    UNIT_USD,
+    copied,
     nothing_row,
     of_known,
     of_miners,
     recorded,
     select,
     short,
-    stacked,
-    stat,
-    table,
     total,
     with_chute_name,
     yesterday,
@@ -51,7 +53,7 @@ from grafana.states import (
 )
 
 if TYPE_CHECKING:
-    from grafana.parts import Panel
+    from grafana.panels import Panel
 
 SCORE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")

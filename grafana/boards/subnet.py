@@ -5,26 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import verdict
-from grafana.parts import (
+from grafana.dashboard import Board
+from grafana.panels import (
     AMOUNT,
     CENTS,
     COUNT,
     SHARE,
     TIME,
-    Board,
     Column,
     Query,
     Unit,
-    at_end,
     graph,
     miner_columns,
-    nothing_row,
-    of_platform,
-    select,
-    short,
     stat,
     table,
 )
+from grafana.queries import at_end, nothing_row, of_platform, select, short
 from grafana.states import (
     BLACKLISTED,
     GREY,
@@ -40,7 +36,7 @@ from grafana.states import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from grafana.parts import Panel
+    from grafana.panels import Panel
 
 CHOSEN: Final = {"hotkey": "$miner"}
 HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"

@@ -144,7 +144,7 @@ async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_confi
         return Response(status_code=307, headers={"location": location})
 
     async with asking(e.INSTANCES, redirect) as client:
-        with pytest.raises(errors.RedirectedError, match=r"^307 redirect, not followed$"):
+        with pytest.raises(errors.RedirectedError, match=r"^307$"):
             await client.fetch(e.INSTANCES, key=KEY)
 
 

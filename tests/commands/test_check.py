@@ -83,7 +83,8 @@ async def test_a_hotkey_without_a_seat_is_reported_with_advice(replay: Replay) -
     assert lines["registration"]["reason"].endswith(f"{address} has no seat on the subnet.")
     assert (lines["nodes"]["status"], "subnet 64" in lines["nodes"]["advice"]) == (401, True)
     # A miner that the API does not know has no history: that alone is no failure.
-    assert lines["unique_chute_history"]["verdict"] == "ok"
+    history = lines["unique_chute_history"]
+    assert (history["verdict"], history["status"]) == ("ok", 404)
     seats = replay.day.answer("metagraph", replay.moment()) or ()
     coldkey = next(seat["coldkey"] for seat in seats if seat["hotkey"] == HOTKEY)
     _, lines = await check_json(replay, "--hotkey", coldkey)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from grafana.alerts import said
-from grafana.parts import ANNOTATION, VARIABLES
+from grafana.alerts import verdict_query
+from grafana.dashboard import CRITICAL_ALERTS
+from grafana.variables import VARIABLES
 from tests.day import DAY, EVERY, LAST, day_of_both, evaluate, scraped_day
 from tests.grafana.display import PANELS
 from tests.replay import Fault
@@ -96,7 +97,7 @@ def targets_of(panel: Mapping[str, Any], uid: str) -> dict[str, dict[str, Any]]:
 
 def _queries() -> dict[str, str]:
     """Return the queries of boards by the board, the panel and the letter, and of variables."""
-    queries = {"annotation": ANNOTATION.expr}
+    queries = {"annotation": CRITICAL_ALERTS}
     for uid, panel in PANELS:
         queries |= {name: target["expr"] for name, target in targets_of(panel, uid).items()}
     for name, variable in VARIABLES.items():
@@ -223,7 +224,7 @@ def whole_day() -> Evaluated:
     with tempfile.TemporaryDirectory() as directory:
         asked = _asked(_WHOLE_DAY)
         for key in DAY.miners.values():
-            asked.setdefault(filled_in(said("$hotkey"), [key.address]), set()).update(
+            asked.setdefault(filled_in(verdict_query("$hotkey"), [key.address]), set()).update(
                 range(0, LAST + 1, 60)
             )
         return evaluate(Path(directory), pages, queries=asked, texts_at=texts_at)

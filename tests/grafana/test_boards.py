@@ -15,7 +15,7 @@ from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
-from grafana.parts import BOARD_ORDER, dashboard_json
+from grafana.dashboard import BOARD_ORDER, dashboard_json
 from tests.grafana.display import PANELS, committed
 from tests.grafana.promql import implicit_joins, metrics, selectors
 from tests.support import GROUPS
@@ -23,7 +23,7 @@ from tests.support import GROUPS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from grafana.parts import Board
+    from grafana.dashboard import Board
 
 ALL = {board.uid: committed(board.uid) for board in BOARDS}
 CATALOGUE = {metric.name: metric for metric in ALL_METRICS}

@@ -11,7 +11,8 @@ from grafana import states
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.parts import BOARD_ORDER, NO_DATA
+from grafana.dashboard import BOARD_ORDER
+from grafana.panels import NO_DATA
 from tests.grafana.answers import answers
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.landing import landing_page
-from grafana.alerts import said
+from grafana.alerts import verdict_query
 from tests.commands.support import hotkey_file, run
 from tests.day import DAY, LAST
 from tests.grafana.answers import filled_in, whole_day
@@ -100,7 +100,7 @@ def test_status_landing_page_overview_and_alerts_say_the_same(hour: int, tmp_pat
         soon = {name for name, _ in firing(key.address, now, now + DELAY)}
         for kind in found.keys() - QUIET:
             assert any(kind in FINDINGS.get(name, ()) for name in soon), (kind, soon)
-        [verdict] = verdicts[filled_in(said("$hotkey"), [key.address])][now].values()
+        [verdict] = verdicts[filled_in(verdict_query("$hotkey"), [key.address])][now].values()
         if alerts:
             assert verdict in ACT
         else:

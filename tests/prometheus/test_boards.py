@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from grafana.parts import Query
+    from grafana.panels import Query
 
 FLEET = "chutes-fleet"
 ME = f'hotkey="{HOTKEY}"'

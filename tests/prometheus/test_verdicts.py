@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from grafana.alerts import said
+from grafana.alerts import verdict_query
 from grafana.boards.exporter import TRUSTED
 from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario
@@ -24,7 +24,7 @@ FEEDS = ("metagraph", "scores", "instances")
 def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down(
     tmp_path: Path,
 ) -> None:
-    verdict = filled_in(said("$hotkey"), [HOTKEY])
+    verdict = filled_in(verdict_query("$hotkey"), [HOTKEY])
     # 1005 is "not all is known".
     for topic in ("gpus", "reports"):
         unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
@@ -51,7 +51,8 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
-    trusted, verdict_now = filled_in(TRUSTED, [HOTKEY]), filled_in(said("$hotkey"), [HOTKEY])
+    trusted = filled_in(TRUSTED, [HOTKEY])
+    verdict_now = filled_in(verdict_query("$hotkey"), [HOTKEY])
     miner = Scenario(25)
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
