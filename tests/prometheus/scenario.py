@@ -377,7 +377,7 @@ class Scenario:
                 description = f"{description} First{what_to_do}"
             notes["description"] = description
         # promtool compares the texts after it has filled in their templates.
-        no_address = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
+        no_address = "{{ $externalLabels.docs_url }}"
         for key, note in notes.items():
             notes[key] = note.replace("{{ $labels.hotkey }}", HOTKEY).replace(no_address, "")
         expected = {"exp_labels": {"severity": severity, **labels}, "exp_annotations": notes}
