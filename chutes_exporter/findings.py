@@ -6,6 +6,7 @@ that needs action at most: in the first one of the table.
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
@@ -22,17 +23,10 @@ from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from chutes_exporter.fleet.ends import End
-    from chutes_exporter.fleet.model import (
-        DeadlineKind,
-        Fleet,
-        Gpu,
-        GpuState,
-        Instance,
-        Server,
-    )
+    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
     from chutes_exporter.rules.money import Costs
 
@@ -88,6 +82,7 @@ class Finding:
         command: A command that helps.
         gpus: GPUs by model that earn nothing because of it, if all of them are known.
         cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
+        deadline: Unix time until which the action must be taken, None without one.
     """
 
     kind: str
@@ -100,6 +95,16 @@ class Finding:
     command: str
     gpus: dict[str, int]
     cost_usd_per_hour: float | None
+    deadline: float | None
+
+    @property
+    def urgency(self) -> tuple[bool, float, float, int]:
+        """A key that is smallest for the earliest deadline. Without one, the highest known cost
+        comes first, and then the most GPUs. Notes come last.
+        """
+        deadline = math.inf if self.deadline is None else self.deadline
+        cost, gpus = self.cost_usd_per_hour or 0.0, sum(self.gpus.values())
+        return not self.needs_action, deadline, -cost, -gpus
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Kind:
         command: A command that helps. SERVER in it is the first server.
     """
 
-    find: Callable[[Moment], list[Subject]]
+    find: Callable[[Moment], Iterable[Subject]]
     problem: str
     advice: str = ""
     command: str = ""
@@ -136,39 +141,36 @@ class Kind:
 # The miner, its jobs and its chutes
 
 
-def _miner(moment: Moment) -> Subject:
+def _miner(moment: Moment) -> tuple[Subject]:
     fleet = moment.fleet
-    return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
+    return (Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None),)
 
 
-def _stuck_jobs(moment: Moment) -> list[Subject]:
-    subjects = []
+def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
     for job in moment.fleet.stuck_jobs or ():
         name = job.chute or "unknown chute"
         if job.created_at is not None:
             name += f", created {datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
-        subjects.append(Subject(f"{name} ({job.job_id})"))
-    return subjects
+        yield Subject(f"{name} ({job.job_id})")
 
 
-def _failing_chutes(moment: Moment) -> list[Subject]:
-    """Return the chutes that failed again and again, the worst first, such as ``gemma: 4 times
-    (probes 3, requests 1). If it is one server's fault: s1 or s2``.
+def _failing_chutes(moment: Moment) -> Iterator[Subject]:
+    """Yield the chutes that failed again and again, the worst first, such as ``gemma: 4 times
+    (probes 3, requests 1), 900 units lost. If it is one server's fault: s1 or s2``.
     """
     failures = moment.fleet.failures
-    subjects = []
     for chute_id in failures.failing:
         ends = failures.ends[chute_id]
         reasons = Counter(end.reason for end in ends).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
-        text = f"{ends[0].chute or chute_id}: {len(ends)} times ({by_reason})"
+        name = ends[0].chute or chute_id
         first_reason, _ = reasons[0]
         of_reason = [end for end in ends if end.reason == first_reason]
-        subjects.append(Subject(text + _suspects(moment, of_reason)))
-    return subjects
+        text = f"{name}: {len(ends)} times ({by_reason}), {_lost_units(ends)}"
+        yield Subject(text + _suspects(moment, of_reason))
 
 
-def _suspects(moment: Moment, ends: Sequence[End]) -> str:
+def _suspects(moment: Moment, ends: Iterable[End]) -> str:
     """Return the end of a text: which servers may be at fault for failures of one reason.
 
     The reports do not tell where instances ran.
@@ -177,44 +179,40 @@ def _suspects(moment: Moment, ends: Sequence[End]) -> str:
     # Those of all servers say nothing.
     if not 0 < len(servers) < len(moment.fleet.servers):
         return ""
-    names = sorted(_server_name(moment.fleet.servers_by_id[one]) for one in servers)
+    names = sorted(moment.fleet.servers_by_id[one].shown_name for one in servers)
     return f". If it is one server's fault: {' or '.join(names)}"
 
 
-def _silent_instances(moment: Moment) -> list[Subject]:
-    """Return all instances that probes ended, if there are as many as of a chute that fails. A
+def _silent_instances(moment: Moment) -> Iterator[Subject]:
+    """Yield all instances that probes ended, if there are as many as of a chute that fails. A
     server that died explains its own.
     """
-    explained = {end.instance_id for outage in moment.fleet.outages for end in outage.ends}
     failed = chain.from_iterable(moment.fleet.failures.ends.values())
-    silent = [end for end in failed if end.reason == "probes" and end.outcome == "lost"]
-    ends = [end for end in silent if end.instance_id not in explained]
-    if len(ends) < FAILS_FROM:
-        return []
-    chutes = len({end.chute_id for end in ends})
-    text = f"{len(ends)} instances of {chutes} chutes, {_lost(ends)}"
-    return [Subject(text + _suspects(moment, ends))]
+    silent = {end for end in failed if end.reason == "probes" and end.outcome == "lost"}
+    ends = silent.difference(*(outage.ends for outage in moment.fleet.outages))
+    if len(ends) >= FAILS_FROM:
+        chutes = {end.chute_id for end in ends}
+        text = f"{len(ends)} instances of {len(chutes)} chutes, {_lost_units(ends)}"
+        yield Subject(text + _suspects(moment, ends))
 
 
-def _lost(ends: Sequence[End]) -> str:
+def _deleted_instances(moment: Moment) -> Iterator[Subject]:
+    deleted = moment.fleet.failures.deleted
+    if sum(end.outcome == "lost" for end in deleted) < FAILS_FROM:
+        return
+    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
+    for end in deleted:
+        by_chute[end.chute_id].append(end)
+    for chute_id, ends in by_chute.items():
+        name = ends[0].chute or chute_id or "unknown chute"
+        yield Subject(f"{name}: {len(ends)} deleted, {_lost_units(ends)}")
+
+
+def _lost_units(ends: Iterable[End]) -> str:
     lost = sum_of_losses(ends)
     if lost.unknown and not lost.known:
         return "unknown units lost"
     return f"{'at least ' if lost.unknown else ''}{lost.known:,.0f} units lost"
-
-
-def _deleted_instances(moment: Moment) -> list[Subject]:
-    failures = moment.fleet.failures
-    if sum(end.outcome == "lost" for end in failures.deleted) < FAILS_FROM:
-        return []
-    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in failures.deleted:
-        by_chute[end.chute_id].append(end)
-    subjects = []
-    for chute_id, ends in by_chute.items():
-        name = ends[0].chute or chute_id or "unknown chute"
-        subjects.append(Subject(f"{name}: {len(ends)} deleted, {_lost(ends)}"))
-    return subjects
 
 
 # Instances
@@ -223,9 +221,9 @@ def _deleted_instances(moment: Moment) -> list[Subject]:
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
     due = [
-        _of_instance(moment, instance)
-        for instance in moment.fleet.instances
-        if instance.state == "starting" and instance.deadlines.get("purge", soon) < soon
+        _of_instance(moment, one, when=one.deadlines["purge"])
+        for one in moment.fleet.instances
+        if one.state == "starting" and one.deadlines.get("purge", soon) < soon
     ]
     return sorted(due, key=attrgetter("when"))
 
@@ -233,14 +231,14 @@ def _purges(moment: Moment) -> list[Subject]:
 def _unsecured(moment: Moment) -> list[Subject]:
     """Return the public instances in their first hour, the one whose hour ends last first."""
     unsecured = [
-        _of_instance(moment, instance, "secured")
-        for instance in moment.fleet.instances
-        if instance.deadlines.get("secured", moment.now) > moment.now
+        _of_instance(moment, one, when=one.deadlines["secured"])
+        for one in moment.fleet.instances
+        if one.deadlines.get("secured", moment.now) > moment.now
     ]
     return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
-def _of_instance(moment: Moment, instance: Instance, deadline: DeadlineKind = "purge") -> Subject:
+def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
     place = _place(fleet, instance.server_id)
@@ -249,73 +247,71 @@ def _of_instance(moment: Moment, instance: Instance, deadline: DeadlineKind = "p
     # instance.gpus is their number, or None if it is unknown.
     known_gpus = gpus if len(gpus) == instance.gpus else None
     server = fleet.servers_by_id.get(instance.server_id or "")
-    when = instance.deadlines.get(deadline)
-    return Subject(name, server, instance.instance_id, known_gpus, when=when)
+    return Subject(name, server, instance.instance_id, known_gpus, when)
 
 
 # Servers
 
 
-def _dead_servers(moment: Moment) -> list[Subject]:
-    """Return the servers that probably died, with the GPUs that are idle since.
+def _dead_servers(moment: Moment) -> Iterator[Subject]:
+    """Yield the servers that probably died, with the GPUs that are idle since.
 
     If instances can have ended on one of several servers, it is unknown which GPUs these are.
     """
-    subjects = []
     for outage in moment.fleet.outages:
-        names = " or ".join(_server_name(server) for server in outage.servers)
+        names = " or ".join(server.shown_name for server in outage.servers)
         first, last = outage.ends[0].ended_at, outage.ends[-1].ended_at
         text = (
-            f"{len(outage.ends)} instances ended from {datetime.fromtimestamp(first, UTC):%H:%M} "
-            f"to {datetime.fromtimestamp(last, UTC):%H:%M} UTC"
+            f"{names}: {len(outage.ends)} instances ended from "
+            f"{datetime.fromtimestamp(first, UTC):%H:%M} to "
+            f"{datetime.fromtimestamp(last, UTC):%H:%M} UTC"
         )
+        if starting := sum(len(server.instances) for server in outage.servers):
+            text += f", starting there now: {starting}"
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
             subject = _of_server(outage.servers[0])
-        subjects.append(replace(subject, name=f"{names}: {text}"))
-    return subjects
+        yield replace(subject, name=text)
 
 
-def _at_step(step: Step, moment: Moment) -> list[Subject]:
-    """Return the servers with a step, in the order of the plan, and the last moment to request
-    their maintenance in its window.
+def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterator[Subject]:
+    """Yield the servers with a step, in the order of the plan: all, those that are down, or the
+    others.
     """
-    subjects = []
-    for server in [upgrade.server for upgrade in moment.plan.servers if upgrade.step == step]:
+    for upgrade in moment.plan.servers:
+        server = upgrade.server
+        if upgrade.step != step or down is (not is_down(server)):
+            continue
         subject = _of_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another
         # finding.
         if not is_down(server):
             is_unknown = step == "cannot come back" and server.earning_instances is None
             subject = replace(subject, gpus=None if is_unknown else ())
-        subjects.append(replace(subject, when=moment.plan.last_request_at))
-    return subjects
+        yield subject
 
 
-def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
-    subjects = _at_step("cannot come back", moment)
-    return [one for one in subjects if one.server and is_down(one.server) is down]
-
-
-def _undecided_upgrades(moment: Moment) -> list[Subject]:
-    is_open = moment.plan.phase == "open"
-    return [
-        one
-        for one in _at_step("not known", moment)
-        if one.server and (is_down(one.server) or (is_open and one.server.needs_upgrade))
-    ]
-
-
-def _without_tee(moment: Moment) -> list[Subject]:
-    """Return the servers with GPUs but without TEE for which there is no chute.
-
-    Something may still run there, but nothing new can be launched.
+def _to_upgrade(step: Step, moment: Moment) -> list[Subject]:
+    """Return the servers with a step in an open window, and the last moment to request their
+    maintenance in it.
     """
-    return [
-        _of_server(server)
-        for server in moment.fleet.servers
-        if server.tee is False and server.runs_chutes is False and server.gpus
-    ]
+    if moment.plan.phase != "open":
+        return []
+    return [replace(one, when=moment.plan.last_request_at) for one in _at_step(step, moment)]
+
+
+def _undecided_upgrades(moment: Moment) -> Iterator[Subject]:
+    yield from _at_step("not known", moment, down=True)
+    if moment.plan.phase == "open":
+        others = _at_step("not known", moment, down=False)
+        yield from (one for one in others if one.server and one.server.needs_upgrade)
+
+
+def _without_tee(moment: Moment) -> Iterator[Subject]:
+    for server in moment.fleet.servers:
+        # Something may still run there, but nothing new can be launched.
+        if server.tee is False and server.runs_chutes is False and server.gpus:
+            yield _of_server(server)
 
 
 def _of_server(server: Server) -> Subject:
@@ -323,7 +319,7 @@ def _of_server(server: Server) -> Subject:
 
     They are None while a GPU may be missing, or has an unknown state.
     """
-    name = _server_name(server)
+    name = server.shown_name
     if server.version:
         name = f"{name} ({server.version})"
     if not server.is_complete or any(gpu.state is None for gpu in server.gpus):
@@ -332,41 +328,31 @@ def _of_server(server: Server) -> Subject:
     return Subject(name, server, gpus=unused)
 
 
-def _server_name(server: Server) -> str:
-    return server.name or server.server_id
-
-
 def _place(fleet: Fleet, server_id: str | None) -> str:
     """Return the end of a text: on which server something is, empty if that is unknown."""
     server = fleet.servers_by_id.get(server_id or "")
-    return "" if server is None else f" on {_server_name(server)}"
+    return "" if server is None else f" on {server.shown_name}"
 
 
 # GPUs
 
 
-def _unverified(moment: Moment) -> list[Subject]:
-    """Return the unverified GPUs that chutes may run on once they are verified.
-
-    Those of a server are left out only if it is certain that no chute runs there.
-    """
-    return [
-        subject
-        for subject in _gpus_by_server(moment.fleet, "unverified")
-        if subject.server is None or subject.server.runs_chutes is not False
-    ]
+def _unverified(moment: Moment) -> Iterator[Subject]:
+    for subject in _gpus_by_server(moment.fleet, "unverified"):
+        # Where certainly no chute runs, it does not matter whether a GPU is verified.
+        if subject.server is None or subject.server.runs_chutes is not False:
+            yield subject
 
 
-def _idle(moment: Moment) -> list[Subject]:
-    """Return the idle GPUs that could earn, or of which that is not known, and what they could
+def _idle(moment: Moment) -> Iterator[Subject]:
+    """Yield the idle GPUs that could earn, or of which that is not known, and what they could
     earn.
 
     The service refuses all launches of a blacklisted miner, and another finding says so.
     """
     fleet = moment.fleet
     if fleet.blacklisted:
-        return []
-    subjects = []
+        return
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
         pay = fleet.idle_pay(server) if server else None
@@ -375,8 +361,7 @@ def _idle(moment: Moment) -> list[Subject]:
         worth = "what they could earn is not known"
         if pay:
             worth = f"{_at_least(fleet, server)}{DAY * pay:,.0f} units in the first day"
-        subjects.append(replace(subject, name=f"{subject.name}: {worth}"))
-    return subjects
+        yield replace(subject, name=f"{subject.name}: {worth}")
 
 
 def _at_least(fleet: Fleet, server: Server | None) -> str:
@@ -398,19 +383,18 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
         name = f"{counts}{_place(fleet, server_id)}"
         subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
     # The most GPUs come first, and then those with the first model and server.
-    subjects.sort(key=attrgetter("name"))
-    return sorted(subjects, key=lambda subject: -len(subject.ids))
+    return sorted(subjects, key=lambda subject: (-len(subject.ids), subject.name))
 
 
 KINDS = {
     "not_registered": Kind(
-        lambda moment: [_miner(moment)] if moment.fleet.registered is False else [],
+        lambda moment: _miner(moment) if moment.fleet.registered is False else (),
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
     ),
     "blacklisted": Kind(
-        lambda moment: [_miner(moment)] if moment.fleet.blacklisted else [],
+        lambda moment: _miner(moment) if moment.fleet.blacklisted else (),
         "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
         "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason",
@@ -429,7 +413,7 @@ KINDS = {
         ],
         "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",
-        "Stop them, unless they run a job, because they cannot earn",
+        "Stop them, unless they run a job, because they cannot earn. Then run advise again. See",
         "chutes-exporter query instances",
     ),
     "purges": Kind(
@@ -469,14 +453,14 @@ KINDS = {
         _MAINTENANCE,
     ),
     "refused_boots": Kind(
-        partial(_without_way_back, down=True),
+        partial(_at_step, "cannot come back", down=True),
         "TEE servers in maintenance that cannot come back: {count}. The service refuses to boot "
         "the target version there, because it lists it for no host with their GPUs.",
         "Ask the operators of Chutes to list it for them before they are booted. See",
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
-        partial(_without_way_back, down=False),
+        partial(_at_step, "cannot come back", down=False),
         "TEE servers that cannot come back from the upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
@@ -491,7 +475,7 @@ KINDS = {
         _MAINTENANCE,
     ),
     "upgrades": Kind(
-        partial(_at_step, "request now"),
+        partial(_to_upgrade, "request now"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
         "free: {count}. An upgrade takes up to 4 hours. Last moment to request it in this window: "
         "{when}.",
@@ -499,7 +483,7 @@ KINDS = {
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(
-        lambda moment: _at_step("wait", moment) if moment.plan.phase == "open" else [],
+        partial(_to_upgrade, "wait"),
         "TEE servers that need the upgrade of the maintenance window, and for which no slot is "
         "free yet: {count}. An upgrade takes up to 4 hours. Last moment to request it in this "
         "window: {when}.",
@@ -550,9 +534,7 @@ KINDS = {
 
 
 def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
-    """Return what needs action at a miner, and then the notes.
-
-    Purges come first, because they have a deadline, and then what is the most expensive.
+    """Return what needs action at a miner, the most urgent first, and then the notes.
 
     What is unknown gives no finding.
     """
@@ -560,23 +542,15 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     findings: list[Finding] = []
     reported_ids: set[str] = set()
     for name, kind in KINDS.items():
-        subjects = kind.find(moment)
+        subjects = [*kind.find(moment)]
         if kind.advice:
             # What is in a finding that is more urgent is in no other one. Notes may repeat it.
             subjects = [one for one in subjects if one.ids - reported_ids]
             reported_ids.update(*(one.ids for one in subjects))
         if subjects:
             findings.append(_finding(name, subjects, moment, costs))
-    # Those with the same key stay in the order of KINDS.
-    return sorted(findings, key=_urgency)
-
-
-def _urgency(finding: Finding) -> tuple[bool, bool, float, int]:
-    """Return a key that is smallest for a purge, which has a deadline, and then for the highest
-    known cost. Among the same or unknown costs, most GPUs come first. Notes come last.
-    """
-    cost, gpus = finding.cost_usd_per_hour or 0.0, sum(finding.gpus.values())
-    return not finding.needs_action, finding.kind != "purges", -cost, -gpus
+    # Those of the same urgency stay in the order of KINDS.
+    return sorted(findings, key=attrgetter("urgency"))
 
 
 def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
@@ -598,6 +572,7 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         command=kind.command.replace("SERVER", shlex.quote(first.server_name)),
         gpus=dict(Counter(str(gpu.model) for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, moment.fleet, costs),
+        deadline=first.when if kind.advice else None,
     )
 
 

@@ -182,11 +182,14 @@ def test_three_deletions_before_the_score_is_safe_need_action(
     assert [one.things for one in found] == [things] * bool(things)
 
 
-def test_a_purge_comes_before_what_costs_more() -> None:
-    idle = make_server("s2", *make_gpus("idle", 4, server="s2"), tee=False, runs_chutes=False)
-    fleet = make_fleet(idle, make_server("s1", *TWO_GPUS, instances=(STARTING,)))
-    found = [one.kind for one in find(fleet, NOW, COSTS)]
-    assert found == ["purges", "servers_without_tee"]
+def test_the_earliest_deadline_comes_first_and_then_what_costs_most() -> None:
+    servers = (
+        make_server("s1", *TWO_GPUS, instances=(STARTING,)),
+        make_server("s2", *make_gpus("idle", 4, server="s2"), tee=False, runs_chutes=False),
+        make_server("s3", **OLD, measured="measured"),
+    )
+    found = [one.kind for one in find(make_fleet(*servers, window=SLOT), NOW, COSTS)]
+    assert found == ["purges", "upgrades", "servers_without_tee"]
 
 
 def outage(*servers: Server) -> Outage:

@@ -113,7 +113,22 @@ class Hotkey:
         """
         # A seed in the place of a path must not be shown.
         source = scrub(str(path))
-        content = _hotkey_file_content(path, source)
+        try:
+            path = path.expanduser()
+            # A cold key is not read at all. A link to one may have another name.
+            if {path.name, path.resolve().name} & _COLD_NAMES:
+                raise HotkeyError(
+                    f"{source} is a cold key, which the exporter never needs: use the file of "
+                    "the hotkey"
+                )
+            content = read_file(path)
+        except (OSError, RuntimeError) as error:
+            # RuntimeError: the home directory of an unknown user.
+            reason = getattr(error, "strerror", None) or error
+            raise HotkeyError(
+                f"cannot read the hotkey file {source}: {reason}. Check the path and its "
+                "permissions"
+            ) from None
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         try:
@@ -148,28 +163,6 @@ class Hotkey:
             "X-Chutes-Nonce": str(nonce),
             "X-Chutes-Signature": self._pair.sign(message).hex(),
         }
-
-
-def _hotkey_file_content(path: Path, source: str) -> bytes:
-    """Return the content of a hotkey file, or raise HotkeyError, which names the source.
-
-    A cold key is not read at all.
-    """
-    try:
-        path = path.expanduser()
-        # A link to a cold key may have another name.
-        if {path.name, path.resolve().name} & _COLD_NAMES:
-            raise HotkeyError(
-                f"{source} is a cold key, which the exporter never needs: use the file of "
-                "the hotkey"
-            )
-        return read_file(path)
-    except (OSError, RuntimeError) as error:
-        # RuntimeError: the home directory of an unknown user.
-        reason = getattr(error, "strerror", None) or error
-        raise HotkeyError(
-            f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
-        ) from None
 
 
 def readable_by_others(path: Path) -> bool:

@@ -19,7 +19,6 @@ from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import Shape
 from chutes_exporter.api.endpoint import MB, Endpoint
 from chutes_exporter.chain import subnet as s
-from chutes_exporter.duration import MINUTE, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
-_MAX_AGE: Final = 10 * MINUTE
-"""Maximum age of the newest block in seconds. With an older one, the node is behind."""
 _METHOD_NOT_FOUND: Final = -32601
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
@@ -123,7 +120,9 @@ class Node:
             raise e.WrongChainError(f"its first block is not {GENESIS[:14]}…")
         self._block_hash = await self._call(str, "chain_getFinalizedHead")
         version = await self._call(_Version, "state_getRuntimeVersion", self._block_hash)
-        state = await self._state()
+        values = await self._values(list(s.ITEMS.values()))
+        state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
+        state.check(self._clock())
         # One request for all seats: first the owner's hotkeys, then the hotkey of each seat, then
         # the block of its registration.
         items = [s.OWNED_HOTKEYS.of_account(state.owner)]
@@ -155,16 +154,6 @@ class Node:
             spec_version=version.specVersion,
             price=price,
         )
-
-    async def _state(self) -> s.State:
-        """Return the subnet's storage. Raise ApiError for an old block or an impossible value."""
-        values = await self._values(list(s.ITEMS.values()))
-        state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
-        age = self._clock() - state.time
-        if age > _MAX_AGE:
-            raise e.UnavailableError(f"its newest block is {human_duration(age)} old, it is behind")
-        state.check()
-        return state
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block, in their order, or raise ApiError."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, get_type_hints
 
 from bittensor_core import decode_ss58, encode_ss58
 
-from chutes_exporter.api.errors import UndecodableError
+from chutes_exporter.api.errors import UnavailableError, UndecodableError
+from chutes_exporter.duration import MINUTE, human_duration
 
 NETUID: Final = "4000"
 """The number of the subnet, 64: two bytes in hexadecimal digits, the lowest one first."""
@@ -23,8 +24,14 @@ _TIMESTAMP: Final = "f0c365c3cf59d671eb72da0e7a4113c4"
 _SUBTENSOR: Final = "658faa385070e074c85bf6b568cf0555"
 _ACCOUNT: Final = 32
 """The size of an account in bytes. No number has this size."""
+_MAX_AGE: Final = 10 * MINUTE
+"""Maximum age of the newest block in seconds. With an older one, the node is behind."""
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "little")
 
 
 @dataclass(frozen=True)
@@ -58,39 +65,27 @@ class Item:
         """
         if text is None and self.default is not None:
             return self.default
-        # A missing value becomes no bytes, which the checks of the size below refuse.
+        # A missing value becomes no bytes, which the check of the size below refuses.
         digits = (text or "").removeprefix("0x")
         try:
             data = bytes.fromhex(digits)
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
+        prefix_size, count = 0, 1
         if self.is_list:
-            return self._elements(data)
-        self._require_size(data, self.size)
-        return self._number_or_address(data)
-
-    def _elements(self, data: bytes) -> tuple[str | int, ...]:
-        """Return the elements of a list, or raise UndecodableError.
-
-        The list begins with the count of elements, in one byte up to 63 and in two up to 16,383.
-        The two lowest bits are 0 or 1. They say how many bytes.
-        """
-        prefix_size = 2 if int.from_bytes(data[:1]) & 1 else 1
-        count = int.from_bytes(data[:prefix_size], "little") >> 2
-        self._require_size(data, prefix_size + count * self.size)
-        starts = range(prefix_size, len(data), self.size)
-        return tuple(self._number_or_address(data[at : at + self.size]) for at in starts)
-
-    def _require_size(self, data: bytes, expected: int) -> None:
+            # The list begins with the count of elements, in one byte up to 63 and in two up to
+            # 16,383. The lowest bit says which. The two lowest bits are no part of the count.
+            prefix_size = 1 + (int.from_bytes(data[:1]) & 1)
+            count = _number(data[:prefix_size]) >> 2
+        expected = prefix_size + count * self.size
         if len(data) != expected:
             raise UndecodableError(
                 f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
             )
-
-    def _number_or_address(self, data: bytes) -> str | int:
-        if self.size == _ACCOUNT:
-            return encode_ss58(data)
-        return int.from_bytes(data, "little")
+        starts = range(prefix_size, expected, self.size)
+        decode = encode_ss58 if self.size == _ACCOUNT else _number
+        elements = tuple(decode(data[start : start + self.size]) for start in starts)
+        return elements if self.is_list else elements[0]
 
     def of_uid(self, uid: int) -> Item:
         """Return the item of a seat."""
@@ -189,11 +184,13 @@ class State:
         blocks = self.block - self.last_paid_epoch
         return self.pending_miners / blocks if self.pending_miners and blocks else None
 
-    def check(self) -> None:
-        """Raise UndecodableError if a value is impossible.
-
-        The chain's storage has then changed, so that other values may mean something else, too.
-        """
+    def check(self, now: float) -> None:
+        """Raise ApiError if the block is old at the Unix time ``now``, or a value is impossible."""
+        age = now - self.time
+        if age > _MAX_AGE:
+            raise UnavailableError(f"its newest block is {human_duration(age)} old, it is behind")
+        # An impossible value shows that the chain's storage has changed, so that other values may
+        # mean something else, too.
         # 0 is no epoch yet. Epochs are 72 minutes apart.
         since_epoch = self.block - self.last_paid_epoch
         if self.last_paid_epoch and not 0 <= since_epoch <= _BLOCKS_PER_DAY:
@@ -344,7 +341,7 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    # Both by whether they are immune.
+    # The old seats, and the number of those that later registrations have got: both by immunity.
     replaceable: dict[bool, deque[Seat]] = {False: deque(), True: deque()}
     newcomers = {False: 0, True: 0}
     for seat in _replaceable(state, seats):
@@ -352,12 +349,13 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     newcomers_are_immune = state.immunity_period > 0
     newcomers[newcomers_are_immune] = state.free_seats
     registrations: dict[str, int] = {}
+    # Each turn is a registration, which takes a seat and makes a newcomer.
     while True:
         without_immunity = len(replaceable[False]) + newcomers[False]
         takes_immune = without_immunity <= state.min_not_immune
         candidates = replaceable[takes_immune]
-        # A newcomer has no emission. As soon as it is a candidate, each registration replaces a
-        # newcomer, but first the seats without emission, which are older.
+        # A newcomer has no emission. As soon as it can be replaced, each registration does that,
+        # after the old seats without emission. No other seat is lost then.
         if not candidates or (newcomers[takes_immune] and candidates[0].emission):
             return registrations
         registrations[candidates.popleft().hotkey] = newcomers[newcomers_are_immune]

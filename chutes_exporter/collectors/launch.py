@@ -163,17 +163,17 @@ def _add_plans(fleet: Fleet, out: Samples) -> None:
     """
     for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
+        if server_name is None:
+            continue
+        server = (fleet.hotkey, use.server_id, server_name, use.model)
         for launch in use.launches:
             offer = launch.offer
-            if server_name is None or offer.chute is None:
+            if offer.chute is None:
                 continue
-            server = (fleet.hotkey, use.server_id, server_name)
-            labels = (*server, use.model, offer.chute_id, offer.chute)
-            first_day_units = launch.instances * offer.first_day_units
-            later_units_per_second = launch.instances * offer.later_units_per_second
+            labels = (*server, offer.chute_id, offer.chute)
             out.add(SERVER_LAUNCH, launch.instances, *labels)
-            out.add(SERVER_LAUNCH_UNITS, first_day_units / DAY, *labels, "first_day")
-            out.add(SERVER_LAUNCH_UNITS, later_units_per_second, *labels, "later")
+            out.add(SERVER_LAUNCH_UNITS, launch.first_day_units / DAY, *labels, "first_day")
+            out.add(SERVER_LAUNCH_UNITS, launch.later_units_per_second, *labels, "later")
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,13 +29,13 @@ from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Upgrade
     from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
@@ -70,16 +69,15 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     miners: list[dict[str, Any]] = []
-    found: dict[str, list[Finding]] = {}
+    findings: list[Finding] = []
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        found[hotkey] = find(fleet, snapshot.now, settings.costs)
+        findings += find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
-    findings = [*chain.from_iterable(found.values())]
     conclusion = "Nothing is known, because no request succeeded."
     if any(state.snapshot for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
@@ -89,9 +87,9 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "verdict": conclusion,
         "action_needed": needs_action,
         "miners": miners,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, found, snapshot, settings)
+    show = partial(_print_screen, summary, findings, snapshot, settings)
     return Result(summary, show, snapshot.gaps, needs_action)
 
 
@@ -113,9 +111,10 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
     """
     plan = plan_upgrades(fleet, snapshot.now)
     rows = [_row(upgrade, snapshot.now) for upgrade in plan.servers]
-    pending = [row for row in rows if row["status"] == "pending"]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for row in pending:
+        for row in rows:
+            if row["status"] != "pending":
+                continue
             # Only the answer about a single server says what it waits for.
             key = next(key for key in settings.keys if key.address == fleet.hotkey)
             path = {"server_id": row["server_id"]}
@@ -126,21 +125,18 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
                 snapshot.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
-    return {"window": _window(plan), "maintenance": rows}
-
-
-def _window(plan: UpgradePlan) -> dict[str, Any]:
     window = plan.window or Window(is_open=None)
-    return {
+    shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
         "last_request_at": iso_time(plan.last_request_at),
-        "free_slots": None if plan.slots is None else plan.slots.free,
+        "free_slots": plan.slots and plan.slots.free,
         "late": plan.late,
         "slots": window.slots,
         "target_version": window.target,
     }
+    return {"window": shown_window, "maintenance": rows}
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
@@ -149,7 +145,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
     comes_back = server.needs_upgrade is False or server.measured == "measured"
     lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
     return {
-        "server": server.name or server.server_id,
+        "server": server.shown_name,
         "step": upgrade.step,
         "done_by": iso_time(upgrade.done_at),
         "late": upgrade.is_late,
@@ -183,7 +179,7 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
 
 def _print_screen(
     summary: Mapping[str, Any],
-    found: Mapping[str, list[Finding]],
+    findings: Sequence[Finding],
     snapshot: Snapshot,
     settings: Settings,
 ) -> None:
@@ -192,9 +188,12 @@ def _print_screen(
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
-        for number, finding in enumerate(found[miner["hotkey"]], 1):
+        of_miner = [one for one in findings if one.hotkey == miner["hotkey"]]
+        for number, finding in enumerate(of_miner, 1):
             _print_finding(finding, number)
         print_table(with_columns([miner], [*_STANDING]), title="Standing")
+        if miner["heading_share"] is not None:
+            say("Without changes, the share becomes heading_share within a day.")
         print_table(miner["gpus"], title="GPUs")
         _print_maintenance(miner)
     if not settings.costs:
@@ -236,4 +235,4 @@ def _print_maintenance(found: Mapping[str, Any]) -> None:
     for row in rows:
         say(f"{row['server']}: {row['reason']}", indent="  ")
     if rows:
-        say("Do not reboot a server before its step is boot.")
+        say("Do not reboot a server before its step is boot: that would lose the units above.")

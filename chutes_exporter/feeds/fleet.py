@@ -166,12 +166,11 @@ class Joined:
 
     def _in_line_for_the_seat(self) -> list[str]:
         """Return the miners that can lose their seat, the next one first."""
-        places: dict[str, int] = {}
         chain = self.about(THE_PLATFORM).get(f.CHAIN.name)
-        for seat in chain.value.seats if chain else ():
-            if seat.registrations_before_loss is not None:
-                places[seat.hotkey] = seat.registrations_before_loss
-        return sorted(places, key=places.__getitem__)
+        seats = chain.value.seats if chain else ()
+        can_be_lost = [seat for seat in seats if seat.registrations_before_loss is not None]
+        can_be_lost.sort(key=operator.attrgetter("registrations_before_loss"))
+        return [seat.hotkey for seat in can_be_lost]
 
     @cached_property
     def relevant_chutes(self) -> set[str | None]:

@@ -9,7 +9,7 @@ from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, STATS, STATS_
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.client import ChutesClient
@@ -31,10 +31,15 @@ class Requests:
         node: Node | None = None,
     ) -> None:
         self._client = client
-        self._node = node
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
         self.reports = ReportReader(client)
+        # The feeds that take several requests.
+        self._readers: dict[Feed[Any], Callable[[], Awaitable[Answer[Any]]]] = {
+            AUDIT_REPORT: self.reports.read
+        }
+        if node is not None:
+            self._readers[CHAIN] = node.read
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""
@@ -46,26 +51,18 @@ class Requests:
 
         It may raise ApiError.
         """
-        # Without a node, nobody reads the feed of the chain.
-        if feed == CHAIN and self._node is not None:
-            return await self._node.read()
-        if feed == AUDIT_REPORT:
-            return await self.reports.read()
+        if feed in self._readers:
+            return await self._readers[feed]()
         if feed.name == STATS_PER_CHUTE.name:
             query = {"per_chute": "true", "miner_hotkey": feed.hotkey}
             return await self._client.fetch(STATS, params=query)
         if not feed.signed:
             hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
             return await self._client.fetch(feed, params=hotkey)
-        if feed.hotkey:
-            return await self._client.fetch(feed, key=self._keys[feed.hotkey])
-        # The answer about the platform is the same for each signer.
-        return await self._fetch_with_any_key(feed)
-
-    async def _fetch_with_any_key(self, feed: Feed[Any]) -> Answer[Any]:
-        """Sign with the first key. If the API refuses it, try the next one."""
-        # There is a key: without one, no signed feed is read.
-        *first_keys, last_key = self._platform_keys
+        # The answer about the platform is the same for each signer. If the API refuses a key, try
+        # the next one. There is a key: without one, no signed feed is read.
+        keys = [self._keys[feed.hotkey]] if feed.hotkey else self._platform_keys
+        *first_keys, last_key = keys
         for key in first_keys:
             try:
                 return await self._client.fetch(feed, key=key)

@@ -118,7 +118,7 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
 
 
 def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
-    name = server.name or server.server_id
+    name = server.shown_name
     # A blacklisted miner can launch nothing, so that is known.
     if server.idle_by_model and not fleet.blacklisted and fleet.idle_pay(server) is None:
         return f"the answers do not say whether something can be launched on {name}"
@@ -131,8 +131,7 @@ def _unknown_in_maintenance(fleet: Fleet, now: float) -> Iterator[NotKnown]:
     plan = plan_upgrades(fleet, now)
     for upgrade in plan.servers:
         if upgrade.step == "not known":
-            name = upgrade.server.name or upgrade.server.server_id
-            reason = f"the step of {name}: {upgrade.reason}"
+            reason = f"the step of {upgrade.server.shown_name}: {upgrade.reason}"
             yield NotKnown("maintenance", fleet.hotkey, reason, _UNKNOWN_MAINTENANCE)
     if plan.late is None:
         reason = "the answers do not say whether all servers will be upgraded in time"

@@ -63,10 +63,16 @@ class PasswordCheck:
         """
         if not self._users:
             return True
-        credentials = _credentials(authorization)
-        if credentials is None:
+        scheme, _, encoded = authorization.partition(" ")
+        if scheme.lower() != "basic":
             return False
-        name, password = credentials
+        try:
+            decoded = base64.b64decode(encoded.strip(), validate=True)
+            user, _, password = decoded.partition(b":")
+            name = user.decode()
+        except ValueError:
+            # It is no base64, or no UTF-8.
+            return False
         password = password[:_BCRYPT_BYTES]
         # An unknown user gets a hash, too, so that the time does not reveal which users exist.
         hashed = self._users.get(name, self._decoy)
@@ -97,17 +103,3 @@ class PasswordCheck:
         finally:
             self._waiting[client] -= 1
             self._waiting += Counter()  # removes clients with a count of 0
-
-
-def _credentials(authorization: str) -> tuple[str, bytes] | None:
-    """Return the user's name and the password of basic authentication, None if it is invalid."""
-    scheme, _, encoded = authorization.partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        decoded = base64.b64decode(encoded.strip(), validate=True)
-        name, _, password = decoded.partition(b":")
-        return name.decode(), password
-    except ValueError:
-        # It is no base64, or no UTF-8.
-        return None

@@ -149,7 +149,13 @@ def _read_web_config(path: Path) -> WebConfig:
         for name in names:
             contents[path.parent / name] = read_file(path.parent / name)
         context = _make_context(tls, path.parent)
-    _check_users(file.basic_auth_users)
+    for name, hashed in file.basic_auth_users.items():
+        if not _BCRYPT.fullmatch(hashed):
+            # Do not show the hash, because it is a secret.
+            raise ValueError(
+                f"basic_auth_users: the password of {name!r} is not a bcrypt hash: "
+                "make one with htpasswd -nBC 10 '' | tr -d ':'"
+            )
     headers = file.http_server_config.headers
     return WebConfig(
         context=context,
@@ -177,13 +183,3 @@ def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(folder / tls.client_ca_file)
     return context
-
-
-def _check_users(users: dict[str, str]) -> None:
-    for name, hashed in users.items():
-        if not _BCRYPT.fullmatch(hashed):
-            # Do not show the hash, because it is a secret.
-            raise ValueError(
-                f"basic_auth_users: the password of {name!r} is not a bcrypt hash: "
-                "make one with htpasswd -nBC 10 '' | tr -d ':'"
-            )

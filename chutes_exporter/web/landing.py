@@ -36,13 +36,16 @@ async def landing_page(exporter: Exporter) -> str:
 
     A thread makes it, because for many hotkeys that takes longer than a scrape may wait.
     """
-    # No metric: only the fleets.
-    snapshot = await exporter.snapshot() if exporter.settings.watched else None
     # Failing feeds come first, then those that are off or waiting: False sorts before True.
     states = sorted(
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
     )
+    snapshot = None
+    # Without any answer, there is nothing to say about a fleet.
+    if exporter.settings.watched and any(state.snapshot for state in states):
+        # No metric: only the fleets.
+        snapshot = await exporter.snapshot()
     return await asyncio.to_thread(_page, exporter, states, snapshot)
 
 
@@ -50,18 +53,20 @@ def _page(exporter: Exporter, states: Sequence[FeedState], snapshot: Snapshot | 
     """Return the page. ``snapshot`` has the fleets of the watched miners, None without any."""
     settings = exporter.settings
     now = exporter.client.api_clock()
-    actions = ""
-    # Without any answer, there is nothing to say about a fleet.
-    if snapshot is not None and any(state.snapshot for state in snapshot.states.values()):
-        actions = _actions(snapshot, settings)
+    is_ready, reason = exporter.readiness()
+    tone = "good"
+    if not is_ready:
+        tone = "bad"
+    elif any(state.up is False for state in states):
+        tone = "wait"
     feeds = [_row(_feed(state, now)) for state in states]
     collectors = []
     for state, names in collectors_by_state(settings).items():
         collectors.append(_row({"State": state.replace("_", " "), "Names": ", ".join(names)}))
     return _TEMPLATE.substitute(
         version=_html(__version__),
-        actions=actions,
-        summary=_summary(exporter, states),
+        actions="" if snapshot is None else _actions(snapshot, settings),
+        readiness=_paragraph(tone, reason),
         watched=_html(", ".join(sorted(settings.watched)) or "the whole subnet"),
         feeds="".join(feeds) or "<tr><td>No requests yet. The first scrape sends them.</td></tr>",
         collectors="".join(collectors),
@@ -89,15 +94,6 @@ def _row(cells: Mapping[str, str]) -> str:
     return f"{row}</tr>"
 
 
-def _summary(exporter: Exporter, states: Sequence[FeedState]) -> str:
-    """Return whether the exporter is ready and its feeds work, with the reason if not."""
-    is_ready, reason = exporter.readiness()
-    if not is_ready:
-        return _paragraph("bad", reason)
-    any_fails = any(state.up is False for state in states)
-    return _paragraph("wait" if any_fails else "good", reason)
-
-
 def _actions(snapshot: Snapshot, settings: Settings) -> str:
     """Return what ``status`` says needs action or is not known, by the last answers."""
     found: list[Finding] = []
@@ -107,7 +103,14 @@ def _actions(snapshot: Snapshot, settings: Settings) -> str:
         if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
     verdict = findings.verdict(found, all_known=not gaps)
-    actions = "".join(_action(item) for item in found if item.needs_action)
+    actions = ""
+    for item in found:
+        if item.needs_action:
+            names = ", ".join(item.things[:_SHOWN])
+            if len(item.things) > _SHOWN:
+                names += ", …"
+            text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
+            actions += f"<li>{text}<code>{_html(item.command)}</code></li>"
     if actions:
         return f"{_paragraph('bad', verdict)}<ol>{actions}</ol>{_gaps(gaps)}"
     return _paragraph("wait" if gaps else "good", verdict) + _gaps(gaps)
@@ -120,14 +123,6 @@ def _gaps(gaps: list[NotKnown]) -> str:
     for subjects, reason, advice in grouped(gaps):
         html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
     return f"{html}</ul>"
-
-
-def _action(item: Finding) -> str:
-    names = ", ".join(item.things[:_SHOWN])
-    if len(item.things) > _SHOWN:
-        names += ", …"
-    text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
-    return f"<li>{text}<code>{_html(item.command)}</code></li>"
 
 
 def _feed(state: FeedState, now: float) -> dict[str, str]:
