@@ -48,7 +48,7 @@ DELAY: Final = 65
 hour."""
 OVER: Final = 35
 """Minutes for which an alert goes on after what it is about, at most."""
-ACT: Final = {1000, 1001}
+ACT: Final = {999, 1000}
 """Numbers of the verdict while an alert fires."""
 WELL: Final = 1002
 NAMED: Final = 1003
