@@ -56,13 +56,13 @@ class Subject:
 
     @property
     def ids(self) -> set[str]:
-        """The ids of what it is about: its instance or its GPUs, or else its name.
-
-        The miner has no name, and its GPUs do not count: they must not hide what else is wrong.
-        """
+        """The ids of what it is about: its instance or its GPUs, or else its name."""
         if self.instance_id:
             return {self.instance_id}
-        return {gpu.gpu_id for gpu in self.gpus or () if self.name} or {self.name}
+        # The GPUs of the miner must not hide what else is wrong with them.
+        if not self.name or not self.gpus:
+            return {self.name}
+        return {gpu.gpu_id for gpu in self.gpus}
 
     @property
     def server_name(self) -> str:
@@ -280,7 +280,7 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
     """
     for upgrade in moment.plan.servers:
         server = upgrade.server
-        if upgrade.step != step or down is (not is_down(server)):
+        if upgrade.step != step or down not in (None, is_down(server)):
             continue
         subject = _of_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another

@@ -201,6 +201,7 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
         unused[place] -= plan.used
         reasons[place] = "not_known" if plan.may_be_more else "nothing_fits"
     rows = []
+    # The plus leaves out those of which the plan uses all.
     for (server_id, model), count in (+unused).items():
         reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
         server = fleet.servers_by_id.get(server_id)
