@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import fleet_answers, join
 from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.offers import find_demand
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, collect, exported_miners
 from chutes_exporter.web.app import make_app
@@ -253,10 +255,13 @@ async def bench_fleet(size: dict[str, int], limit: int) -> Row:
                 for feed, state in running.feeds.states().items()
                 if state.snapshot is not None and feed.hotkey in (HOTKEY, THE_PLATFORM)
             }
-    gpus = len(join_fleet(fleet_answers(known, HOTKEY)).gpus)
+    answers = fleet_answers(known, HOTKEY)
+    answers = replace(answers, demand=find_demand(answers))
+    gpus = len(join_fleet(answers).gpus)
 
     async def join() -> None:
-        join_fleet(fleet_answers(known, HOTKEY))
+        # A copy has found nothing yet.
+        join_fleet(replace(answers))
 
     taken = 1000 * await least(join, times=30)
     what = f"time to join a fleet of {gpus:,} GPUs"

@@ -137,10 +137,9 @@ def make_settings(
         miners = "neighbours" if watched else "all"
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
-    if not watched and miners != "all":
-        raise ConfigError(f"--miners {miners} {NEEDS_MINER}")
-    if not watched and chutes == "relevant":
-        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
+    for flag, value in (("--miners", miners), ("--chutes", chutes)):
+        if value != "all" and not watched:
+            raise ConfigError(f"{flag} {value} {NEEDS_MINER}")
     return Settings(watched=watched, keys=keys, miners=miners, chutes=chutes, **others)
 
 

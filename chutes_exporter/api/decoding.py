@@ -124,9 +124,9 @@ class Tally:
         self.rejected += 1
         self.first_error = self.first_error or scrub(str(error))[:200]
         # Readable records may follow until the answer ends.
-        self.require_most(tolerance=MAX_REJECTED)
+        self.require_mostly_readable(tolerance=MAX_REJECTED)
 
-    def require_most(self, tolerance: int = 0) -> None:
+    def require_mostly_readable(self, tolerance: int = 0) -> None:
         """Raise UndecodableError if most records could not be read, as in an error page or the
         answer of another API.
 
@@ -145,7 +145,7 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> Any:
-    """Decode JSON text into a type.
+    """Decode JSON text into a type: a list, an object with any keys, a Body, or another record.
 
     An item of a list or an object that cannot be read is counted in the tally and left out.
     """
@@ -242,7 +242,7 @@ class Shape(Generic[T]):
         tally.accepted += self.count(value)
         if self.never_empty and not tally.accepted + tally.rejected:
             raise CutOffError("the list is empty", status=200)
-        tally.require_most()
+        tally.require_mostly_readable()
         return value
 
 
@@ -357,7 +357,7 @@ class StreamShape(Generic[R]):
             yield record
         if is_empty and not self.may_be_empty:
             raise CutOffError("the answer is empty", status=200)
-        tally.require_most()
+        tally.require_mostly_readable()
 
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytearray]:

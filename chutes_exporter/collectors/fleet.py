@@ -8,14 +8,13 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import (
-    DEADLINES,
     GPU_STATES,
     SERVER_STATES,
     TOPICS,
 )
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
-from chutes_exporter.rules.instances import INSTANCE_STATES
+from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 
 if TYPE_CHECKING:

@@ -171,11 +171,9 @@ def _add_plans(fleet: Fleet, out: Samples) -> None:
             if offer.chute is None:
                 continue
             labels = (*server, offer.chute_id, offer.chute)
-            first_day_units = launch.instances * offer.first_day_units
-            later_units_per_second = launch.instances * offer.later_units_per_second
             out.add(SERVER_LAUNCH, launch.instances, *labels)
-            out.add(SERVER_LAUNCH_UNITS, first_day_units / DAY, *labels, "first_day")
-            out.add(SERVER_LAUNCH_UNITS, later_units_per_second, *labels, "later")
+            out.add(SERVER_LAUNCH_UNITS, launch.first_day_units / DAY, *labels, "first_day")
+            out.add(SERVER_LAUNCH_UNITS, launch.later_units_per_second, *labels, "later")
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:

@@ -141,7 +141,7 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
         for launch in plan.launches:
             offer = launch.offer
             row = {
-                "server": _server_name(fleet, plan.server_id),
+                "server": fleet.servers_by_id[plan.server_id].shown_name,
                 "chute": offer.chute,
                 "instances": launch.instances,
                 "gpus": launch.instances * offer.size,
@@ -159,7 +159,7 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
 
 
 def _sum_of_plan(fleet: Fleet, rows: list[Row], usd_per_unit: float | None) -> Row:
-    # None if something more may be possible where nothing is planned.
+    # Not known if something more may be possible where nothing is planned.
     first_day_units = total(plan.first_day_units for plan in fleet.plans)
     later = None
     if first_day_units is not None:
@@ -201,16 +201,15 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
         unused[place] -= plan.used
         reasons[place] = "not_known" if plan.may_be_more else "nothing_fits"
     rows = []
+    # The plus leaves out those of which the plan uses all.
     for (server_id, model), count in (+unused).items():
         reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
-        row = {"server": _server_name(fleet, server_id), "gpus": count, "gpu": model}
+        server = fleet.servers_by_id.get(server_id)
+        # A GPU without a server has an empty id.
+        name = server.shown_name if server else server_id or None
+        row = {"server": name, "gpus": count, "gpu": model}
         rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
-
-
-def _server_name(fleet: Fleet, server_id: str) -> str | None:
-    server = fleet.servers_by_id.get(server_id)
-    return (server and server.name) or server_id or None
 
 
 def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
@@ -222,23 +221,18 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
             say("No GPU is idle.", fg="green")
         elif miner["plan"] is None:
             say(f"What the {miner['idle_gpus']} idle GPUs can run is not known.")
-        else:
-            _show_plan(miner)
-            _show_chutes(miner["chutes"])
-            print_table(miner["refused"], title="Chutes that cannot be launched")
+        elif not miner["plan"]:
+            say("No chute can run on the idle GPUs now.")
+        print_table(miner["plan"], title="Plan")
+        print_table(miner["stay_idle"], title="Idle in the plan")
+        _show_chutes(miner["chutes"] or [])
+        print_table(miner["refused"], title="Chutes that cannot be launched")
         click.echo()
 
 
-def _show_plan(miner: Mapping[str, Any]) -> None:
-    if not miner["plan"]:
-        say("No chute can run on the idle GPUs now.")
-    if any(row["failed_6h"] is None for row in miner["chutes"]):
-        say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
-    print_table(miner["plan"], title="Plan")
-    print_table(miner["stay_idle"], title="Idle in the plan")
-
-
 def _show_chutes(chutes: list[Row]) -> None:
+    if any(row["failed_6h"] is None for row in chutes):
+        say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
     for model in dict.fromkeys(row["gpu"] for row in chutes):
         rows = [row for row in chutes if row["gpu"] == model]
         print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)

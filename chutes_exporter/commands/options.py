@@ -57,10 +57,16 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 
 
 class Command(click.Command):
-    """A command that names environment variables in its errors."""
+    """A command that refuses some empty environment variables, and names variables in errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command, or raise ConfigError if the variable of a guard is set but empty."""
+        for parameter in self.params:
+            for variable in parameter.envvar or ():
+                is_empty = not os.environ.get(variable, "set").strip()
+                # Click would ignore it, and the guard would be missing.
+                if is_empty and parameter.name in _GUARDS:
+                    raise ConfigError(f"{variable} is empty: set it or unset it")
         # Commands print failed requests themselves. serve and demo configure the log by flags.
         log.configure("error", "logfmt")
         try:
@@ -87,12 +93,12 @@ def with_variables(text: str) -> str:
     return text
 
 
-def option(flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
+def option(flag: str, name: str = "", *aliases: str, **arguments: Any) -> Decorator:
     """Declare a flag with its environment variables.
 
     Its value becomes the argument ``name`` of the command, by default ``api_url`` for
     ``--api.url``. If Settings has a field of this name, its default is also that of the flag.
-    Aliases are variables of the miners' other tools. ``settings`` are arguments of click.option.
+    Aliases are variables of the miners' other tools. ``arguments`` are those of click.option.
     """
     # The first of two flags, such as --collector.chutes/--no-collector.chutes, names the variable.
     first_flag = flag.partition("/")[0]
@@ -100,10 +106,10 @@ def option(flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorat
     name = name or words
     # The default of a field is an attribute of its class.
     if hasattr(Settings, name):
-        settings.setdefault("default", getattr(Settings, name))
-    settings.setdefault("show_default", True)
+        arguments.setdefault("default", getattr(Settings, name))
+    arguments.setdefault("show_default", True)
     variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
-    return click.option(flag, name, envvar=variables, show_envvar=True, **settings)
+    return click.option(flag, name, envvar=variables, show_envvar=True, **arguments)
 
 
 def options(*decorators: Decorator) -> Decorator:
@@ -273,7 +279,6 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
     Flags without a setting, such as ``--json``, are left to the command. Without ``credentials``,
     the hotkey files and the environment are read for them.
     """
-    _refuse_empty_variables()
     credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
@@ -286,18 +291,6 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
     warnings = (*credentials.warnings, *_unknown_variables(), *config.find_risks(settings))
     shown = [scrub_input(with_variables(warning)) for warning in warnings]
     return replace(settings, warnings=tuple(shown))
-
-
-def _refuse_empty_variables() -> None:
-    """Raise ConfigError if the variable of a parameter in _GUARDS is set but empty.
-
-    Click would ignore it, and the parameter would be missing.
-    """
-    for parameter in click.get_current_context().command.params:
-        for variable in parameter.envvar or ():
-            is_empty = not os.environ.get(variable, "set").strip()
-            if is_empty and parameter.name in _GUARDS:
-                raise ConfigError(f"{variable} is empty: set it or unset it")
 
 
 def _unknown_variables() -> Iterator[str]:

@@ -77,11 +77,11 @@ class FeedState:
 
         None while the endpoint is missing, before the first request has ended, and if nobody
         requested a newer answer within the maximum age of the last one. Ask only the copies that
-        :meth:`FeedCache.states` returns, because other states have no snapshot.
+        :meth:`FeedCache.states` returns, because other states can have an older snapshot.
         """
-        if self.missing or (not self.failures and self.snapshot is None):
-            return None
-        return not self.failures
+        if self.failures:
+            return None if self.missing else False
+        return None if self.snapshot is None else True
 
     @property
     def was_requested(self) -> bool:

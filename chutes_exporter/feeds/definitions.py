@@ -72,14 +72,7 @@ METAGRAPH = Feed(
     checks=_SHRUNK,
 )
 SCORES = Feed("scores", "/miner/scores", d.SCORES, ttl=300.0, max_age=1800.0)
-STATS = Feed(
-    "stats",
-    "/miner/stats",
-    d.STATS,
-    max_bytes=8 * MB,
-    ttl=300.0,
-    max_age=1800.0,
-)
+STATS = Feed("stats", "/miner/stats", d.STATS, max_bytes=8 * MB, ttl=300.0, max_age=1800.0)
 STATS_PER_CHUTE = replace(STATS, name="stats_per_chute", scope="miner")
 """The same endpoint with another query."""
 CHUTE_METRICS = _stream(
@@ -111,13 +104,7 @@ CHUTES = _stream(
 )
 CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Chute), signed=True)
 SERVERS = Feed(
-    "servers",
-    "/miner/servers/",
-    d.SERVERS,
-    "signer",
-    signed=True,
-    max_bytes=4 * MB,
-    checks=_SHRUNK,
+    "servers", "/miner/servers/", d.SERVERS, "signer", signed=True, max_bytes=4 * MB, checks=_SHRUNK
 )
 NODES = _stream(
     "nodes",
@@ -152,13 +139,7 @@ IMAGES = _stream("images", r.Image, ttl=900.0, max_age=HOUR, checks=_SHRUNK)
 # Usually no job waits on the whole platform. No jobs and a failed query look the same, and nothing
 # tells them apart. So a second answer must confirm that all are gone.
 JOBS = _stream(
-    "jobs",
-    r.Job,
-    may_be_empty=True,
-    max_bytes=16 * MB,
-    ttl=300.0,
-    max_age=1800.0,
-    checks=_SHRUNK,
+    "jobs", r.Job, may_be_empty=True, max_bytes=16 * MB, ttl=300.0, max_age=1800.0, checks=_SHRUNK
 )
 RELEASE_JOB = Endpoint[None](
     "release_job", "/miner/jobs/{job_id}", None, "signer", signed=True, method="DELETE"
@@ -266,21 +247,9 @@ TEE_MEASUREMENTS = Feed(
     max_age=DAY,
     optional=True,
 )
-FMV = Feed(
-    "fmv",
-    "/fmv",
-    d.object_of(r.MarketValue),
-    ttl=HOUR,
-    max_age=6 * HOUR,
-    optional=True,
-)
+FMV = Feed("fmv", "/fmv", d.object_of(r.MarketValue), ttl=HOUR, max_age=6 * HOUR, optional=True)
 PLATFORM_GPUS = Feed(
-    "platform_gpus",
-    "/nodes/",
-    d.by_model(r.ModelSupply),
-    ttl=300.0,
-    max_age=1800.0,
-    optional=True,
+    "platform_gpus", "/nodes/", d.by_model(r.ModelSupply), ttl=300.0, max_age=1800.0, optional=True
 )
 AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
 # One answer has one report. The feed has those of the past day: its reader decides which requests
@@ -297,13 +266,7 @@ AUDIT_REPORT: Feed[Any] = Feed(
 )
 # It is read with several requests to a node.
 CHAIN: Feed[Subnet] = Feed(
-    "chain",
-    "",
-    None,
-    ttl=300.0,
-    max_age=1800.0,
-    checks=_SHRUNK,
-    in_background=True,
+    "chain", "", None, ttl=300.0, max_age=1800.0, checks=_SHRUNK, in_background=True
 )
 
 _ALL: Final = [value for value in [*globals().values()] if isinstance(value, Endpoint)]

@@ -21,7 +21,9 @@ PAUSE: Final = 5.0
 _LIST_PAUSE: Final = 55.0
 """Seconds between the requests for the list while the newest report is late."""
 _NEXT_AFTER: Final = HOUR + 90.0
-"""Seconds from the end of a report until the next one is out, half a minute ago."""
+"""Seconds from the end of a report's hour to the request for the next one. The service makes that
+half a minute earlier.
+"""
 _OVERDUE: Final = 2 * HOUR
 """Seconds for which the next report may be late. By then, the newest one is dropped."""
 
@@ -98,7 +100,7 @@ class ReportReader:
 
     @property
     def _next_due(self) -> float:
-        """Unix time at which the report after the newest one is out."""
+        """Unix time at which the report after the newest one is due."""
         return max(self._kept, default=0.0) + _NEXT_AFTER
 
     async def _read_newest(self) -> None:
@@ -145,8 +147,8 @@ class ReportReader:
 async def fetch_report(
     client: ChutesClient, end: float, path: str, hotkeys: frozenset[str]
 ) -> Answer[HourlyAudit]:
-    """Request the report of the hour with this end, and keep the ends of the hour and the
-    multipliers of some miners.
+    """Request the report of the hour that ended at ``end``. Return what it has about some miners:
+    the instances that ended within the hour, and the multipliers.
 
     ``path`` is from :func:`list_reports`.
     """
@@ -155,18 +157,21 @@ async def fetch_report(
     except NotFoundError as error:
         # The endpoint exists, because the list names this report.
         raise UnavailableError(str(error), status=error.status) from None
-    instances: list[AuditInstance] = []
-    others = set[str]()
-    for one in answer.value.instances:
-        if one.miner_hotkey not in hotkeys:
-            others.add(one.instance_id)
-        elif ended_within_hour(one, end):
-            instances.append(one)
+    ended: list[AuditInstance] = []
+    ids_of_other_miners = set[str]()
+    for instance in answer.value.instances:
+        if instance.miner_hotkey not in hotkeys:
+            ids_of_other_miners.add(instance.instance_id)
+        elif ended_within_hour(instance, end):
+            ended.append(instance)
     # Multipliers without an instance stay: a report does not list an instance that was deleted
     # between the end of its hour and its making.
-    multipliers = [one for one in answer.value.multipliers if one.instance_id not in others]
-    report = HourlyAudit(instances, multipliers, end, answer.complete)
-    return replace(answer, value=report)
+    multipliers = [
+        record
+        for record in answer.value.multipliers
+        if record.instance_id not in ids_of_other_miners
+    ]
+    return replace(answer, value=HourlyAudit(ended, multipliers, end, answer.complete))
 
 
 async def list_reports(client: ChutesClient) -> dict[float, str]:

@@ -14,9 +14,10 @@ from chutes_exporter.fleet.model import Window
 from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.fleet.ends import Ledger
+    from chutes_exporter.fleet.model import Server
     from chutes_exporter.rules.launch import Demand
     from chutes_exporter.rules.maintenance import Measured
 
@@ -87,13 +88,14 @@ class FleetAnswers:
             return None
         return version_accepted(server.version, {one.version for one in self.measurements.value})
 
-    def measured(self, models: Sequence[str]) -> Measured | None:
-        """Return whether the service lists the target of the newest window for a server with all
-        these GPUs. None is unknown, or there is no target.
+    def measured(self, server: Server) -> Measured | None:
+        """Return whether the service lists the target of the newest window for a server with these
+        GPUs. None is unknown, or there is no target.
         """
         target = None if self.window is None else self.window.target
-        if target is None or not self.measurements.complete:
+        if server.models is None or target is None or not self.measurements.complete:
             return None
+        models = [gpu.model or "" for gpu in server.gpus]
         return measured(target, models, self.measurements.value)
 
     def step_of(self, server: r.Server) -> r.MaintenanceServer:
@@ -121,7 +123,7 @@ class FleetAnswers:
         return next((seat for seat in self.metagraph.value if seat.hotkey == self.hotkey), None)
 
     @cached_property
-    def chutes_by_id(self) -> dict[str, r.Chute]:
+    def chutes_by_id(self) -> Mapping[str | None, r.Chute]:
         """The known chutes."""
         return first_of_each(self.chutes.value, "chute_id")
 
@@ -166,6 +168,14 @@ class FleetAnswers:
             hardware |= {(chute.tee, model) for model in selector.supported_gpus}
         return hardware if self.chutes.complete else None
 
+    def runs_chutes(self, server: Server) -> bool | None:
+        """Return whether a chute runs on one of the models of a server, with TEE or without like
+        it. None is unknown.
+        """
+        if server.models is None or server.tee is None or self.hardware is None:
+            return None
+        return any((server.tee, model) in self.hardware for model in server.models)
+
     @cached_property
     def runs_tee(self) -> bool:
         """Whether an instance of a TEE chute is active on the miner's servers, as the service asks
@@ -188,9 +198,9 @@ class FleetAnswers:
         }
 
 
-def first_of_each(records: Iterable[T], name: str) -> dict[str, T]:
+def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
     """Return records by one of their fields. Of several with the same value, the first counts."""
-    found: dict[str, T] = {}
+    found: dict[Any, T] = {}
     for record in records:
         found.setdefault(getattr(record, name), record)
     return found

@@ -60,6 +60,11 @@ class End:
     loss_precision: Precision
     is_last_of_chute: bool | None
 
+    @property
+    def may_be_costly_deletion(self) -> bool:
+        """Whether its miner deleted it, and lost something by that or may have."""
+        return self.reason == "miner" and (self.outcome == "lost" or self.lost_units != 0)
+
 
 @dataclass(frozen=True)
 class LostUnits:

@@ -9,6 +9,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from chutes_exporter.rules.launch import gpus_of_instance, runs_on
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -34,7 +36,8 @@ class Failures:
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
         ends: The known failures by the ids of their chutes.
-        servers: The ids of the servers on which a failed instance can have been, by its id.
+        servers: The ids of the servers on which a failed instance can have been, by the id of the
+            instance.
         deleted: The ends of instances that lost something because the miner deleted them, which is
             no failure of their chutes.
     """
@@ -82,8 +85,9 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
     A failure may be missing if the ledger lacks the report of one of these hours.
     """
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
-    failures: defaultdict[str, list[End]] = defaultdict(list)
     unclear: Counter[str] = Counter()
+    failures: defaultdict[str, list[End]] = defaultdict(list)
+    suspects = {}
     ends = ledger.ends_of(hotkey, FAILURE_HOURS)
     for end in ends:
         if end.is_failure is False:
@@ -95,33 +99,22 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
             unclear[end.chute_id] += 1
         else:
             failures[end.chute_id].append(end)
-    by_miner = [end for end in ends if end.reason == "miner"]
-    deleted = [end for end in by_miner if end.outcome == "lost" or end.lost_units != 0]
-    fitting = {}
-    for chute_id, of_chute in failures.items():
-        chute = ledger.chutes.get(chute_id)
-        for end in of_chute:
-            fitting[end.instance_id] = _servers_that_fit(servers, chute, end.ended_at)
-    return Failures(unclear, are_all_known, failures, fitting, deleted)
+            chute = ledger.chutes.get(end.chute_id)
+            suspects[end.instance_id] = _possible_servers(servers, chute, end.ended_at)
+    deleted = [end for end in ends if end.may_be_costly_deletion]
+    return Failures(unclear, are_all_known, failures, suspects, deleted)
 
 
-def _servers_that_fit(
+def _possible_servers(
     servers: Sequence[Server], chute: Chute | None, ended_at: float
 ) -> frozenset[str]:
-    """Return the ids of the servers on which a failed instance of a chute can have been.
-
-    On the others, instances that are older than its end and still exist hold too many GPUs, or the
-    GPUs are of other models.
+    """Return the ids of the servers on which an instance that ended can have been: it had enough
+    GPUs there beside the older instances that still exist.
     """
-    selector = None if chute is None else chute.node_selector
-    if selector is None or selector.gpu_count is None or selector.supported_gpus is None:
-        return frozenset(server.server_id for server in servers)
-    fitting = []
+    possible = set()
     for server in servers:
-        # An instance whose age is unknown may be newer.
-        older = [one for one in server.instances if (one.created_at or ended_at) < ended_at]
-        held = sum(one.gpus or 0 for one in older if one.model in selector.supported_gpus)
-        gpus = sum(gpu.model in (None, *selector.supported_gpus) for gpu in server.gpus)
-        if not server.is_complete or gpus - held >= selector.gpu_count:
-            fitting.append(server.server_id)
-    return frozenset(fitting)
+        gpus = server.gpus_possibly_free_at(ended_at)
+        fitting = [gpu for gpu in gpus if runs_on(chute, gpu.model) is not False]
+        if not server.is_complete or len(fitting) >= (gpus_of_instance(chute) or 0):
+            possible.add(server.server_id)
+    return frozenset(possible)

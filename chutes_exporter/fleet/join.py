@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET
@@ -10,22 +11,23 @@ from msgspec import UNSET
 from chutes_exporter.fleet.answers import are_complete, first_of_each
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob
-from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
+from chutes_exporter.fleet.offers import find_markets
 from chutes_exporter.fleet.outages import find_outages
-from chutes_exporter.fleet.places import Holder, Place, find_holders, find_places
-from chutes_exporter.rules.instances import instance_state, is_private, purged_at, secured_at
+from chutes_exporter.fleet.placement import find_left_out, plan_servers
+from chutes_exporter.fleet.places import Holder, find_holders, find_places
+from chutes_exporter.rules.instances import deadlines_of, instance_state, is_private
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
-from chutes_exporter.rules.money import later_multiplier
+from chutes_exporter.rules.money import later_units_per_second
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api import records as r
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
+    from chutes_exporter.fleet.model import GpuState, ServerPlan, Topic
     from chutes_exporter.rules.launch import Demand
 
 Placed = TypeVar("Placed", Gpu, Instance)
@@ -35,8 +37,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
     holders = find_holders(answers)
     gpus = _gpus(answers, holders)
-    demand = find_demand(answers) if answers.demand is None else answers.demand
-    instances = _instances(answers, gpus, demand or ())
+    instances = _instances(answers, gpus)
     servers = _servers(answers, gpus, instances)
     window = answers.window
     ledger = answers.ledger
@@ -44,7 +45,10 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     # A reason that is certain comes before that a server may be dead.
     left_out |= find_left_out(servers, window, answers.at)
     failures = find_failures(ledger, answers.hotkey, servers)
-    markets = find_markets(answers, demand, servers, instances)
+    markets = find_markets(answers, servers, instances)
+    plans: tuple[ServerPlan, ...] = ()
+    if markets is not None:
+        plans = plan_servers(servers, markets, left_out, failures.failing)
     seat = answers.seat
     registered = False if answers.metagraph.complete else None
     return Fleet(
@@ -56,7 +60,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         instances=instances,
         markets=markets,
         left_out=left_out,
-        plans=plan_servers(servers, markets, left_out, failures.failing),
+        plans=plans,
         stuck_jobs=_stuck_jobs(answers),
         window=window,
         failures=failures,
@@ -125,59 +129,43 @@ def _gpu_state(records: Iterable[r.Node | r.ServerGpu], holder: Holder) -> GpuSt
 # Instances
 
 
-def _instances(
-    answers: FleetAnswers, gpus: Sequence[Gpu], demand: Iterable[Demand]
-) -> tuple[Instance, ...]:
+def _instances(answers: FleetAnswers, gpus: Sequence[Gpu]) -> tuple[Instance, ...]:
     # The inventory also names private chutes, which the list of chutes may lack.
     names: dict[str | None, str | None] = {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute}
-    for chute in answers.chutes.value:
-        names.setdefault(chute.chute_id, chute.name)
     places = find_places(answers, gpus)
-    demand_by_chute: dict[str | None, Demand] = {one.chute.chute_id: one for one in demand}
+    demand_by_chute: dict[str | None, Demand] = {
+        demand.chute.chute_id: demand for demand in answers.demand or ()
+    }
     instances = []
     for record in first_of_each(answers.instances.value, "instance_id").values():
-        place, demanded = places[record.instance_id], demand_by_chute.get(record.chute_id)
-        instances.append(_instance(record, answers, place, names.get(record.chute_id), demanded))
+        chute, place = answers.chutes_by_id.get(record.chute_id), places[record.instance_id]
+        demand = demand_by_chute.get(record.chute_id)
+        instance = Instance(
+            instance_id=record.instance_id,
+            chute_id=record.chute_id,
+            chute=names.get(record.chute_id) or (chute and chute.name) or None,
+            private=is_private(record),
+            state=instance_state(record),
+            created_at=record.created_at,
+            units_per_second=record.compute_multiplier,
+            later_units_per_second=later_units_per_second(chute, place.model, answers.rates),
+            deadlines=deadlines_of(record),
+            server_id=place.server_id,
+            model=place.model,
+            gpus=place.gpus,
+            has_replacement=answers.has_replacement(record),
+            is_in_vain=_is_in_vain(record, demand),
+        )
+        instances.append(instance)
     return tuple(instances)
 
 
-def _instance(
-    record: r.Instance,
-    answers: FleetAnswers,
-    place: Place,
-    chute_name: str | None,
-    demand: Demand | None,
-) -> Instance:
+def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
+    """Return whether an instance starts, but the service would refuse its activation now."""
     state = instance_state(record)
-    chute = answers.chutes_by_id.get(record.chute_id or "")
-    later_units_per_second = None
-    if chute is not None and place.model:
-        later_units_per_second = later_multiplier(chute, place.model, answers.rates)
-    is_in_vain: bool | None = False
-    if state in ("starting", None):
-        # The service may refuse its activation.
-        is_in_vain = demand.activation_is_refused if state and demand else None
-    deadlines: dict[DeadlineKind, float | None] = {
-        "purge": purged_at(record),
-        "secured": secured_at(record),
-        "end_of_billing": record.stop_billing_at,
-    }
-    return Instance(
-        instance_id=record.instance_id,
-        chute_id=record.chute_id,
-        chute=chute_name or None,
-        private=is_private(record),
-        state=state,
-        created_at=record.created_at,
-        units_per_second=record.compute_multiplier,
-        later_units_per_second=later_units_per_second,
-        deadlines={kind: time for kind, time in deadlines.items() if time is not None},
-        server_id=place.server_id,
-        model=place.model,
-        gpus=place.gpus,
-        has_replacement=answers.has_replacement(record),
-        is_in_vain=is_in_vain,
-    )
+    if state in ("active", "disabled"):
+        return False
+    return None if state is None or demand is None else demand.activation_is_refused
 
 
 # Servers
@@ -186,12 +174,29 @@ def _instance(
 def _servers(
     answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
 ) -> tuple[Server, ...]:
-    gpus_by_server = _by_server(gpus)
-    instances_by_server = _by_server(instances)
+    gpus_by_server, instances_by_server = _by_server(gpus), _by_server(instances)
     servers = []
     for server_id, record in first_of_each(answers.servers.value, "server_id").items():
-        of_server = tuple(gpus_by_server[server_id]), tuple(instances_by_server[server_id])
-        servers.append(_server(record, answers, *of_server))
+        step = answers.step_of(record)
+        status = maintenance_status(step)
+        has_slot = holds_slot(record, status)
+        server = Server(
+            server_id=server_id,
+            name=record.name or None,
+            # None is a server that has never booted an image.
+            version=None if record.version is UNSET else record.version or "",
+            tee=record.is_tee,
+            # If the policy does not know of the slot, the step is unknown.
+            maintenance=None if has_slot and status == "none" else status,
+            holds_slot=has_slot,
+            boots=answers.boots(record),
+            needs_upgrade=step.needs_upgrade,
+            gpus=tuple(gpus_by_server[server_id]),
+            instances=tuple(instances_by_server[server_id]),
+            is_complete=are_complete(answers.servers, answers.nodes) and record.gpus is not None,
+        )
+        measured, runs_chutes = answers.measured(server), answers.runs_chutes(server)
+        servers.append(replace(server, measured=measured, runs_chutes=runs_chutes))
     return tuple(servers)
 
 
@@ -204,46 +209,6 @@ def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
         if one.server_id:
             by_server[one.server_id].append(one)
     return by_server
-
-
-def _server(
-    record: r.Server,
-    answers: FleetAnswers,
-    gpus: tuple[Gpu, ...],
-    instances: tuple[Instance, ...],
-) -> Server:
-    is_complete = are_complete(answers.servers, answers.nodes) and record.gpus is not None
-    models = [gpu.model or "" for gpu in gpus]
-    are_all_models = is_complete and "" not in models
-    step = answers.step_of(record)
-    status = maintenance_status(step)
-    has_slot = holds_slot(record, status)
-    return Server(
-        server_id=record.server_id,
-        name=record.name or None,
-        # None is a server that has never booted an image.
-        version=None if record.version is UNSET else record.version or "",
-        tee=record.is_tee,
-        # If the policy does not know of the slot, the step is unknown.
-        maintenance=None if has_slot and status == "none" else status,
-        holds_slot=has_slot,
-        boots=answers.boots(record),
-        needs_upgrade=step.needs_upgrade,
-        measured=answers.measured(models) if are_all_models else None,
-        runs_chutes=_runs_chutes(record, models, answers.hardware) if are_all_models else None,
-        gpus=gpus,
-        instances=instances,
-        is_complete=is_complete,
-    )
-
-
-def _runs_chutes(
-    record: r.Server, models: Iterable[str], hardware: Collection[tuple[bool, str]] | None
-) -> bool | None:
-    """Return whether a chute runs on one of the models of a server, with TEE or without like it."""
-    if record.is_tee is None or hardware is None:
-        return None
-    return any((record.is_tee, model) in hardware for model in models)
 
 
 # The miner
@@ -261,7 +226,7 @@ def _stuck_jobs(answers: FleetAnswers) -> tuple[StuckJob, ...] | None:
             continue
         if is_stuck(job) is None:
             return None
-        chute = answers.chutes_by_id.get(job.chute_id or "")
+        chute = answers.chutes_by_id.get(job.chute_id)
         name = job.chute_id if chute is None else chute.name
         stuck.append(StuckJob(job.job_id, name, job.created_at))
     return tuple(stuck)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.fleet.outages import Outage
-    from chutes_exporter.rules.instances import InstanceState
+    from chutes_exporter.rules.instances import DeadlineKind, InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
     from chutes_exporter.rules.money import Costs
@@ -40,11 +40,6 @@ ServerState = Literal[
 ]
 """State of a server: the first of these that applies."""
 SERVER_STATES: Final[tuple[ServerState, ...]] = get_args(ServerState)
-
-DeadlineKind = Literal["purge", "secured", "end_of_billing"]
-"""What happens to an instance at a time: the service deletes it unless it becomes active, it keeps
-its score from then on, or the service deletes it unless it gets requests."""
-DEADLINES: Final[tuple[DeadlineKind, ...]] = get_args(DeadlineKind)
 
 InstanceDecision = Literal[
     "slow",  # It has been starting for longer than an ordinary start takes.
@@ -205,9 +200,9 @@ class Server:
         boots: Whether the service accepts its version at the next boot. None also for a version of
             which no answer tells.
         needs_upgrade: Whether it is older than the target of the newest maintenance window.
+        gpus: Its GPUs. Whether these are all is ``is_complete``.
         measured: Whether the service lists that target for hosts with its GPUs.
         runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
-        gpus: Its GPUs. Whether these are all is ``is_complete``.
     """
 
     server_id: str
@@ -218,11 +213,11 @@ class Server:
     holds_slot: bool | None
     boots: bool | None
     needs_upgrade: bool | None
-    measured: Measured | None
-    runs_chutes: bool | None
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...]
     is_complete: bool
+    measured: Measured | None = None
+    runs_chutes: bool | None = None
 
     @property
     def shown_name(self) -> str:
@@ -270,6 +265,13 @@ class Server:
         """The number of its instances that earn, None while one of them may be unknown."""
         earning = self._earning
         return None if earning is None else len(earning)
+
+    def gpus_possibly_free_at(self, time: float) -> list[Gpu]:
+        """Return its GPUs without those that an older instance holds: an instance of before a Unix
+        time. One whose age is unknown may be newer.
+        """
+        older = {one.instance_id for one in self.instances if (one.created_at or time) < time}
+        return [gpu for gpu in self.gpus if gpu.instance_id not in older]
 
     @property
     def usable_gpus(self) -> list[Gpu]:
@@ -415,6 +417,11 @@ class Offer:
         """What one of its GPUs earns per second, on average of the first day."""
         return self.first_day_units / DAY / self.size
 
+    @property
+    def rank(self) -> tuple[float, str]:
+        """What sorts offers: by the first day's pay of a GPU, the best one first."""
+        return -self.first_day_units / self.size, self.chute_id
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -423,10 +430,20 @@ class Launch:
     offer: Offer
     instances: int
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that they take."""
+        return self.instances * self.offer.size
 
-def units_of_first_day(launches: Iterable[Launch]) -> float:
-    """Return the compute units of launches in their first day."""
-    return sum(launch.instances * launch.offer.first_day_units for launch in launches)
+    @property
+    def first_day_units(self) -> float:
+        """Compute units of their first day."""
+        return self.instances * self.offer.first_day_units
+
+    @property
+    def later_units_per_second(self) -> float:
+        """Compute units per second from 8 hours after their activation on."""
+        return self.instances * self.offer.later_units_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +467,7 @@ class ServerPlan:
     @property
     def used(self) -> int:
         """GPUs that the launches take."""
-        return sum(launch.instances * launch.offer.size for launch in self.launches)
+        return sum(launch.gpus for launch in self.launches)
 
     @property
     def first_day_units(self) -> float | None:
@@ -458,15 +475,13 @@ class ServerPlan:
 
         None if the launches pay nothing, and it is unknown whether others could pay something.
         """
-        units = units_of_first_day(self.launches)
+        units = sum(launch.first_day_units for launch in self.launches)
         return None if self.may_be_more and not units else units
 
     @property
     def later_units_per_second(self) -> float:
         """Compute units per second from 8 hours after the activations on."""
-        return sum(
-            launch.instances * launch.offer.later_units_per_second for launch in self.launches
-        )
+        return sum(launch.later_units_per_second for launch in self.launches)
 
 
 @dataclass(frozen=True, slots=True)

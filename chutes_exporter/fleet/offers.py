@@ -7,8 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Market, Offer, ServerPlan, Window
-from chutes_exporter.fleet.placement import best_placement
+from chutes_exporter.fleet.model import Market, Offer
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -20,17 +19,17 @@ from chutes_exporter.rules.money import (
     bounty_boost,
     bounty_expires_at,
     first_day_units,
-    first_multiplier,
-    later_multiplier,
+    first_units_per_second,
+    later_units_per_second,
     urgency_boost,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Instance, LeftOut, Server
+    from chutes_exporter.fleet.model import Instance, Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
 _MOST_INSTANCES: Final = 1e6
@@ -55,20 +54,19 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
     return [
         demand_for(
             chute,
-            utilization_by_chute.get(chute_id),
-            answers.active_by_chute[chute_id],
-            gpus_by_chute[chute_id],
+            utilization_by_chute.get(chute.chute_id),
+            answers.active_by_chute[chute.chute_id],
+            gpus_by_chute[chute.chute_id],
             # Targets expire, and their age is measured by the service's clock.
             answers.utilization.received_at,
-            bounties_by_chute.get(chute_id),
+            bounties_by_chute.get(chute.chute_id),
         )
-        for chute_id, chute in answers.chutes_by_id.items()
+        for chute in answers.chutes_by_id.values()
     ]
 
 
 def find_markets(
     answers: FleetAnswers,
-    demand: Sequence[Demand] | None,
     servers: Sequence[Server],
     instances: Iterable[Instance],
 ) -> tuple[Market, ...] | None:
@@ -85,7 +83,7 @@ def find_markets(
         answers.metagraph,
         answers.supported_gpus,
     )
-    if demand is None or not is_known:
+    if answers.demand is None or not is_known:
         return None
     # Instances that have been starting for over an hour, or may have been, by chute.
     hanging = Counter(
@@ -99,7 +97,7 @@ def find_markets(
         for model, free in server.idle_by_model.items():
             servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
     return tuple(
-        _market(model, servers_by_model[model], demand, answers, hanging)
+        _market(model, servers_by_model[model], answers, hanging)
         for model in sorted(servers_by_model)
     )
 
@@ -107,34 +105,28 @@ def find_markets(
 def _market(
     model: str,
     servers: Iterable[LaunchServer],
-    demand: Iterable[Demand],
     answers: FleetAnswers,
     hanging: Mapping[str | None, int],
 ) -> Market:
     """Return what the miner can launch on the idle GPUs of a model, which are on these servers."""
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
-    for one in demand:
-        runs = runs_on(one.chute, model)
+    for demand in answers.demand or ():
+        runs = runs_on(demand.chute, model)
         if runs is False:
             continue
-        refusal = launch_refusal(answers.seat, one, servers, runs_tee=answers.runs_tee)
+        refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
         offer = None
         if refusal is None and runs:
-            offer = _offer(one, model, answers, hanging)
+            offer = _offer(demand, model, answers, hanging)
         if offer is not None:
             offers.append(offer)
         # A chute that may run on the model does not matter if it is refused anyway.
         elif runs or refusal in (None, "unknown"):
             refused[refusal or "unknown"] += 1
-    offers.sort(key=_rank)
+    # Those to avoid come last.
+    offers.sort(key=lambda offer: (not offer.room_after_starting or offer.hanging > 0, offer.rank))
     return Market(model, tuple(offers), refused)
-
-
-def _rank(offer: Offer) -> tuple[bool, float, str]:
-    """Return what sorts offers: by the first day's pay of a GPU, those to avoid last."""
-    avoid = not offer.room_after_starting or offer.hanging > 0
-    return avoid, -offer.first_day_units / offer.size, offer.chute_id
 
 
 def _offer(
@@ -143,8 +135,8 @@ def _offer(
     """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
     chute = demand.chute
     size = gpus_of_instance(chute)
-    first = first_multiplier(chute, model, answers.rates)
-    later = later_multiplier(chute, model, answers.rates)
+    first = first_units_per_second(chute, model, answers.rates)
+    later = later_units_per_second(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
     # The service accepts the launch, so TEE is known. With the later pay, the kind and the factors
     # of the chute are.
@@ -174,55 +166,3 @@ def _offer(
         bounty_boost=bounty_boost(demand.bounty),
         bounty_expires_at=bounty_expires_at(demand.bounty),
     )
-
-
-def find_left_out(
-    servers: Iterable[Server], window: Window | None, now: float
-) -> dict[str, LeftOut]:
-    """Return why nothing should be launched on servers at a Unix time, by the server's id.
-
-    Servers that can be used are left out of the result.
-    """
-    left_out: dict[str, LeftOut] = {}
-    for server in servers:
-        facts: dict[LeftOut, bool | None] = {
-            "upgrade_slot": server.holds_slot,
-            "upgrade_due": server.upgrade_is_due(window or Window(is_open=None), now),
-            "starts_hang": server.starts_hang(now),
-        }
-        reasons = [reason for reason, applies in facts.items() if applies]
-        # Each chute runs either with TEE or without.
-        if None in (*facts.values(), server.tee):
-            reasons.append("use_not_known")
-        if reasons:
-            left_out[server.server_id] = reasons[0]
-    return left_out
-
-
-def plan_servers(
-    servers: Iterable[Server],
-    markets: Iterable[Market] | None,
-    left_out: Collection[str],
-    avoided: Collection[str] = (),
-) -> tuple[ServerPlan, ...]:
-    """Return the best use of the idle GPUs of each server that can be used, one for each model,
-    none while the markets are unknown.
-
-    A chute with an instance that has been starting on the miner's servers for over an hour is not
-    launched again. ``left_out`` are the ids of the servers that cannot be used, and ``avoided``
-    those of chutes that are not launched.
-    """
-    if markets is None:
-        return ()
-    refused = {market.model: market.refused for market in markets}
-    offers: list[Offer] = []
-    for market in markets:
-        offers += (one for one in market.offers if not one.hanging and one.chute_id not in avoided)
-    usable = [server for server in servers if server.server_id not in left_out]
-    plans = []
-    for space, launches in best_placement(usable, offers).items():
-        launches.sort(key=lambda launch: _rank(launch.offer))
-        may_be_more = "unknown" in refused[space.model]
-        launched = tuple(launches)
-        plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
-    return tuple(plans)

@@ -86,7 +86,7 @@ def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
     for end in ends:
         chute = ledger.chutes.get(end.chute_id)
         gpus = gpus_of_instance(chute)
-        runs = {runs_on(chute, gpu.model or "") for gpu in usable}
+        runs = {runs_on(chute, gpu.model) for gpu in usable}
         if gpus is None or None in runs:
             return None
         if True not in runs:

@@ -1,16 +1,17 @@
-"""The best use of idle GPUs: which chutes to launch on which server."""
+"""The best use of idle GPUs: what to launch on which server, and where to launch nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.model import Launch, units_of_first_day
+from chutes_exporter.fleet.model import Launch, ServerPlan, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from chutes_exporter.fleet.model import Offer, Server
+    from chutes_exporter.fleet.model import LeftOut, Market, Offer, Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,76 @@ class Space:
 Placement = dict[Space, list[Launch]]
 
 
-def best_placement(servers: Iterable[Server], offers: Iterable[Offer]) -> Placement:
-    """Return what to launch on the idle GPUs of servers of which TEE is known, so that the units of
-    the first day are about the most.
+def find_left_out(
+    servers: Iterable[Server], window: Window | None, now: float
+) -> dict[str, LeftOut]:
+    """Return why nothing should be launched on servers at a Unix time, by the server's id.
+
+    Servers that can be used are left out of the result.
+    """
+    left_out: dict[str, LeftOut] = {}
+    for server in servers:
+        facts: dict[LeftOut, bool | None] = {
+            "upgrade_slot": server.holds_slot,
+            "upgrade_due": server.upgrade_is_due(window or Window(is_open=None), now),
+            "starts_hang": server.starts_hang(now),
+        }
+        reasons = [reason for reason, applies in facts.items() if applies]
+        # Each chute runs either with TEE or without.
+        if None in (*facts.values(), server.tee):
+            reasons.append("use_not_known")
+        if reasons:
+            left_out[server.server_id] = reasons[0]
+    return left_out
+
+
+def plan_servers(
+    servers: Iterable[Server],
+    markets: Iterable[Market],
+    left_out: Collection[str],
+    avoided: Collection[str],
+) -> tuple[ServerPlan, ...]:
+    """Return the best use of the idle GPUs of each server that can be used, one for each model.
+
+    A chute with an instance that has been starting on the miner's servers for over an hour is not
+    launched again. ``left_out`` are the ids of the servers that cannot be used, and ``avoided``
+    those of chutes that are not launched. Of all other servers it is known whether they have TEE.
+    """
+    spaces = []
+    for server in servers:
+        if server.server_id not in left_out:
+            for model, free in sorted(server.idle_by_model.items()):
+                spaces.append(Space(server.server_id, model, bool(server.tee), free))
+    offers: list[Offer] = []
+    models_with_unknown = set()
+    for market in markets:
+        offers += (one for one in market.offers if not one.hanging and one.chute_id not in avoided)
+        if "unknown" in market.refused:
+            models_with_unknown.add(market.model)
+    plans = []
+    for space, launches in _best_placement(spaces, offers).items():
+        launched = tuple(sorted(launches, key=lambda launch: launch.offer.rank))
+        may_be_more = space.model in models_with_unknown
+        plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
+    return tuple(plans)
+
+
+def _best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placement:
+    """Return the launches whose units of the first day are about the most.
 
     It is the best of three placements, each of which takes the offers in another order: by their
     pay for a GPU, by their pay, and the largest ones first. Each room of a chute is given once.
     """
     wanted = [offer for offer in offers if offer.first_day_units > 0]
-    by_gpu = sorted(wanted, key=lambda offer: -offer.first_day_units / offer.size)
+    by_gpu = sorted(wanted, key=lambda offer: offer.rank)
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
-    spaces = []
-    for server in servers:
-        for model, free in sorted(server.idle_by_model.items()):
-            spaces.append(Space(server.server_id, model, bool(server.tee), free))
-    placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
-    return max(placements, key=lambda placement: sum(map(units_of_first_day, placement.values())))
+    return max((_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)), key=_units)
+
+
+def _units(placement: Placement) -> float:
+    launches = chain.from_iterable(placement.values())
+    return sum(launch.first_day_units for launch in launches)
 
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:

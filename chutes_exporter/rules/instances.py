@@ -23,6 +23,10 @@ InstanceState = Literal["active", "starting", "disabled"]
 A starting one was never active. A disabled one was active, and its miner disabled it.
 """
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
+DeadlineKind = Literal["purge", "secured", "end_of_billing"]
+"""What happens to an instance at a time: the service deletes it unless it becomes active, it keeps
+its score from then on, or the service deletes it unless it gets requests."""
+DEADLINES: Final[tuple[DeadlineKind, ...]] = get_args(DeadlineKind)
 
 
 def instance_state(instance: Instance) -> InstanceState | None:
@@ -90,6 +94,16 @@ def purged_at(instance: Instance) -> float | None:
     if not instance.verified:
         return after_creation
     return None if after_verification is None else min(after_creation, after_verification)
+
+
+def deadlines_of(instance: Instance) -> dict[DeadlineKind, float]:
+    """Return the Unix times of the deadlines that an instance is known to have, by their kind."""
+    times: dict[DeadlineKind, float | None] = {
+        "purge": purged_at(instance),
+        "secured": secured_at(instance),
+        "end_of_billing": instance.stop_billing_at,
+    }
+    return {kind: time for kind, time in times.items() if time is not None}
 
 
 def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:

@@ -207,10 +207,10 @@ def follows_private_rules(chute: Chute) -> bool | None:
     return not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
-def runs_on(chute: Chute | None, model: str) -> bool | None:
+def runs_on(chute: Chute | None, model: str | None) -> bool | None:
     """Return whether a chute runs on a GPU model, None if it is unknown."""
     selector = None if chute is None else chute.node_selector
-    if selector is None or selector.supported_gpus is None:
+    if selector is None or selector.supported_gpus is None or model is None:
         return None
     return model in selector.supported_gpus
 

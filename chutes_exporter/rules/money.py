@@ -29,7 +29,7 @@ difference that is left: the square of a sixth of the hours since then.
 # Instances
 
 
-def first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+def first_units_per_second(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
     """Return the compute units per second of an instance of a chute that starts on a model now.
 
     The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU
@@ -50,7 +50,9 @@ def first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     return multiplier * rates[model] / cheapest_rate
 
 
-def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+def later_units_per_second(
+    chute: Chute | None, model: str | None, rates: Mapping[str, float]
+) -> float | None:
     """Return the compute units per second that an instance of a chute on a model earns for certain
     from 8 hours after its activation on.
 
@@ -59,14 +61,14 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
 
     ``rates`` are in USD per hour, by model. None is unknown.
     """
-    if chute.public is None or chute.compute_multiplier_factors is None:
+    if not chute or not model or chute.public is None or chute.compute_multiplier_factors is None:
         return None
     if chute.public:
         # The service moves a public instance to the pay of the cheapest GPU that its chute allows.
         multiplier = chute.effective_compute_multiplier
     else:
         # A private instance keeps the pay of the GPU on which it runs.
-        multiplier = first_multiplier(chute, model, rates)
+        multiplier = first_units_per_second(chute, model, rates)
     for name in ("bounty_boost", "urgency_boost"):
         boost = chute.compute_multiplier_factors.get(name, 1.0)
         # A factor of 0 or below makes no sense.

@@ -122,7 +122,10 @@ class Connections:
     def _begin(
         self, waiting: list[tuple[socket.socket, Any]], context: ssl.SSLContext | None
     ) -> None:
-        """Serve the waiting connection whose client has the fewest connections."""
+        """Serve the waiting connection whose client has the fewest connections.
+
+        ``waiting`` has sockets, each with the address of its client, which begins with the host.
+        """
         number_by_client = Counter(connection.address for connection in self._open)
         accepted, address = min(waiting, key=lambda one: number_by_client[one[1][0]])
         waiting.remove((accepted, address))

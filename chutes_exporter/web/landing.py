@@ -103,7 +103,14 @@ def _actions(snapshot: Snapshot, settings: Settings) -> str:
         if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
     verdict = findings.verdict(found, all_known=not gaps)
-    actions = "".join(_action(item) for item in found if item.needs_action)
+    actions = ""
+    for item in found:
+        if item.needs_action:
+            names = ", ".join(item.things[:_SHOWN])
+            if len(item.things) > _SHOWN:
+                names += ", …"
+            text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
+            actions += f"<li>{text}<code>{_html(item.command)}</code></li>"
     if actions:
         return f"{_paragraph('bad', verdict)}<ol>{actions}</ol>{_gaps(gaps)}"
     return _paragraph("wait" if gaps else "good", verdict) + _gaps(gaps)
@@ -116,14 +123,6 @@ def _gaps(gaps: list[NotKnown]) -> str:
     for subjects, reason, advice in grouped(gaps):
         html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
     return f"{html}</ul>"
-
-
-def _action(item: Finding) -> str:
-    names = ", ".join(item.things[:_SHOWN])
-    if len(item.things) > _SHOWN:
-        names += ", …"
-    text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
-    return f"<li>{text}<code>{_html(item.command)}</code></li>"
 
 
 def _feed(state: FeedState, now: float) -> dict[str, str]:

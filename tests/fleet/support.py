@@ -13,6 +13,7 @@ from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
+from chutes_exporter.fleet.offers import find_demand
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner
 from tests.support import NOON
@@ -20,6 +21,7 @@ from tests.support import NOON
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import GpuState
 
@@ -38,7 +40,13 @@ def world_answers(miner: Miner) -> FleetAnswers:
         if feed.name in bodies:
             answer = asyncio.run(decoded(feed, bodies[feed.name]))
             known[feed.name] = replace(answer, received_at=recorded_at)
-    return fleet_answers(known, miner.hotkey, ledger=QUIET)
+    return answers_about(miner.hotkey, known)
+
+
+def answers_about(hotkey: str, known: Mapping[str, Answer[Any]]) -> FleetAnswers:
+    """Return the answers about a miner, with the demand that they make. Nothing ended lately."""
+    answers = fleet_answers(known, hotkey, ledger=QUIET)
+    return replace(answers, demand=find_demand(answers))
 
 
 def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
@@ -53,7 +61,7 @@ def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAn
         if name in bodies:
             sent = answer(feed, bodies[name], doubted=name in doubted)
             known[feed.name] = replace(sent, received_at=NOON)
-    return fleet_answers(known, ME, ledger=QUIET)
+    return answers_about(ME, known)
 
 
 def make_gpus(

@@ -76,7 +76,12 @@ def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
     ledger = Ledger([], [Chute("c", node_selector=selector)])
     # The ends are at 2. On both GPUs of each server runs an instance since then or before.
     servers = [
-        make_server(name, *make_gpus("earning", 2), instances=(make_instance(**fields),), **of)
+        make_server(
+            name,
+            *make_gpus("earning", 2, instance_id="i1"),
+            instances=(make_instance(**fields),),
+            **of,
+        )
         for name, fields, of in (
             ("older", {"created_at": 1.0}, {}),
             ("newer", {"created_at": 3.0}, {}),

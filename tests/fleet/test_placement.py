@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space
 from tests.collectors.support import answer
-from tests.fleet.support import QUIET, WORLDS, world_answers
+from tests.fleet.support import WORLDS, answers_about, world_answers
 from tests.support import recorded_day
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def answers_at(hour: int) -> FleetAnswers:
         if body is not None:
             sent = answer(feed, body)
             known[feed.name] = replace(sent, received_at=day.first + hour * HOUR)
-    return fleet_answers(known, hotkey, ledger=QUIET)
+    return answers_about(hotkey, known)
 
 
 def name_of(recorded: Miner | int) -> str:

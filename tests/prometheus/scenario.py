@@ -13,7 +13,7 @@ import pytest
 
 from chutes_exporter.fleet.model import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
-from tests.support import EVALUATION_ORDER, GROUPS, RULES
+from tests.prometheus.rule_files import EVALUATION_ORDER, GROUPS, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

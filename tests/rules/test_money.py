@@ -6,9 +6,9 @@ from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.rules.money import (
     Costs,
     first_day_units,
-    first_multiplier,
+    first_units_per_second,
     in_usd,
-    later_multiplier,
+    later_units_per_second,
 )
 
 
@@ -46,7 +46,7 @@ def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
 ) -> None:
     selector = NodeSelector(gpu_count=gpus, supported_gpus=models)
     chute = Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
-    assert first_multiplier(chute, "h200", rates) == pytest.approx(units)
+    assert first_units_per_second(chute, "h200", rates) == pytest.approx(units)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_lasting_pay_has_no_bounty_and_no_boost_and_depends_on_who_may_use_the_c
         effective_compute_multiplier=2.0,
         compute_multiplier_factors=factors,
     )
-    assert later_multiplier(chute, "h200", RATES) == pytest.approx(later)
+    assert later_units_per_second(chute, "h200", RATES) == pytest.approx(later)
 
 
 def test_the_first_pay_fades_as_the_service_lets_it() -> None:
