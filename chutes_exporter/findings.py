@@ -56,13 +56,13 @@ class Subject:
 
     @property
     def ids(self) -> set[str]:
-        """The ids of what it is about: its instance or its GPUs, or else its name.
-
-        The miner has no name, and its GPUs do not count: they must not hide what else is wrong.
-        """
+        """The ids of what it is about: its instance or its GPUs, or else its name."""
         if self.instance_id:
             return {self.instance_id}
-        return {gpu.gpu_id for gpu in self.gpus or () if self.name} or {self.name}
+        # The GPUs of the miner must not hide what else is wrong with them.
+        if not self.name or not self.gpus:
+            return {self.name}
+        return {gpu.gpu_id for gpu in self.gpus}
 
     @property
     def server_name(self) -> str:
@@ -141,9 +141,9 @@ class Kind:
 # The miner, its jobs and its chutes
 
 
-def _miner(moment: Moment) -> Subject:
+def _about_miner(moment: Moment) -> tuple[Subject]:
     fleet = moment.fleet
-    return Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None)
+    return (Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None),)
 
 
 def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
@@ -170,7 +170,7 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
         yield Subject(text + _suspects(moment, of_reason))
 
 
-def _suspects(moment: Moment, ends: Sequence[End]) -> str:
+def _suspects(moment: Moment, ends: Iterable[End]) -> str:
     """Return the end of a text: which servers may be at fault for failures of one reason.
 
     The reports do not tell where instances ran.
@@ -187,10 +187,9 @@ def _silent_instances(moment: Moment) -> Iterator[Subject]:
     """Yield all instances that probes ended, if there are as many as of a chute that fails. A
     server that died explains its own.
     """
-    explained = {*chain.from_iterable(outage.ends for outage in moment.fleet.outages)}
     failed = chain.from_iterable(moment.fleet.failures.ends.values())
-    silent = [end for end in failed if end.reason == "probes" and end.outcome == "lost"]
-    ends = [end for end in silent if end not in explained]
+    silent = {end for end in failed if end.reason == "probes" and end.outcome == "lost"}
+    ends = silent.difference(*(outage.ends for outage in moment.fleet.outages))
     if len(ends) >= FAILS_FROM:
         chutes = {end.chute_id for end in ends}
         text = f"{len(ends)} instances of {len(chutes)} chutes, {_lost_units(ends)}"
@@ -209,7 +208,7 @@ def _deleted_instances(moment: Moment) -> Iterator[Subject]:
         yield Subject(f"{name}: {len(ends)} deleted, {_lost_units(ends)}")
 
 
-def _lost_units(ends: Sequence[End]) -> str:
+def _lost_units(ends: Iterable[End]) -> str:
     lost = sum_of_losses(ends)
     if lost.unknown and not lost.known:
         return "unknown units lost"
@@ -222,7 +221,7 @@ def _lost_units(ends: Sequence[End]) -> str:
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
     due = [
-        _of_instance(moment, one, when=one.deadlines["purge"])
+        _about_instance(moment, one, when=one.deadlines["purge"])
         for one in moment.fleet.instances
         if one.state == "starting" and one.deadlines.get("purge", soon) < soon
     ]
@@ -232,17 +231,17 @@ def _purges(moment: Moment) -> list[Subject]:
 def _unsecured(moment: Moment) -> list[Subject]:
     """Return the public instances in their first hour, the one whose hour ends last first."""
     unsecured = [
-        _of_instance(moment, one, when=one.deadlines["secured"])
+        _about_instance(moment, one, when=one.deadlines["secured"])
         for one in moment.fleet.instances
         if one.deadlines.get("secured", moment.now) > moment.now
     ]
     return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
-def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
+def _about_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
-    place = _place(fleet, instance.server_id)
+    place = _on_server(fleet, instance.server_id)
     name = f"{instance.chute or instance.chute_id}{place} ({instance.instance_id})"
     gpus = tuple(gpu for gpu in fleet.gpus if gpu.instance_id == instance.instance_id)
     # instance.gpus is their number, or None if it is unknown.
@@ -271,17 +270,19 @@ def _dead_servers(moment: Moment) -> Iterator[Subject]:
             text += f", starting there now: {starting}"
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
-            subject = _of_server(outage.servers[0])
+            subject = _about_server(outage.servers[0])
         yield replace(subject, name=text)
 
 
-def _at_step(step: Step, moment: Moment) -> Iterator[Subject]:
-    """Yield the servers with a step, in the order of the plan."""
+def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterator[Subject]:
+    """Yield the servers with a step, in the order of the plan: all, those that are down, or the
+    others.
+    """
     for upgrade in moment.plan.servers:
-        if upgrade.step != step:
-            continue
         server = upgrade.server
-        subject = _of_server(server)
+        if upgrade.step != step or down not in (None, is_down(server)):
+            continue
+        subject = _about_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another
         # finding.
         if not is_down(server):
@@ -299,33 +300,21 @@ def _to_upgrade(step: Step, moment: Moment) -> list[Subject]:
     return [replace(one, when=moment.plan.last_request_at) for one in _at_step(step, moment)]
 
 
-def _without_way_back(moment: Moment, *, down: bool) -> list[Subject]:
-    subjects = _at_step("cannot come back", moment)
-    return [one for one in subjects if one.server and is_down(one.server) is down]
+def _undecided_upgrades(moment: Moment) -> Iterator[Subject]:
+    yield from _at_step("not known", moment, down=True)
+    if moment.plan.phase == "open":
+        others = _at_step("not known", moment, down=False)
+        yield from (one for one in others if one.server and one.server.needs_upgrade)
 
 
-def _undecided_upgrades(moment: Moment) -> list[Subject]:
-    is_open = moment.plan.phase == "open"
-    return [
-        one
-        for one in _at_step("not known", moment)
-        if one.server and (is_down(one.server) or (is_open and one.server.needs_upgrade))
-    ]
+def _without_tee(moment: Moment) -> Iterator[Subject]:
+    for server in moment.fleet.servers:
+        # Something may still run there, but nothing new can be launched.
+        if server.tee is False and server.runs_chutes is False and server.gpus:
+            yield _about_server(server)
 
 
-def _without_tee(moment: Moment) -> list[Subject]:
-    """Return the servers with GPUs but without TEE for which there is no chute.
-
-    Something may still run there, but nothing new can be launched.
-    """
-    return [
-        _of_server(server)
-        for server in moment.fleet.servers
-        if server.tee is False and server.runs_chutes is False and server.gpus
-    ]
-
-
-def _of_server(server: Server) -> Subject:
+def _about_server(server: Server) -> Subject:
     """Return a server with those of its GPUs that are in no instance.
 
     They are None while a GPU may be missing, or has an unknown state.
@@ -339,7 +328,7 @@ def _of_server(server: Server) -> Subject:
     return Subject(name, server, gpus=unused)
 
 
-def _place(fleet: Fleet, server_id: str | None) -> str:
+def _on_server(fleet: Fleet, server_id: str | None) -> str:
     """Return the end of a text: on which server something is, empty if that is unknown."""
     server = fleet.servers_by_id.get(server_id or "")
     return "" if server is None else f" on {server.shown_name}"
@@ -348,16 +337,11 @@ def _place(fleet: Fleet, server_id: str | None) -> str:
 # GPUs
 
 
-def _unverified(moment: Moment) -> list[Subject]:
-    """Return the unverified GPUs that chutes may run on once they are verified.
-
-    Those of a server are left out only if it is certain that no chute runs there.
-    """
-    return [
-        subject
-        for subject in _gpus_by_server(moment.fleet, "unverified")
-        if subject.server is None or subject.server.runs_chutes is not False
-    ]
+def _unverified(moment: Moment) -> Iterator[Subject]:
+    for subject in _gpus_by_server(moment.fleet, "unverified"):
+        # Where certainly no chute runs, it does not matter whether a GPU is verified.
+        if subject.server is None or subject.server.runs_chutes is not False:
+            yield subject
 
 
 def _idle(moment: Moment) -> Iterator[Subject]:
@@ -396,22 +380,21 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
     for server_id, gpus in by_server.items():
         models = Counter(gpu.model for gpu in gpus)
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
-        name = f"{counts}{_place(fleet, server_id)}"
+        name = f"{counts}{_on_server(fleet, server_id)}"
         subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
     # The most GPUs come first, and then those with the first model and server.
-    subjects.sort(key=attrgetter("name"))
-    return sorted(subjects, key=lambda subject: -len(subject.ids))
+    return sorted(subjects, key=lambda subject: (-len(subject.ids), subject.name))
 
 
 KINDS = {
     "not_registered": Kind(
-        lambda moment: [_miner(moment)] if moment.fleet.registered is False else [],
+        lambda moment: _about_miner(moment) if moment.fleet.registered is False else (),
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
     ),
     "blacklisted": Kind(
-        lambda moment: [_miner(moment)] if moment.fleet.blacklisted else [],
+        lambda moment: _about_miner(moment) if moment.fleet.blacklisted else (),
         "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
         "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason",
@@ -426,7 +409,7 @@ KINDS = {
     ),
     "starts_in_vain": Kind(
         lambda moment: [
-            _of_instance(moment, one) for one in moment.fleet.instances if one.is_in_vain
+            _about_instance(moment, one) for one in moment.fleet.instances if one.is_in_vain
         ],
         "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",
@@ -470,14 +453,14 @@ KINDS = {
         _MAINTENANCE,
     ),
     "refused_boots": Kind(
-        partial(_without_way_back, down=True),
+        partial(_at_step, "cannot come back", down=True),
         "TEE servers in maintenance that cannot come back: {count}. The service refuses to boot "
         "the target version there, because it lists it for no host with their GPUs.",
         "Ask the operators of Chutes to list it for them before they are booted. See",
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
-        partial(_without_way_back, down=False),
+        partial(_at_step, "cannot come back", down=False),
         "TEE servers that cannot come back from the upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "

@@ -46,9 +46,9 @@ ALERTS_HEAD: Final = """\
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
 - **warning**: something to do today. [Two](alerting.md#routing) come at once.
 
-Each name links to its runbook, and each alert says what it costs. The routing example hides an alert that another one explains
-([rules](../alertmanager/alertmanager.yml)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
-6 hours, and an hour after it to get instances again.
+Each name links to its runbook, and each alert says what it costs. The example of Alertmanager's [configuration](../alertmanager/alertmanager.yml)
+hides an alert that another one explains. Idle and unverified GPUs cause no warning in the first hour of a seat. Maintenance counts as planned for at
+most 6 hours, and for an hour after it, in which the server gets instances again.
 
 """
 TABLE_HEAD: Final = """\

@@ -25,28 +25,26 @@ _INTRODUCTION = """\
 `make generate` generates this file from the code. Do not edit it.
 
 A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1
-and text in its labels. An unknown value has no sample. Ids identify series. Join names with
-`* on(chute_id) group_left(name) chutes_chute_info`. [How a miner earns](earnings.md) explains the
-rules behind scores, windows and multipliers.
+and text in its labels. An unknown value has no sample. Labels have ids. To add the name of a chute,
+write `* on(chute_id) group_left(name) chutes_chute_info`. [How a miner earns](earnings.md) explains
+the rules behind scores, windows and multipliers.
 
-**States.** A state has one series for each value that it can have, in the label `state`: 1 for the
-present one, 0 for the others. A decision has the label `decision` instead. All are absent while it
-is unknown. At one exporter, `sum by (state) (...)` counts the things in each state.
+**States.** A state has one series for each of its possible values, in the label `state`: 1 for the
+present value, 0 for the others. A decision has the label `decision` instead. All are absent while
+the state is unknown. At one exporter, `sum by (state) (...)` counts the things in each state.
 
-**Sliding windows.** What the service counts or sums over the past time is a gauge with `_window_`
-in its name, and with the label `window`: `15m`, `1h`, `6h`, `1d` or `7d`. Do not use `rate()` on
-it. Ratios and averages over a window have the label, but not the name, because they are no sums,
-and so has `chutes_miner_unknown_losses`, which says how whole a sum is. A score share has neither:
-the service has only that of a day. `chutes_maintenance_window_...` is about another kind of window.
+**Sliding windows.** A count or sum over a past time is a gauge with `_window_` in its name and the
+label `window`: `15m`, `1h`, `6h`, `1d` or `7d`. Do not use `rate()` on it. Ratios, averages and
+`chutes_miner_unknown_losses` have only the label. A score share has neither, because the service
+has only that of a day. `chutes_maintenance_window_...` is about maintenance windows.
 
 The name, labels and meaning of a metric change only with a new major version. Metrics that are
-marked as experimental may change with any version. The last column names the requests that a metric
-is made of, and the field if its value is one.
+marked as experimental may change with any version. The last column names the requests behind a
+metric, and the field of the answer if that is its value.
 
 A metric has a series for each thing that its labels name, such as each server.
-`chutes_scrape_series` counts the series of all collectors. Collectors are listed by importance. If
-they exceed `--max-series` together, the exporter keeps those that fit, in this order, and leaves
-out the others.
+`chutes_scrape_series` counts the series of all collectors. If they exceed `--max-series` together,
+the exporter keeps the collectors that fit, in the order of this list, and leaves out the others.
 """
 
 
@@ -55,11 +53,9 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## The exporter itself\n\nThese metrics are always on the page. A feed is a question "
-        "that the exporter asks "
-        "the API. A collector turns the answers into metrics. The page also has the usual "
-        "`process_` and `python_` "
-        "metrics.\n\n" + _table(telemetry.OWN_METRICS)
+        "## The exporter itself\n\nThese metrics are always on the page. A feed is an endpoint of "
+        "the API whose answers are kept. A collector makes metrics of them. The page also has the "
+        "usual `process_` and `python_` metrics.\n\n" + _table(telemetry.OWN_METRICS)
     )
     return "\n".join(parts)
 

@@ -109,7 +109,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         day_units = snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d")
         percent = 100 / day_units if day_units else None
         worth = _Worth(snapshot.value(_UNIT_USD), percent, not ledger.missing_hours(hours))
-        miners.append(_tables(hotkey, ends, names, worth))
+        miners.append(_tables(hotkey, ledger.ends_of(hotkey, hours), names, worth))
     period = f"From {moment(ledger.end - hours * HOUR)} to {moment(ledger.end)}."
     # Without any report, there is no time.
     show = partial(_show, miners, period if ledger.end else "", snapshot.gaps)
@@ -149,15 +149,12 @@ class _Worth:
     is_complete: bool
 
 
-def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
-    ends: list[End] = []
+def _tables(hotkey: str, ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
     by_reason: defaultdict[str, list[End]] = defaultdict(list)
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in all_ends:
-        if end.hotkey == hotkey:
-            ends.append(end)
-            by_reason[end.reason or _UNCLEAR].append(end)
-            by_chute[end.chute_id].append(end)
+    for end in ends:
+        by_reason[end.reason or _UNCLEAR].append(end)
+        by_chute[end.chute_id].append(end)
     sums: list[Row] = []
     chutes: list[Row] = []
     for reason, of_reason in by_reason.items():
@@ -167,13 +164,9 @@ def _tables(hotkey: str, all_ends: list[End], names: Names, worth: _Worth) -> di
         chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
     ended = [_ended(end, names, worth) for end in ends]
     for rows in (sums, chutes, ended):
-        rows.sort(key=_lost_units, reverse=True)
+        rows.sort(key=lambda row: row["lost_compute_units"] or 0.0, reverse=True)
     sums.append({"reason": "all"} | _loss(ends, worth))
     return {"hotkey": hotkey, "sums": sums, "chutes": chutes, "ended": ended}
-
-
-def _lost_units(row: Row) -> float:
-    return row["lost_compute_units"] or 0.0
 
 
 def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:

@@ -24,7 +24,7 @@ from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
@@ -73,9 +73,17 @@ del _ENDPOINTS["miner_gpus"]
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     endpoint = _ENDPOINTS[flags["endpoint"]]
-    hotkeys = _selected_hotkeys(settings, flags)
+    # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
+    names_of_ids = re.findall(r"\{(\w+)\}", endpoint.path)
+    if len(flags["ids"]) != len(names_of_ids):
+        needed = " ".join(names_of_ids).upper() or "no ID"
+        raise click.UsageError(f"after {endpoint.name}, write {needed}")
+    # The variable is meant for all commands, so its hotkeys do not replace that of the key.
+    source = click.get_current_context().get_parameter_source("hotkeys")
+    is_chosen = source is ParameterSource.COMMANDLINE
+    hotkeys: Collection[str] = flags["hotkeys"] if is_chosen else settings.watched
     key = _signing_key(endpoint, settings, hotkeys)
-    path = _path_values(endpoint, flags["ids"])
+    path = dict(zip(names_of_ids, flags["ids"], strict=True))
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=path)
     rows = _rows_of(endpoint, answer.value)
@@ -106,16 +114,6 @@ def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> N
     click.echo(f"Rows: {len(rows)}", err=True)
 
 
-def _selected_hotkeys(settings: Settings, flags: Mapping[str, Any]) -> Collection[str]:
-    """Return the hotkeys of the command line, or without any, all that are watched."""
-    # The variable is meant for all commands, so its hotkeys do not replace that of the key.
-    source = click.get_current_context().get_parameter_source("hotkeys")
-    if source is ParameterSource.COMMANDLINE:
-        chosen: tuple[str, ...] = flags["hotkeys"]
-        return chosen
-    return settings.watched
-
-
 def _signing_key(
     endpoint: Endpoint[Any], settings: Settings, hotkeys: Collection[str]
 ) -> Hotkey | None:
@@ -134,15 +132,6 @@ def _signing_key(
     return selected[0]
 
 
-def _path_values(endpoint: Endpoint[Any], ids: Sequence[str]) -> dict[str, str]:
-    # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
-    names = re.findall(r"\{(\w+)\}", endpoint.path)
-    if len(ids) != len(names):
-        needed = " ".join(names).upper() or "no ID"
-        raise click.UsageError(f"after {endpoint.name}, write {needed}")
-    return dict(zip(names, ids, strict=True))
-
-
 def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     # msgspec calls the hook for values of a type that it does not know, which are only times.
@@ -150,7 +139,10 @@ def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
     if endpoint is e.MAINTENANCE:
         return _maintenance_rows(plain)
     if endpoint is e.SCORES:
-        return _score_rows(plain)
+        return [
+            {"hotkey": hotkey, "share": share, **(plain["raw_values"].get(hotkey) or {})}
+            for hotkey, share in plain["final_scores"].items()
+        ]
     rows = plain if isinstance(plain, list) else [plain]
     if endpoint is e.METAGRAPH:
         ratios = incentive_shares(value)
@@ -164,11 +156,3 @@ def _maintenance_rows(plain: Cells) -> list[Cells]:
     servers = plain.pop("servers") or [{}]
     window = plain.pop("active_window") or {}
     return [server | window | plain for server in servers]
-
-
-def _score_rows(plain: Cells) -> list[Cells]:
-    rows = []
-    for hotkey, share in plain["final_scores"].items():
-        raw_values = plain["raw_values"].get(hotkey) or {}
-        rows.append({"hotkey": hotkey, "share": share, **raw_values})
-    return rows

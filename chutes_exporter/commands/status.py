@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,13 +29,13 @@ from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+    from chutes_exporter.fleet.upgrades import Upgrade
     from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
@@ -70,16 +69,15 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     miners: list[dict[str, Any]] = []
-    found: dict[str, list[Finding]] = {}
+    findings: list[Finding] = []
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        found[hotkey] = find(fleet, snapshot.now, settings.costs)
+        findings += find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
-    findings = [*chain.from_iterable(found.values())]
     conclusion = "Nothing is known, because no request succeeded."
     if any(state.snapshot for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
@@ -91,7 +89,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, found, snapshot, settings)
+    show = partial(_print_screen, summary, findings, snapshot, settings)
     return Result(summary, show, snapshot.gaps, needs_action)
 
 
@@ -99,7 +97,8 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
     """Return the GPUs by model and state, and what they cost. The last row is the sum."""
     rows = []
     for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
-        gpus = [gpu for gpu in fleet.gpus if model in (gpu.model, "all")]
+        # A GPU of an unknown model is only in the sum.
+        gpus = [gpu for gpu in fleet.gpus if model in ("all", gpu.model)]
         states = Counter(gpu.state for gpu in gpus)
         row: dict[str, Any] = {"gpu": model} | {state: states[state] for state in GPU_STATES}
         rows.append(row | {"all": len(gpus), "cost_usd_per_hour": cost(gpus, fleet, costs)})
@@ -113,9 +112,10 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
     """
     plan = plan_upgrades(fleet, snapshot.now)
     rows = [_row(upgrade, snapshot.now) for upgrade in plan.servers]
-    pending = [row for row in rows if row["status"] == "pending"]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for row in pending:
+        for row in rows:
+            if row["status"] != "pending":
+                continue
             # Only the answer about a single server says what it waits for.
             key = next(key for key in settings.keys if key.address == fleet.hotkey)
             path = {"server_id": row["server_id"]}
@@ -126,21 +126,18 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
                 snapshot.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
-    return {"window": _window(plan), "maintenance": rows}
-
-
-def _window(plan: UpgradePlan) -> dict[str, Any]:
     window = plan.window or Window(is_open=None)
-    return {
+    shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
         "last_request_at": iso_time(plan.last_request_at),
-        "free_slots": None if plan.slots is None else plan.slots.free,
+        "free_slots": plan.slots and plan.slots.free,
         "late": plan.late,
         "slots": window.slots,
         "target_version": window.target,
     }
+    return {"window": shown_window, "maintenance": rows}
 
 
 def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
@@ -183,7 +180,7 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
 
 def _print_screen(
     summary: Mapping[str, Any],
-    found: Mapping[str, list[Finding]],
+    findings: Sequence[Finding],
     snapshot: Snapshot,
     settings: Settings,
 ) -> None:
@@ -192,7 +189,8 @@ def _print_screen(
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
-        for number, finding in enumerate(found[miner["hotkey"]], 1):
+        of_miner = [one for one in findings if one.hotkey == miner["hotkey"]]
+        for number, finding in enumerate(of_miner, 1):
             _print_finding(finding, number)
         print_table(with_columns([miner], [*_STANDING]), title="Standing")
         if miner["heading_share"] is not None:
