@@ -171,9 +171,7 @@ class ChutesClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             seconds = time.monotonic() - started
-            self._counters.add(
-                endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
-            )
+            self._counters.add(endpoint.name, code, seconds, tally)
             # Paths and headers can be private, so the log has only the endpoint's name.
             log = _log.bind(endpoint=endpoint.name)
             log.debug("requested", status=code, seconds=round(seconds, 3), bytes=tally.size)

@@ -588,16 +588,16 @@ class ChuteUtilization(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "no use: the value of one moment, at the autoscaler's run": "utilization_current",
-        "no use: the share of refused requests follows from them, and is exported": " ".join(
-            f"{name}_requests_{window}"
-            for name in ("total", "completed", "rate_limited")
-            for window in ("5m", "15m", "1h")
+        "no use: the share of refused requests follows from them, and is exported": (
+            "total_requests_5m total_requests_15m total_requests_1h "
+            "completed_requests_5m completed_requests_15m completed_requests_1h "
+            "rate_limited_requests_5m rate_limited_requests_15m rate_limited_requests_1h"
         ),
         "text: the autoscaler's own word for its decision": "action_taken",
         (
             "duplicate of `/miner/chutes/` `effective_compute_multiplier`, at the autoscaler's "
             "run, without the bounty"
-        ): ("effective_multiplier"),
+        ): "effective_multiplier",
         "duplicate of `utilization_1h`, `total_requests_1h` and `rate_limited_requests_1h`": (
             "avg_busy_ratio total_invocations total_rate_limit_errors"
         ),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from chutes_exporter.metric import Metric
+
+if TYPE_CHECKING:
+    from chutes_exporter.api.decoding import Tally
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -48,13 +53,11 @@ class RequestCounters:
         self._rejected = REJECTED.register(Counter, self.registry)
         self._durations = DURATION.register(Histogram, self.registry, buckets=_BUCKETS)
 
-    def add(self, endpoint: str, code: str, *, seconds: float, size: int, rejected: int) -> None:
-        """Count a finished request, with the HTTP status or the error's reason, the decompressed
-        bytes, and the records that could not be read.
-        """
+    def add(self, endpoint: str, code: str, seconds: float, tally: Tally) -> None:
+        """Count a finished request, with the HTTP status or the error's reason."""
         self._requests.labels(endpoint, code).inc()
-        self._bytes.labels(endpoint).inc(size)
-        self._rejected.labels(endpoint).inc(rejected)
+        self._bytes.labels(endpoint).inc(tally.size)
+        self._rejected.labels(endpoint).inc(tally.rejected)
         self._durations.labels(endpoint).observe(seconds)
         # This comes last: a page that is made meanwhile has the old total, and is made again.
         self.total += 1

@@ -266,13 +266,16 @@ class Subnet:
     @cached_property
     def seats(self) -> list[Seat]:
         """The seats by UID."""
-        owned = {*self.owned, self.state.owner_hotkey}
-        emission = self._of_each_seat(self.state.emission)
-        incentive = self._of_each_seat(self.state.incentive)
+        state = self.state
+        owned = {*self.owned, state.owner_hotkey}
         # Without any incentive, the sum is 0, and so is each share.
-        total = sum(incentive) or 1
-        per_block = self.state.miners_per_block
+        total = sum(state.incentive) or 1
+        per_block = state.miners_per_block
         seats = []
+        # The last epoch gave nothing to the seats that are younger, which are the last ones.
+        nothing = (0,) * len(self.hotkeys)
+        emission = state.emission + nothing
+        incentive = state.incentive + nothing
         for uid, hotkey in enumerate(self.hotkeys):
             is_owned = hotkey in owned
             pay = None
@@ -280,30 +283,14 @@ class Subnet:
                 # The pay of the owner's seats is withheld.
                 share = 0.0 if is_owned else incentive[uid] / total
                 pay = share * per_block * _BLOCKS_PER_DAY
-            seat = Seat(
-                state=self.state,
-                hotkey=hotkey,
-                registered=self.registered[uid],
-                emission=emission[uid],
-                is_owned=is_owned,
-                alpha_per_day=pay,
-            )
+            seat = Seat(state, hotkey, self.registered[uid], emission[uid], is_owned, pay)
             seats.append(seat)
         # How soon a seat is lost depends on all seats, which are complete only now.
-        counts_by_hotkey = registrations_before_loss(self.state, seats)
+        counts_by_hotkey = registrations_before_loss(state, seats)
         return [
             replace(seat, registrations_before_loss=counts_by_hotkey.get(seat.hotkey))
             for seat in seats
         ]
-
-    def _of_each_seat(self, amounts: tuple[int, ...]) -> list[int]:
-        """Return what the last epoch gave each seat, by UID.
-
-        The amounts are the emission or the incentive. They end before the seats that are younger
-        than the epoch, which got 0.
-        """
-        missing = len(self.hotkeys) - len(amounts)
-        return [*amounts, *([0] * missing)]
 
     @property
     def alpha_per_day(self) -> float | None:

@@ -215,9 +215,10 @@ class Service:
             )
 
     def _announce(self) -> None:
-        settings, names_by_state = self.settings, collectors_by_state(self.settings)
-        collectors_on = names_by_state.pop("on")
-        collectors_off = {reason: " ".join(names) for reason, names in names_by_state.items()}
+        settings = self.settings
+        collectors = {
+            state: " ".join(names) for state, names in collectors_by_state(settings).items()
+        }
         _log.info(
             "listening",
             version=__version__,
@@ -226,8 +227,9 @@ class Service:
             api=settings.api_url,
             watched=" ".join(sorted(settings.watched)) or "whole subnet",
             keys=len(settings.keys),
-            collectors=" ".join(collectors_on),
-            **collectors_off,
+            collectors=collectors.pop("on"),
+            # The others by the reason why they are off.
+            **collectors,
         )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.reports import fetch_report, list_reports
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
@@ -70,19 +70,20 @@ async def read_reports(
     if client.api_clock() - newest > HOUR + _MADE_WITHIN:
         reason = f"the report of {moment(newest + HOUR)} is not there yet"
         gaps.append(NotKnown(f"the ends since {moment(newest)}", "", reason, _WAIT))
-    # The list has 24 hours, and for about a minute a 25th.
-    for age in range(DAY_HOURS + 1):
+    for age in range(hours):
         end = newest - age * HOUR
-        if age >= hours and not (all_losses and Ledger(reports, chutes).needs_report(hours, end)):
-            break
-        path = listed.get(end)
-        if path is not None:
-            reports += await _read_report(client, end, path, settings, gaps)
-        elif age < hours:
+        if end in listed:
+            reports += await _read_report(client, end, listed[end], settings, gaps)
+        else:
             # At the full hour, the oldest report leaves the list at once.
             reason = "the list of reports does not have it"
             advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
             gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, advice))
+    if all_losses:
+        older = [end for end in listed if end <= newest - hours * HOUR]
+        for end in sorted(older, reverse=True):
+            if Ledger(reports, chutes).needs_report(hours, end):
+                reports += await _read_report(client, end, listed[end], settings, gaps)
     return reports, gaps
 
 

@@ -97,7 +97,8 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
     """Return the GPUs by model and state, and what they cost. The last row is the sum."""
     rows = []
     for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
-        gpus = [gpu for gpu in fleet.gpus if model in (gpu.model, "all")]
+        # A GPU of an unknown model is only in the sum.
+        gpus = [gpu for gpu in fleet.gpus if model in ("all", gpu.model)]
         states = Counter(gpu.state for gpu in gpus)
         row: dict[str, Any] = {"gpu": model} | {state: states[state] for state in GPU_STATES}
         rows.append(row | {"all": len(gpus), "cost_usd_per_hour": cost(gpus, fleet, costs)})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.errors import NotRegisteredError, SignatureRefusedError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, STATS, STATS_PER_CHUTE
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ class Requests:
         node: Node | None = None,
     ) -> None:
         self._client = client
-        self._keys: dict[str, Hotkey] = {}
-        self._platform_keys: list[Hotkey] = []
+        self._keys: list[Hotkey] = []
         self.reports = ReportReader(client)
         # The feeds that take several requests.
         self._readers: dict[Feed[Any], Callable[[], Awaitable[Answer[Any]]]] = {
@@ -43,8 +43,7 @@ class Requests:
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""
-        self._keys = {key.address: key for key in keys}
-        self._platform_keys = list(self._keys.values())
+        self._keys = list(keys)
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed from the node of the chain, the reader of the reports or the client.
@@ -61,13 +60,13 @@ class Requests:
             return await self._client.fetch(feed, params=hotkey)
         # The answer about the platform is the same for each signer. If the API refuses a key, try
         # the next one. There is a key: without one, no signed feed is read.
-        keys = [self._keys[feed.hotkey]] if feed.hotkey else self._platform_keys
-        *first_keys, last_key = keys
+        usable = [key for key in self._keys if feed.hotkey in (THE_PLATFORM, key.address)]
+        *first_keys, last_key = usable
         for key in first_keys:
             try:
                 return await self._client.fetch(feed, key=key)
             except (NotRegisteredError, SignatureRefusedError):
                 # Move this key to the end, for the next requests: True sorts after False. Unlike
                 # remove and append, sorting does not add a key that a reload removed meanwhile.
-                self._platform_keys.sort(key=lambda one: one is key)
+                self._keys.sort(key=lambda one: one is key)
         return await self._client.fetch(feed, key=last_key)
