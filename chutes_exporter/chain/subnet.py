@@ -237,7 +237,7 @@ class Seat:
 
     @property
     def immune_until(self) -> float | None:
-        """Unix time of the first block without immunity, None without it in the next block."""
+        """Unix time of the first block in which the seat is not immune, None if the next one is."""
         blocks = self.registered + self.state.immunity_period - self.state.block
         # The next block is the first one in which a registration can take the seat.
         if blocks <= 1:

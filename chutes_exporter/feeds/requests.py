@@ -26,11 +26,7 @@ class Requests:
         reports: Reads the audit reports.
     """
 
-    def __init__(
-        self,
-        client: ChutesClient,
-        node: Node | None = None,
-    ) -> None:
+    def __init__(self, client: ChutesClient, node: Node | None = None) -> None:
         self._client = client
         self._keys: list[Hotkey] = []
         self.reports = ReportReader(client)
