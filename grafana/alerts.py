@@ -75,7 +75,11 @@ BOARDS: Final = _boards()
 
 
 def severities(hotkeys: str) -> str:
-    """Select the severity of each alert about some miners, a regular expression, or about none."""
+    """Select the order of each alert about some miners, a regular expression, or about none.
+
+    Its last digit is the severity: 0 says that no exporter has data of a miner, 1 is critical, and
+    2 a warning.
+    """
     return select("alert:chutes_alerts:severity", hotkey=f"~{hotkeys}|")
 
 
@@ -87,7 +91,7 @@ def verdict_number(hotkeys: str) -> str:
 def verdict_query(hotkeys: str) -> str:
     """Return the number of the verdict. All is well only where everything is known."""
     return (
-        f"1000 + min({severities(hotkeys)}) or on () {verdict_number(hotkeys)} "
+        f"998 + min({severities(hotkeys)} % 10) or on () {verdict_number(hotkeys)} "
         f"or on () 1007 * absent({RULES})"
     )
 

@@ -92,14 +92,6 @@ def copied(query: str, label: str, source: str = "alertname") -> str:
     return f'label_replace({query}, "{label}", "$1", "{source}", "(.+)")'
 
 
-def whole(query: str, feed: str) -> str:
-    """Let a query by miner be absent while a record of the miner's feed may be missing.
-
-    The exporter exports `chutes_feed_records` only while no record of the feed is missing.
-    """
-    return f"({query} and on (hotkey) {select('chutes_feed_records', feed=feed)})"
-
-
 def total(parts: str, *, with_gpus: bool = False) -> str:
     """Return the sum of a series over all chosen miners.
 
@@ -145,6 +137,13 @@ def with_chute_name(expression: str) -> str:
 def at_end(expression: str) -> str:
     """Return an expression for the end of the time range."""
     return _SELECTOR.sub(r"\g<0> @ end()", expression)
+
+
+def while_known(expression: str, series: str) -> str:
+    """Return an expression that is absent while some series are unknown at the end of the time
+    range. History without them would look as if it went on.
+    """
+    return f"{expression} and on () group({at_end(series)})"
 
 
 def yesterday(expression: str) -> str:

@@ -43,8 +43,7 @@ KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 VERDICT: Final = (
     State(998, "exporter down", RED),
     State(999, "act now", RED),
-    State(1000, "act now", RED),
-    State(1001, "act today", ORANGE),
+    State(1000, "act today", ORANGE),
     State(1002, "all is well", GREEN),
     State(1003, "run status", ORANGE),
     State(1004, "no key: set --hotkey-file", ORANGE),
@@ -194,9 +193,11 @@ plus 3 for a heading above the chosen one's, and minus 3 for one below.
 
 
 SEVERITY: Final = (
-    *(State(number, "critical", RED) for number in (-2, -1, 0)),
-    State(1, "warning", ORANGE),
+    *(State(order, "critical", RED) for order in (0, 11, 21)),
+    *(State(order, "warning", ORANGE) for order in (12, 22)),
 )
-"""Severities of alerts, in the order that the rules record. The texts are the values of their label
-`severity`.
+"""Severities of alerts, in the order that the rules record: what has a deadline comes before the
+others. The texts are the values of their label `severity`.
 """
+WHOLE_MINER: Final = State("", "open its board")
+"""Stands for the place of an alert that is about no server, chute or feed."""

@@ -12,7 +12,8 @@ import structlog
 from xdist.scheduler import LoadFileScheduling
 
 from tests.replay import Replay
-from tests.support import AT_22, Clock, Pki, examples, recorded_day
+from tests.support import AT_22, Clock, examples, recorded_day
+from tests.web.pki import Pki
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

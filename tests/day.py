@@ -14,20 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from tests.exporters import asked_by, patient, read_reports
+from tests.pages import Labels
+from tests.prometheus.rule_files import EVALUATION_ORDER, GROUPS, RULES
 from tests.replay import Fault, Replay
-from tests.support import (
-    EVALUATION_ORDER,
-    GROUPS,
-    PATIENCE,
-    RULES,
-    Clock,
-    Labels,
-    asked_by,
-    patient,
-    read_reports,
-    recorded_day,
-    until,
-)
+from tests.support import PATIENCE, Clock, recorded_day, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -27,28 +27,20 @@ from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.commands.support import Target, run
+from tests.exporters import patient, read_reports, served
 from tests.recorded import (
     ALL_ON,
     WORLD_C,
     WORLD_F,
     WORLD_H,
     Miner,
+    recorded_api,
     report_bodies,
     report_index,
     seconds,
 )
 from tests.replay import Fault, Replay
-from tests.support import (
-    HOTKEY,
-    PATIENCE,
-    SEEDS,
-    Clock,
-    patient,
-    read_reports,
-    recorded_day,
-    replay,
-    served,
-)
+from tests.support import HOTKEY, PATIENCE, SEEDS, Clock, recorded_day
 from tests.unknown.taken import asked_once
 
 if TYPE_CHECKING:
@@ -152,7 +144,7 @@ async def api_of(case: Case) -> AsyncIterator[tuple[Target, str, dict[str, str]]
     if case.world is not None:
         miner = Miner(case.world)
         clock = Clock(seconds(report_index(case.world)[0]["made"]) or 0)
-        app = replay(miner.bodies(), report_bodies(case.world), clock())
+        app = recorded_api(miner.bodies(), report_bodies(case.world), clock())
         async with served(app) as url:
             yield Target(url, clock), "", miner.variables
         return

@@ -7,6 +7,7 @@ Each world is an archive ``tests/recordings/world-*.tar.xz``, which is unpacked 
 
 from __future__ import annotations
 
+import email.utils
 import json
 import re
 import tarfile
@@ -16,15 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.api.records import Record
 from chutes_exporter.collectors import COLLECTORS
-from tests.support import RECORDINGS, recording
+from chutes_exporter.feeds.definitions import ENDPOINTS
+from tests.support import RECORDINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
+
+    from starlette.requests import Request
 
     from chutes_exporter.api.endpoint import Endpoint
 
@@ -255,3 +262,66 @@ def _objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[
         for field in msgspec.structs.fields(kind):
             inner = value.get(field.encode_name)
             yield from _objects(field.type, inner, f"{path}{field.encode_name}.")
+
+
+def recording(directory: Path, name: str) -> bytes:
+    """Return a recorded answer. Its file is JSON or a stream."""
+    files = [directory / f"{name}.json", directory / f"{name}.stream"]
+    (existing,) = [file for file in files if file.exists()]
+    return existing.read_bytes()
+
+
+def recorded_api(
+    answers: Mapping[str, bytes],
+    reports: Mapping[str, bytes] | None = None,
+    now: float | None = None,
+) -> Starlette:
+    """Make an API that gives recorded answers to every client.
+
+    Args:
+        answers: The bodies by the name of the endpoint, or by a name of :func:`_name_of_answer`.
+            An endpoint without a body answers 404. A test may change them at any time.
+        reports: The audit reports by path, if there are more than the newest.
+        now: The time that answers say, if they say one.
+    """
+    headers = {}
+    if now is not None:
+        headers["date"] = email.utils.formatdate(now, usegmt=True)
+
+    def body_for(endpoint: str, request: Request) -> bytes | None:
+        # Only requests for an audit report have a path.
+        path = request.query_params.get("path", "")
+        if path and reports is not None:
+            return reports.get(path)
+        name = _name_of_answer(endpoint, request.query_params)
+        # Without an answer about one miner, the one about all miners has to do.
+        if name == "stats_per_chute_one" and name not in answers:
+            name = "stats_per_chute"
+        return answers.get(name)
+
+    def route(endpoint: str) -> Any:
+        """Return what answers the requests to an endpoint."""
+
+        async def answer(request: Request) -> Response:
+            body = body_for(endpoint, request)
+            if body is None:
+                return Response(b'{"detail":"Not Found"}', 404, headers)
+            return Response(body, 200, headers)
+
+        return answer
+
+    return Starlette(routes=[Route(endpoint.path, route(endpoint.name)) for endpoint in ENDPOINTS])
+
+
+def _name_of_answer(endpoint: str, asked: Collection[str]) -> str:
+    """Return the name of an endpoint's answer to a request.
+
+    Some endpoints have several answers, and ``asked`` are the names of the parameters that choose.
+    """
+    if endpoint == "held_gpus" and "hotkey" in asked:
+        return "miner_gpus"
+    if endpoint == "held_gpus" and "detailed" not in asked:
+        return "platform_gpus"
+    if endpoint == "stats" and "per_chute" in asked:
+        return "stats_per_chute_one" if "miner_hotkey" in asked else "stats_per_chute"
+    return endpoint

@@ -14,8 +14,9 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
+from tests.exporters import page_of, patient, read_reports
 from tests.replay import Replay
-from tests.support import RECORDINGS, Clock, page_of, patient, read_reports, recorded_day, some
+from tests.support import RECORDINGS, Clock, recorded_day, some
 from tests.truth import Row, differences
 from tests.unknown.taken import asked_once
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.support import Page
+    from tests.pages import Page
 
 SOON = 5e-3
 """How much a sum over time may have moved on when the service answers."""

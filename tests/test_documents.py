@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deploy.reference import ALL_METRICS
-from tests.support import GROUPS, ROOT
+from tests.prometheus.rule_files import GROUPS
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

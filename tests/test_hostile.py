@@ -28,25 +28,12 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.definitions import ENDPOINTS, INSTANCES, NODES
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from tests.exporters import page_of, patient, served, watching
 from tests.hostile_api import ENDLESS, KINDS
-from tests.support import (
-    HOTKEY,
-    PATIENCE,
-    ROOT,
-    Clock,
-    count_openmetrics,
-    examples,
-    fetch,
-    page_of,
-    parse_page,
-    patient,
-    promtool_complaints,
-    series,
-    served,
-    wait_for,
-    watching,
-)
-from tests.test_cli import LISTEN, hotkey_file, running
+from tests.pages import count_openmetrics, parse_page, series
+from tests.program import LISTEN, hotkey_file, running
+from tests.prometheus.server import promtool_complaints
+from tests.support import HOTKEY, PATIENCE, ROOT, Clock, examples, fetch, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator

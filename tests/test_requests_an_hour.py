@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from grafana.boards.exporter import BUDGET
-from tests.support import ROOT, Clock, get, served_exporter, watching
+from tests.exporters import served_exporter, watching
+from tests.support import ROOT, Clock, get
 
 if TYPE_CHECKING:
     from tests.replay import Replay

@@ -20,8 +20,9 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.landing import landing_page
 from tests.chain.support import FakeNode, number, recorded_block
 from tests.commands.support import Target, run
+from tests.exporters import served, watching
 from tests.replay import Fault
-from tests.support import HOTKEY, PATIENCE, TEST_SEED, served, watching
+from tests.support import HOTKEY, PATIENCE, TEST_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,18 @@ import pytest
 
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import Target, run
-from tests.recorded import DIRECTORIES, Miner, raw_json, report_bodies, report_index, seconds
-from tests.support import HOTKEY, Clock, page_of, patient, read_reports, replay, served, successes
+from tests.exporters import page_of, patient, read_reports, served
+from tests.pages import successes
+from tests.recorded import (
+    DIRECTORIES,
+    Miner,
+    raw_json,
+    recorded_api,
+    report_bodies,
+    report_index,
+    seconds,
+)
+from tests.support import HOTKEY, Clock
 from tests.truth import Row, differences
 
 if TYPE_CHECKING:
@@ -335,7 +345,7 @@ async def test_the_page_and_the_commands_show_the_truth_of_a_world(directory: Pa
     clock = Clock(seconds(report_index(directory)[0]["made"]) or 0)
     hotkeys = sorted({row["hotkey"] for row in true["ended"]})
     outputs = {}
-    async with served(replay(miner.bodies(), report_bodies(directory), clock())) as url:
+    async with served(recorded_api(miner.bodies(), report_bodies(directory), clock())) as url:
         settings = patient(url, keys=(miner.key,), hotkeys=hotkeys, miners="all", chutes="all")
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await read_reports(exporter)

@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tests.support import Page
+    from tests.pages import Page
 
 Labels = frozenset[tuple[str, str]]
 Values = dict[Labels, float]

@@ -23,7 +23,7 @@ from grafana.panels import (
     table,
     timeline,
 )
-from grafana.queries import RULES, counted, nothing_row, select, short
+from grafana.queries import RULES, counted, nothing_row, select, short, while_known
 from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
 
 
@@ -178,8 +178,11 @@ EXPORTER.show(
         "The worst state of each feed, over all miners, of the exporter that knows most. A feed "
         "that was bad for a while explains gaps in other panels.",
         Query(
-            f"min by (feed) (0 * {OF_BLIND} or on (feed, hotkey) "
-            f"1 + max by (feed, hotkey) ({ANSWERED}))",
+            while_known(
+                f"min by (feed) (0 * {OF_BLIND} or on (feed, hotkey) "
+                f"1 + max by (feed, hotkey) ({ANSWERED}))",
+                ANSWERED,
+            ),
             "{{feed}}",
             step="5m",
         ),

@@ -34,6 +34,7 @@ from grafana.queries import (
     select,
     short,
     total,
+    while_known,
 )
 from grafana.states import (
     GPU,
@@ -183,7 +184,7 @@ FLEET.show(
         "earn in the first day, where that is known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
-        Column("State", short(recorded(STATE, **ON_SERVERS)), width=175, states=SERVER),
+        Column("State", short(_STATE), width=175, states=SERVER),
         Column("", "server_id"),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
@@ -242,7 +243,7 @@ FLEET.show(
     timeline(
         "Servers over time",
         "State of each server. A step from earning to idle is an instance that ended.",
-        Query(f"max by (server) ({recorded(STATE, **ON_SERVERS)})", "{{server}}", step="5m"),
+        Query(while_known(f"max by (server) ({_STATE})", _STATE), "{{server}}", step="5m"),
         states=SERVER,
         size=(24, 8),
     ),

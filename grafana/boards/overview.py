@@ -49,6 +49,7 @@ from grafana.states import (
     RED,
     REGISTERED,
     SEVERITY,
+    WHOLE_MINER,
     State,
 )
 
@@ -158,6 +159,7 @@ OVERVIEW.show(
             "Where",
             "place",
             width=120,
+            states=[WHOLE_MINER],
             link=board_link(
                 "${__data.fields.board}",
                 hotkey="${__data.fields.hotkey}",

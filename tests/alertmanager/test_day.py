@@ -14,9 +14,9 @@ import pytest
 from grafana.alerts import FIRST
 from tests.alertmanager.test_routing import Receivers, alertmanager, post
 from tests.day import DAY, LAST
+from tests.exporters import served
 from tests.grafana.answers import whole_day
 from tests.prometheus.test_day import ALERTS, minute
-from tests.support import served
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,9 @@ from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.request_metrics import RequestCounters
 from chutes_exporter.feeds import definitions as e
+from tests.exporters import served
 from tests.replay import Fault, Replay
-from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, served, until
+from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -17,6 +17,8 @@ from chutes_exporter.api.decoding import StreamShape, Tally
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, used_fields
 from chutes_exporter.feeds.definitions import BOUNTIES, ENDPOINTS
+from tests.exporters import scrape, watching
+from tests.pages import series
 from tests.recorded import (
     NOT_RECORDED,
     WORLD_C,
@@ -26,7 +28,7 @@ from tests.recorded import (
     stream,
 )
 from tests.replay import Fault, Replay
-from tests.support import NOON, Clock, scrape, series, watching
+from tests.support import NOON, Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

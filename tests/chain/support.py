@@ -19,12 +19,15 @@ from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.demo import chain
 from chutes_exporter.demo.chain import Block, respond
 from chutes_exporter.page.exporter import Exporter
-from tests.support import NOON, PATIENCE, RECORDINGS, Clock, Page, page_of, served
+from tests.exporters import page_of, served
+from tests.support import NOON, PATIENCE, RECORDINGS, Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
+
+    from tests.pages import Page
 
 
 EXPECTED = json.loads(lzma.decompress((RECORDINGS / "chain-expected.json.xz").read_bytes()))

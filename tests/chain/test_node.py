@@ -13,7 +13,9 @@ from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import CHAIN, METAGRAPH
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
-from tests.support import NOON, PATIENCE, Clock, Page, data_of, patient, series
+from tests.exporters import patient
+from tests.pages import Page, data_of, series
+from tests.support import NOON, PATIENCE, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,14 @@ from chutes_exporter.feeds.fleet import Joined
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode
 from tests.collectors.support import answer
+from tests.exporters import page_of, watching
 from tests.replay import Fault, Replay
-from tests.support import HOTKEY, Clock, get, page_of, watching
+from tests.support import HOTKEY, Clock, get
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.support import Page
+    from tests.pages import Page
 
 REGISTERED = "chutes_miner_registered"
 LINE = [f"miner-{place:02}" for place in range(30)]

@@ -16,7 +16,7 @@ from chutes_exporter.api import client
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
-from tests import test_cli
+from tests import program
 from tests.support import HOTKEY, PATIENCE, SEEDS, TEST_SEED, recorded_day
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def run(
         if target.clock is not None:
             set_clock(patch, target.clock)
         result = await asyncio.to_thread(
-            test_cli.run, *arguments, "--api.url", target.url, stdin=stdin, **environment
+            program.run, *arguments, "--api.url", target.url, stdin=stdin, **environment
         )
     return result.returncode, result.stdout, result.stderr
 

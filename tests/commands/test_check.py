@@ -8,12 +8,12 @@ import pytest
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.feeds.definitions import FEEDS
-from tests import support
 from tests.commands.support import MINE, Target, run
-from tests.recorded import META, answers
+from tests.exporters import served
+from tests.program import hotkey_file
+from tests.recorded import META, answers, recorded_api
 from tests.replay import Fault, Replay
-from tests.support import AT_22, HOTKEY, TEST_SEED, Clock, served
-from tests.test_cli import hotkey_file
+from tests.support import AT_22, HOTKEY, TEST_SEED, Clock
 from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
 async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
     miner = META["test_miner"]
     # These answers do not say the API's time.
-    async with served(support.replay(answers(now=time.time()))) as url:
+    async with served(recorded_api(answers(now=time.time()))) as url:
         variables = {"MINER_SEED": META["invented_seeds"][miner], "MINER_SS58": miner}
         status, lines = await check_json(Target(url), **variables)
     assert (status, lines["clock"]["verdict"]) == (3, "not known")

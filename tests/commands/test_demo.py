@@ -10,18 +10,10 @@ import pytest
 from chutes_exporter.cli import cli
 from chutes_exporter.config import Address
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import (
-    HOTKEY,
-    PATIENCE,
-    PATIENT,
-    Page,
-    parse_page,
-    promtool_complaints,
-    series,
-    successes,
-    wait_for,
-)
-from tests.test_cli import LISTEN, environment, run, running
+from tests.pages import Page, parse_page, series, successes
+from tests.program import LISTEN, environment, run, running
+from tests.prometheus.server import promtool_complaints
+from tests.support import HOTKEY, PATIENCE, PATIENT, wait_for
 
 ANY_PORT = ("--demo.listen-address", "127.0.0.1:0")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests import support
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import Target, run
-from tests.support import HOTKEY, served
+from tests.exporters import served
+from tests.recorded import recorded_api
+from tests.support import HOTKEY
 
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
@@ -63,7 +64,7 @@ async def incidents(
         "scores": json.dumps(SCORES).encode(),
         **more,
     }
-    api = support.replay(bodies, bodies_of_reports, now.timestamp())
+    api = recorded_api(bodies, bodies_of_reports, now.timestamp())
     async with served(api) as url:
         status, output, _ = await run(
             Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={}

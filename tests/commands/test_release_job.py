@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import support
 from tests.commands.support import Target, hotkey_file, run
+from tests.exporters import served
+from tests.recorded import recorded_api
 from tests.replay import Fault, Replay
-from tests.support import HOTKEY, served
+from tests.support import HOTKEY
 from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
 )
 async def test_a_job_that_is_not_stuck_with_the_miner_is_not_offered(job: dict[str, Any]) -> None:
     line = json.dumps({"job_id": "a", "chute_id": "c", **job})
-    async with served(support.replay({"jobs": line.encode()})) as url:
+    async with served(recorded_api({"jobs": line.encode()})) as url:
         status, output, errors = await run(Target(url), "release-job", stdin="n\n")
     assert (status, "job a" in output) == (0, False)
     assert ("incomplete" in errors) is (job == {"miner_hotkey": HOTKEY})

@@ -25,7 +25,10 @@ from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.server import bound_address, open_socket
-from tests import support
+from tests.exporters import patient, served
+from tests.pages import parse_page, series
+from tests.program import LISTEN, hotkey_file, listening, start
+from tests.recorded import recorded_api
 from tests.replay import Replay
 from tests.support import (
     HOTKEY,
@@ -33,19 +36,13 @@ from tests.support import (
     ROOT,
     SEEDS,
     Clock,
-    Pki,
     free_port,
     get,
-    parse_page,
-    patient,
     patient_client,
     recorded_day,
-    series,
-    served,
     until,
     wait_for,
 )
-from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -54,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.config import Settings
+    from tests.web.pki import Pki
 
 GOOD = series("chutes_exporter_config_last_reload_successful")
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
@@ -365,7 +363,7 @@ async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
     clock = Clock()
     with_clock = functools.partial(Exporter, monotonic=clock)
     monkeypatch.setattr("chutes_exporter.commands.serve.Exporter", with_clock)
-    answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
+    answering = recorded_api({"metagraph": b'[{"hotkey": "a"}]'})
     answers, is_asked_again = asyncio.Event(), asyncio.Event()
 
     async def api(scope: Scope, receive: Receive, send: Send) -> None:

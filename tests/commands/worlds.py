@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tests.commands.support import Target, run
-from tests.recorded import Miner, report_bodies, rows, shifted, stream
-from tests.support import recording, replay, served
+from tests.exporters import served
+from tests.recorded import Miner, recorded_api, recording, report_bodies, rows, shifted, stream
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ class PresentWorld:
 
     async def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run ``advise``; returns its exit status and what it wrote."""
-        async with served(replay(self.bodies, self.reports)) as url:
+        async with served(recorded_api(self.bodies, self.reports)) as url:
             code, output, errors = await run(
                 Target(url), "advise", *arguments, variables=self.miner.variables | variables
             )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.containers.podman import IMAGE, container, health, podman, run, wait_until_ready
-from tests.support import HOTKEY, ROOT, TEST_SEED, fetch, parse_page
+from tests.pages import parse_page
+from tests.support import HOTKEY, ROOT, TEST_SEED, fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

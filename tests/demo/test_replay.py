@@ -8,22 +8,12 @@ from chutes_exporter.demo.day import Day
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.duration import HOUR, MINUTE
 from chutes_exporter.page.exporter import Exporter
-from tests.support import (
-    NOON,
-    Clock,
-    asked_by,
-    data_of,
-    get,
-    page_of,
-    read_reports,
-    recorded_day,
-    successes,
-    until,
-    watching,
-)
+from tests.exporters import asked_by, page_of, read_reports, watching
+from tests.pages import data_of, successes
+from tests.support import NOON, Clock, get, recorded_day, until
 
 if TYPE_CHECKING:
-    from tests.support import Page
+    from tests.pages import Page
 
 RECORDED = recorded_day()
 TROUBLED, HEALTHY = RECORDED.miners["troubled"], RECORDED.miners["healthy"]

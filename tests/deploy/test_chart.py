@@ -20,7 +20,8 @@ from deploy.chart import CHART, render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
 from tests.grafana.display import committed
-from tests.support import HOTKEY, ROOT, RULES
+from tests.prometheus.rule_files import RULES
+from tests.support import HOTKEY, ROOT
 
 Object = dict[str, Any]
 OPERATOR: Object = json.loads(

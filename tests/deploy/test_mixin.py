@@ -7,7 +7,8 @@ import json
 import rjsonnet
 import yaml
 
-from tests.support import ROOT, RULES
+from tests.prometheus.rule_files import RULES
+from tests.support import ROOT
 
 
 def test_the_mixin_has_every_rule_and_dashboard_and_can_be_joined_with_another() -> None:

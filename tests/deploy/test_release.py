@@ -20,7 +20,8 @@ import yaml
 import chutes_exporter
 from deploy import release
 from grafana.boards import BOARDS
-from tests.support import PATIENCE, ROOT, RULES, fetch, free_port, wait_for
+from tests.prometheus.rule_files import RULES
+from tests.support import PATIENCE, ROOT, fetch, free_port, wait_for
 
 pytestmark = pytest.mark.release
 VERSION = chutes_exporter.__version__

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.stack import main
-from tests.support import PATIENCE, ROOT, RULES, fetch, free_port, wait_for
+from tests.prometheus.rule_files import RULES
+from tests.support import PATIENCE, ROOT, fetch, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

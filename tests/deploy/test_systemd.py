@@ -7,8 +7,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.program import COMMAND
 from tests.support import ROOT
-from tests.test_cli import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path

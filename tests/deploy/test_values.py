@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tests.support import ROOT, RULES
+from tests.prometheus.rule_files import RULES
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,20 +18,10 @@ from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import ReportReader
 from chutes_exporter.page.exporter import Exporter
 from tests.api.reports import INSTANCE, RECORD, body
+from tests.exporters import asked_by, page_of, read_reports, served, watching
+from tests.pages import series
 from tests.replay import Replay
-from tests.support import (
-    HOTKEY,
-    NOON,
-    PATIENCE,
-    Clock,
-    asked_by,
-    page_of,
-    read_reports,
-    series,
-    served,
-    until,
-    watching,
-)
+from tests.support import HOTKEY, NOON, PATIENCE, Clock, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -5,8 +5,10 @@ import structlog
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.feeds.definitions import CHAIN, CHUTES, ENDPOINTS, FEEDS, JOBS
 from chutes_exporter.page.exporter import Exporter
+from tests.exporters import page_of, patient, scrape, watching
+from tests.pages import names, series, successes
 from tests.replay import Fault, Replay
-from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, successes, watching
+from tests.support import HOTKEY, KEY
 
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:

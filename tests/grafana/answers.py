@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tests.day import Answer, Evaluated, Pages
-    from tests.support import Labels
+    from tests.pages import Labels
 
 GOLDEN: Final = Path(__file__).parent / "answers.json.xz"
 STEP: Final = 600

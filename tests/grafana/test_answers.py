@@ -11,13 +11,13 @@ import pytest
 
 from tests.day import EVERY, day_of_both
 from tests.grafana.answers import MOMENTS, answers, golden, rounded
-from tests.support import parse_page
+from tests.pages import parse_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tests.grafana.answers import Answers
-    from tests.support import Labels
+    from tests.pages import Labels
 
 BOARDS: Final = ("chutes-overview", "chutes-subnet")
 

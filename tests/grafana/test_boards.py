@@ -18,7 +18,7 @@ from grafana.boards import BOARDS
 from grafana.dashboard import BOARD_ORDER, dashboard_json
 from tests.grafana.display import PANELS, committed
 from tests.grafana.promql import implicit_joins, metrics, selectors
-from tests.support import GROUPS
+from tests.prometheus.rule_files import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -113,12 +113,16 @@ def test_with_a_dead_exporter_the_boards_say_nothing_else(seen: Mapping[str, See
 def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     seen: Mapping[str, Seen],
 ) -> None:
+    # What has a deadline comes before the others.
+    (window, *others) = table(seen["pending"], "chutes-overview", "What is wrong")
+    assert window["Alert"] == "ChutesUpgradeWindow"
+    assert "ChutesGpusIdle" in {row["Alert"] for row in others}
     rows = table(seen["sick"], "chutes-overview", "What is wrong")
     severities = [row["Severity"] for row in rows]
     assert severities == sorted(severities, key=SEVERITIES.index)
     # All idle servers together cost most, and then one of them.
     assert {row["Alert"] for row in rows[:2]} == {"ChutesGpusIdle"}
-    assert [row["Where"].strip() for row in rows[:2]] == ["", "tyr"]
+    assert [row["Where"] for row in rows[:2]] == [states.WHOLE_MINER.text, "tyr"]
     assert rows[1]["USD a day"].startswith("$397.")
     assert rows[0]["What to do first"] == FIRST["ChutesGpusIdle"]
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)

@@ -13,8 +13,9 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
+from tests.exporters import served, watching
 from tests.replay import Fault, Replay
-from tests.support import HOTKEY, PATIENCE, get, served, watching
+from tests.support import HOTKEY, PATIENCE, get
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,17 +7,11 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from tests.recorded import NAMES, WORLD_C
-from tests.support import (
-    Prometheus,
-    count_openmetrics,
-    get,
-    recording,
-    replay,
-    served,
-    served_exporter,
-    watching,
-)
+from tests.exporters import served, served_exporter, watching
+from tests.pages import count_openmetrics
+from tests.prometheus.server import Prometheus
+from tests.recorded import NAMES, WORLD_C, recorded_api, recording
+from tests.support import get
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +32,7 @@ async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Pa
         f"data: {json.dumps({'chute_id': NASTY, 'instance_count': 1})}\n\n".encode()
     )
     async with (
-        served(replay(bodies)) as api,
+        served(recorded_api(bodies)) as api,
         served_exporter(watching(api, chutes="all")) as (url, _),
     ):
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:

@@ -14,17 +14,10 @@ import httpx
 import pytest
 
 from chutes_exporter.feeds.definitions import FEEDS
+from tests.pages import parse_page
+from tests.program import environment
 from tests.replay import Fault, Replay
-from tests.support import (
-    HOTKEY,
-    TEST_SEED,
-    fetch,
-    free_port,
-    parse_page,
-    recorded_day,
-    wait_for,
-)
-from tests.test_cli import environment
+from tests.support import HOTKEY, TEST_SEED, fetch, free_port, recorded_day, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,20 +19,12 @@ from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.day import LAST, day_of_both, evaluate
+from tests.exporters import watching
 from tests.grafana.answers import MOMENTS, QUERIES, filled_in
+from tests.prometheus.rule_files import fast_rules
+from tests.prometheus.server import Prometheus
 from tests.replay import Fault, Replay
-from tests.support import (
-    HOTKEY,
-    PATIENCE,
-    ROOT,
-    Prometheus,
-    fast_rules,
-    fetch,
-    free_port,
-    until,
-    wait_for,
-    watching,
-)
+from tests.support import HOTKEY, PATIENCE, ROOT, fetch, free_port, until, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from tests.api.reports import INSTANCE, RECORD, body
+from tests.exporters import asked_by, page_of, patient, served
 from tests.feeds.test_reports import Api, entry
-from tests.support import HOTKEY, PATIENCE, Clock, asked_by, page_of, patient, served, until
+from tests.support import HOTKEY, PATIENCE, Clock, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -21,25 +21,10 @@ from chutes_exporter.feeds.definitions import (
 )
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format, PageMaker
+from tests.exporters import asked_by, hold, page_of, patient, watching
+from tests.pages import Page, data_of, names, series, successes
 from tests.replay import Fault, Replay
-from tests.support import (
-    AT_22,
-    HOTKEY,
-    PATIENCE,
-    Clock,
-    Page,
-    asked_by,
-    data_of,
-    find_collector,
-    hold,
-    names,
-    page_of,
-    patient,
-    series,
-    successes,
-    until,
-    watching,
-)
+from tests.support import AT_22, HOTKEY, PATIENCE, Clock, find_collector, until
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 EVERY = {endpoint.name for endpoint in ENDPOINTS}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.metric import Metric
 from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Format, lines, negotiate
-from tests.support import count_openmetrics, parse_page
+from tests.pages import count_openmetrics, parse_page
 
 GAUGE = Metric("chutes_thing_seconds", 'Help with "quotes", a \\ and\na line.', ("a", "b"), "test")
 INFO = Metric("chutes_thing_info", "Text.", ("text",), "test")

@@ -6,7 +6,8 @@ import pytest
 
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.plan import off_reason
-from tests.support import HOTKEY, find_collector, watching
+from tests.exporters import watching
+from tests.support import HOTKEY, find_collector
 
 EVERYBODY = make_settings()
 """Settings without a hotkey."""

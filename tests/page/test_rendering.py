@@ -11,15 +11,9 @@ from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page import exposition
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.support import (
-    PATIENCE,
-    Clock,
-    data_of,
-    page_of,
-    read_reports,
-    series,
-    watching,
-)
+from tests.exporters import page_of, read_reports, watching
+from tests.pages import data_of, series
+from tests.support import PATIENCE, Clock
 
 if TYPE_CHECKING:
     import pytest

@@ -4,17 +4,10 @@ import pytest
 
 from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
+from tests.exporters import page_of, patient, watching
+from tests.pages import names, series, successes
 from tests.replay import Fault, Replay
-from tests.support import (
-    AT_22,
-    Clock,
-    names,
-    page_of,
-    patient,
-    series,
-    successes,
-    watching,
-)
+from tests.support import AT_22, Clock
 
 CLOCK_OFFSET = series("chutes_api_clock_offset_seconds")
 

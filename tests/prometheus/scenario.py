@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter, defaultdict
 from itertools import groupby
@@ -12,7 +13,7 @@ import pytest
 
 from chutes_exporter.fleet.model import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
-from tests.support import EVALUATION_ORDER, GROUPS, RULES
+from tests.prometheus.rule_files import EVALUATION_ORDER, GROUPS, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -376,7 +377,7 @@ class Scenario:
                 description = f"{description} First{what_to_do}"
             notes["description"] = description
         # promtool compares the texts after it has filled in their templates.
-        no_address = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
+        no_address = "{{ $externalLabels.docs_url }}"
         for key, note in notes.items():
             notes[key] = note.replace("{{ $labels.hotkey }}", HOTKEY).replace(no_address, "")
         expected = {"exp_labels": {"severity": severity, **labels}, "exp_annotations": notes}
@@ -569,9 +570,10 @@ def _server_state(counts: Counter[str], maintenance: str | None) -> str:
 def run_promtool(path: Path, **tests: Any) -> None:
     """Write tests of all rules, and run them."""
     path.write_text(json.dumps({"rule_files": list(map(str, FILES))} | tests))
-    result = subprocess.run(
-        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
-    )
+    # Collecting garbage less often saves a third of promtool's time.
+    environment = os.environ | {"GOGC": "400"}
+    command = ["promtool", "test", "rules", str(path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

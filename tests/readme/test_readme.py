@@ -17,19 +17,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pages import parse_page, series
+from tests.program import environment
+from tests.prometheus.rule_files import RULES
 from tests.replay import Replay
-from tests.support import (
-    HOTKEY,
-    PATIENCE,
-    ROOT,
-    RULES,
-    TEST_SEED,
-    fetch,
-    parse_page,
-    series,
-    wait_for,
-)
-from tests.test_cli import environment
+from tests.support import HOTKEY, PATIENCE, ROOT, TEST_SEED, fetch, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,8 +3,7 @@ from __future__ import annotations
 import json
 
 from chutes_exporter.rules.gpus import GPU_MODELS, nvidia_uuid
-from tests.recorded import WORLD_C
-from tests.support import recording
+from tests.recorded import WORLD_C, recording
 
 
 def test_the_known_gpu_models_are_those_of_the_service() -> None:

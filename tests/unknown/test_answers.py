@@ -19,23 +19,13 @@ from chutes_exporter.feeds.definitions import AUDIT_REPORT, FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.day import COSTS, LAST, evaluate, scraped_day
+from tests.exporters import patient, read_reports
 from tests.golden import cool_down
 from tests.grafana.answers import QUERIES, filled_in
+from tests.pages import data_of, parse_page, series
+from tests.prometheus.rule_files import GROUPS
 from tests.replay import Replay
-from tests.support import (
-    GROUPS,
-    HOTKEY,
-    PATIENCE,
-    Clock,
-    data_of,
-    find_collector,
-    parse_page,
-    patient,
-    read_reports,
-    recorded_day,
-    series,
-    some,
-)
+from tests.support import HOTKEY, PATIENCE, Clock, find_collector, recorded_day, some
 from tests.unknown.taken import AT_24, CASES, DOUBTED, MINERS, OLDER, Case, more_bounties, without
 from tests.unknown.test_fields import SAYS_WHAT_IS_KNOWN
 
@@ -43,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.day import Answer
-    from tests.support import Labels, Page
+    from tests.pages import Labels, Page
 
 WHOLE: Final = "whole"
 STEP: Final = "chutes_server_maintenance_step"

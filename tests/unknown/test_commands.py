@@ -22,17 +22,10 @@ from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
+from tests.exporters import read_reports, watching
 from tests.golden import blacklist, print_both
 from tests.replay import Replay
-from tests.support import (
-    PATIENCE,
-    SEEDS,
-    Clock,
-    read_reports,
-    recorded_day,
-    some,
-    watching,
-)
+from tests.support import PATIENCE, SEEDS, Clock, recorded_day, some
 from tests.unknown.taken import AT_24, CASES, Case, asked_once, optional_fields, without
 
 if TYPE_CHECKING:

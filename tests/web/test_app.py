@@ -10,17 +10,10 @@ from chutes_exporter.feeds.definitions import ENDPOINTS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web import app
 from chutes_exporter.web.app import scrape_timeout
+from tests.exporters import patient, served_exporter, watching
+from tests.pages import parse_page
 from tests.replay import Fault, Replay
-from tests.support import (
-    PATIENCE,
-    get,
-    parse_page,
-    patient,
-    patient_client,
-    served_exporter,
-    until,
-    watching,
-)
+from tests.support import PATIENCE, get, patient_client, until
 
 
 @pytest.mark.parametrize(

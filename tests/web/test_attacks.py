@@ -17,15 +17,15 @@ import bcrypt
 import httpx
 import pytest
 
+from tests.program import LISTEN, Running, running
 from tests.support import PATIENCE
-from tests.test_cli import LISTEN, Running, running
 from tests.web.test_config_file import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tests.support import Pki
+    from tests.web.pki import Pki
 
 DEMO = ("demo", *LISTEN, "--demo.listen-address", "127.0.0.1:0", "--miners", "all")
 SCRAPE = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"

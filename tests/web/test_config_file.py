@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.support import Pki
+    from tests.web.pki import Pki
 
     Write = Callable[[str], Path]
 

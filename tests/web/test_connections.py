@@ -10,7 +10,8 @@ import httpx
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter.web import connections, server
-from tests.support import PATIENCE, get, served, until
+from tests.exporters import served
+from tests.support import PATIENCE, get, until
 
 if TYPE_CHECKING:
     import socket

@@ -9,7 +9,8 @@ from starlette.responses import PlainTextResponse
 
 from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
-from tests.support import patient_client, served
+from tests.exporters import served
+from tests.support import patient_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,19 +10,9 @@ from starlette.responses import PlainTextResponse
 from chutes_exporter import findings
 from chutes_exporter.rules.money import Costs
 from chutes_exporter.web.landing import landing_page
+from tests.exporters import asked_by, hold, read_reports, served, served_exporter, watching
 from tests.replay import Fault, Replay
-from tests.support import (
-    HOTKEY,
-    Clock,
-    asked_by,
-    get,
-    hold,
-    read_reports,
-    served,
-    served_exporter,
-    until,
-    watching,
-)
+from tests.support import HOTKEY, Clock, get, until
 
 if TYPE_CHECKING:
     import pytest

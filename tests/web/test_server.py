@@ -10,7 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from chutes_exporter.config import Address
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.support import PATIENCE, get, patient_client, served
+from tests.exporters import served
+from tests.support import PATIENCE, get, patient_client
 
 APP = PlainTextResponse("hello")
 
