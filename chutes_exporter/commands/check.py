@@ -133,9 +133,9 @@ def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     # The settings are without these keys already, as if the user had removed them.
-    watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
-        f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
+        f"Correct it. If you remove it, {settings.watched_in_words} is watched, without the "
+        "private data of this key."
     )
     for error in credentials.errors:
         yield Line("credentials", "", with_variables(error), advice, "failed")

@@ -233,13 +233,13 @@ class FeedCache:
             failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
-        """Keep an answer by the monotonic time of its request."""
+        """Note a success, and keep the answer. ``requested_at`` is the request's monotonic time."""
         feed = state.feed
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
         if kept is not None and kept.answer.value is answer.value:
-            # The audit reports are as before. So the answer is as old as before.
+            # No new audit report has come, so the answer is as old as before.
             return
         self._version += 1
         state.kept = KeptAnswer(answer, self._version, requested_at + feed.max_age)

@@ -96,7 +96,7 @@ class Ledger:
 
     Args:
         reports: The reports.
-        chutes: The chutes, as far as they are known.
+        chutes: The known chutes.
 
     Attributes:
         chutes: The chutes by id.

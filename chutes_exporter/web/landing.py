@@ -67,7 +67,7 @@ def _page(exporter: Exporter, states: Sequence[FeedState], snapshot: Snapshot | 
         version=_html(__version__),
         actions="" if snapshot is None else _actions(snapshot, settings),
         readiness=_paragraph(tone, reason),
-        watched=_html(", ".join(sorted(settings.watched)) or "the whole subnet"),
+        watched=_html(settings.watched_in_words),
         feeds="".join(feeds) or "<tr><td>No requests yet. The first scrape sends them.</td></tr>",
         collectors="".join(collectors),
     )

@@ -109,36 +109,6 @@ def test_an_instance_that_starts_since_an_unknown_time_may_hang() -> None:
     assert [offer.hanging for offer in market.offers] == [1]
 
 
-@pytest.mark.parametrize(("tee", "left"), [(True, 1), (False, 0)])
-def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_again(
-    tee: bool,  # noqa: FBT001 - a parameter
-    left: int,
-) -> None:
-    provisioned: list[Row] = [
-        {
-            "gpu": "h200",
-            "server_id": "elsewhere",
-            "chute": {"chute_id": "c", "instance_id": f"i{number}", "activated_at": None},
-        }
-        for number in range(2)
-    ]
-    # One instance is active, 2 more are wanted, and 2 are starting. With TEE, active and starting
-    # ones must be fewer than the target of 3 plus 1, so one more may start. The room is not checked
-    # again. Without TEE, it is, and those that are starting take all of it.
-    changes = {
-        "chutes": [CHUTE | {"tee": tee}],
-        "servers": servers({"is_tee": tee}),
-        "held_gpus": {"other": {"provisioned": provisioned}},
-        "utilization": [RECORD | {"total_instance_count": 3, "scale_allowance": 2}],
-    }
-    fleet = fleet_of(**changes)
-    ((offer,),) = (market.offers for market in fleet.markets or ())
-    assert (offer.starting, offer.room_after_starting) == (2, left)
-    # What has no room left is shown, but launched nowhere.
-    (plan,) = fleet.plans
-    assert sum(launch.instances for launch in plan.launches) == left
-
-
 UNVERIFIED = [gpu | {"verified_at": None} for gpu in GPUS]
 HELD = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
 
