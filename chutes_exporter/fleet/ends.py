@@ -128,14 +128,14 @@ class Ledger:
                     records[record.instance_id][report.end].append(record)
         return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}
 
-    def missing_hours(self, hours: int) -> list[float]:
-        """Return which of the newest hours lack a report, or have one that lacks a record.
+    def missing_hours(self, hours: int) -> int:
+        """Return how many of the newest hours lack a report, or have one that lacks a record.
 
-        Each hour is the Unix time of its end. Without any report, all hours are returned.
+        Without any report, that is all hours.
         """
-        complete = {report.end for report in self._reports if report.complete}
-        wanted = [self.end - HOUR * age for age in range(hours)]
-        return [hour_end for hour_end in wanted if hour_end not in complete]
+        first = self.end - HOUR * hours
+        complete = [one.end for one in self._reports if one.complete and one.end > first]
+        return hours - len(set(complete))
 
     def needs_report(self, hours: int, end: float) -> bool:
         """Return whether the report of the hour with this end may tell what instances lost that

@@ -65,7 +65,7 @@ def plan_servers(
     spaces = []
     for server in servers:
         if server.server_id not in left_out:
-            for model, free in sorted(server.idle_by_model.items()):
+            for model, free in sorted(server.known_idle_gpus.items()):
                 spaces.append(Space(server.server_id, model, bool(server.tee), free))
     offers: list[Offer] = []
     models_with_unknown = set()
