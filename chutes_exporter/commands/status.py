@@ -79,7 +79,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
     conclusion = "Nothing is known, because no request succeeded."
-    if any(state.snapshot for state in snapshot.states.values()):
+    if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
     needs_action = any(finding.needs_action for finding in findings)
     summary = {
