@@ -141,7 +141,7 @@ class Kind:
 # The miner, its jobs and its chutes
 
 
-def _miner(moment: Moment) -> tuple[Subject]:
+def _about_miner(moment: Moment) -> tuple[Subject]:
     fleet = moment.fleet
     return (Subject(gpus=fleet.gpus if fleet.known.get("gpus") else None),)
 
@@ -221,7 +221,7 @@ def _lost_units(ends: Iterable[End]) -> str:
 def _purges(moment: Moment) -> list[Subject]:
     soon = moment.now + _PURGE_SOON
     due = [
-        _of_instance(moment, one, when=one.deadlines["purge"])
+        _about_instance(moment, one, when=one.deadlines["purge"])
         for one in moment.fleet.instances
         if one.state == "starting" and one.deadlines.get("purge", soon) < soon
     ]
@@ -231,17 +231,17 @@ def _purges(moment: Moment) -> list[Subject]:
 def _unsecured(moment: Moment) -> list[Subject]:
     """Return the public instances in their first hour, the one whose hour ends last first."""
     unsecured = [
-        _of_instance(moment, one, when=one.deadlines["secured"])
+        _about_instance(moment, one, when=one.deadlines["secured"])
         for one in moment.fleet.instances
         if one.deadlines.get("secured", moment.now) > moment.now
     ]
     return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
-def _of_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
+def _about_instance(moment: Moment, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known."""
     fleet = moment.fleet
-    place = _place(fleet, instance.server_id)
+    place = _on_server(fleet, instance.server_id)
     name = f"{instance.chute or instance.chute_id}{place} ({instance.instance_id})"
     gpus = tuple(gpu for gpu in fleet.gpus if gpu.instance_id == instance.instance_id)
     # instance.gpus is their number, or None if it is unknown.
@@ -270,7 +270,7 @@ def _dead_servers(moment: Moment) -> Iterator[Subject]:
             text += f", starting there now: {starting}"
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
-            subject = _of_server(outage.servers[0])
+            subject = _about_server(outage.servers[0])
         yield replace(subject, name=text)
 
 
@@ -282,7 +282,7 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
         server = upgrade.server
         if upgrade.step != step or down not in (None, is_down(server)):
             continue
-        subject = _of_server(server)
+        subject = _about_server(server)
         # What runs there earns until a reboot, and idle GPUs that can be used are in another
         # finding.
         if not is_down(server):
@@ -311,10 +311,10 @@ def _without_tee(moment: Moment) -> Iterator[Subject]:
     for server in moment.fleet.servers:
         # Something may still run there, but nothing new can be launched.
         if server.tee is False and server.runs_chutes is False and server.gpus:
-            yield _of_server(server)
+            yield _about_server(server)
 
 
-def _of_server(server: Server) -> Subject:
+def _about_server(server: Server) -> Subject:
     """Return a server with those of its GPUs that are in no instance.
 
     They are None while a GPU may be missing, or has an unknown state.
@@ -328,7 +328,7 @@ def _of_server(server: Server) -> Subject:
     return Subject(name, server, gpus=unused)
 
 
-def _place(fleet: Fleet, server_id: str | None) -> str:
+def _on_server(fleet: Fleet, server_id: str | None) -> str:
     """Return the end of a text: on which server something is, empty if that is unknown."""
     server = fleet.servers_by_id.get(server_id or "")
     return "" if server is None else f" on {server.shown_name}"
@@ -355,7 +355,7 @@ def _idle(moment: Moment) -> Iterator[Subject]:
         return
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        pay = fleet.idle_pay(server) if server else None
+        pay = fleet.idle_units_per_second(server) if server else None
         if server and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"
@@ -380,7 +380,7 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
     for server_id, gpus in by_server.items():
         models = Counter(gpu.model for gpu in gpus)
         counts = " and ".join(f"{count} {model}" for model, count in sorted(models.items()))
-        name = f"{counts}{_place(fleet, server_id)}"
+        name = f"{counts}{_on_server(fleet, server_id)}"
         subjects.append(Subject(name, fleet.servers_by_id.get(server_id), gpus=tuple(gpus)))
     # The most GPUs come first, and then those with the first model and server.
     return sorted(subjects, key=lambda subject: (-len(subject.ids), subject.name))
@@ -388,13 +388,13 @@ def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
 
 KINDS = {
     "not_registered": Kind(
-        lambda moment: _miner(moment) if moment.fleet.registered is False else (),
+        lambda moment: _about_miner(moment) if moment.fleet.registered is False else (),
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
     ),
     "blacklisted": Kind(
-        lambda moment: _miner(moment) if moment.fleet.blacklisted else (),
+        lambda moment: _about_miner(moment) if moment.fleet.blacklisted else (),
         "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
         "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason",
@@ -409,7 +409,7 @@ KINDS = {
     ),
     "starts_in_vain": Kind(
         lambda moment: [
-            _of_instance(moment, one) for one in moment.fleet.instances if one.is_in_vain
+            _about_instance(moment, one) for one in moment.fleet.instances if one.is_in_vain
         ],
         "Instances that start in vain: {count}. Their chutes have enough active "
         "instances or no target any more. They cannot become active unless that changes.",

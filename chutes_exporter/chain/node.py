@@ -165,7 +165,8 @@ class Node:
         if answer.block != self._block_hash:
             raise e.UndecodableError("the answer is about another block")
         text_by_key = dict(answer.changes)
-        # If the answer lacks an item, Item.value refuses the empty text. None would be the default.
+        # Item.value refuses an empty text, so that an item that the answer lacks is an error. None
+        # would be the default.
         return [item.value(text_by_key.get(item.key, "")) for item in items]
 
     async def _call(self, kind: Any, method: str, *params: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.fleet.model import Fleet, Offer
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.rules.launch import LaunchRefusal
 
 Row = dict[str, Any]
@@ -101,11 +103,13 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
     if fleet.markets is None:
         return {}
     chutes, refused = [], []
+    failures = fleet.failures
     for market in fleet.markets:
-        # Those that failed here come last.
-        failures = fleet.failures
+        # Those that fail here come last.
         for offer in sorted(market.offers, key=lambda one: failures.fails(one.chute_id) is True):
-            pay_of_gpu = _pay_of(offer, 1 / offer.size, usd_per_unit)
+            first_day_units = offer.first_day_units / offer.size
+            later_units_per_second = offer.later_units_per_second / offer.size
+            pay_of_gpu = _pay(first_day_units, later_units_per_second, usd_per_unit)
             chutes.append(
                 {
                     "chute": offer.chute,
@@ -140,41 +144,37 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
     for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
         for launch in plan.launches:
             offer = launch.offer
-            row = {
-                "server": fleet.servers_by_id[plan.server_id].shown_name,
-                "chute": offer.chute,
-                "instances": launch.instances,
-                "gpus": launch.instances * offer.size,
-                "gpu": plan.model,
-            }
-            more = {
-                "bounty_expires_at": iso_time(offer.bounty_expires_at),
-                "chute_id": offer.chute_id,
-                "private": offer.private,
-                "urgency_boost": offer.urgency_boost,
-                "server_id": plan.server_id,
-            }
-            rows.append(row | _pay_of(offer, launch.instances, usd_per_unit) | more)
+            pay = _pay(launch.first_day_units, launch.later_units_per_second, usd_per_unit)
+            rows.append(
+                {
+                    "server": fleet.servers_by_id[plan.server_id].shown_name,
+                    "chute": offer.chute,
+                    "instances": launch.instances,
+                    "gpus": launch.gpus,
+                    "gpu": plan.model,
+                    **pay,
+                    "bounty_expires_at": iso_time(offer.bounty_expires_at),
+                    "chute_id": offer.chute_id,
+                    "private": offer.private,
+                    "urgency_boost": offer.urgency_boost,
+                    "server_id": plan.server_id,
+                }
+            )
     return [*rows, _sum_of_plan(fleet, rows, usd_per_unit)] if rows else []
 
 
 def _sum_of_plan(fleet: Fleet, rows: list[Row], usd_per_unit: float | None) -> Row:
     # Not known if something more may be possible where nothing is planned.
     first_day_units = total(plan.first_day_units for plan in fleet.plans)
-    later = None
+    later_units_per_second = None
     if first_day_units is not None:
-        later = sum(plan.later_units_per_second for plan in fleet.plans)
-    row = {
+        later_units_per_second = sum(plan.later_units_per_second for plan in fleet.plans)
+    return {
         "server": "all",
         "instances": sum(row["instances"] for row in rows),
         "gpus": sum(row["gpus"] for row in rows),
+        **_pay(first_day_units, later_units_per_second, usd_per_unit),
     }
-    return row | _pay(first_day_units, later, usd_per_unit)
-
-
-def _pay_of(offer: Offer, instances: float, usd_per_unit: float | None) -> Row:
-    first_day_units = instances * offer.first_day_units
-    return _pay(first_day_units, instances * offer.later_units_per_second, usd_per_unit)
 
 
 def _pay(
@@ -192,8 +192,8 @@ def _pay(
 
 
 def _stay_idle(fleet: Fleet) -> list[Row]:
-    idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-    unused = Counter((gpu.server_id or "", str(gpu.model)) for gpu in idle)
+    places = [(gpu.server_id or "", str(gpu.model)) for gpu in fleet.gpus if gpu.state == "idle"]
+    unused = Counter(places)
     # The GPUs of an unknown server are in no plan.
     reasons: dict[tuple[str, str], str] = {}
     for plan in fleet.plans:
@@ -205,9 +205,8 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
     for (server_id, model), count in (+unused).items():
         reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
         server = fleet.servers_by_id.get(server_id)
-        # A GPU without a server has an empty id.
-        name = server.shown_name if server else server_id or None
-        row = {"server": name, "gpus": count, "gpu": model}
+        name = server.shown_name if server else server_id
+        row = {"server": name or None, "gpus": count, "gpu": model}
         rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
@@ -233,9 +232,8 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
 def _show_chutes(chutes: list[Row]) -> None:
     if any(row["failed_6h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
-    for model in dict.fromkeys(row["gpu"] for row in chutes):
-        rows = [row for row in chutes if row["gpu"] == model]
-        print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)
+    for model, rows in groupby(chutes, itemgetter("gpu")):
+        print_table([*rows], title=f"Chutes for {model}", most=_MOST_CHUTES)
     if any(row["fails_here"] for row in chutes):
         say(
             f"Chutes that fail here have {FAILS_FROM} or more failures on this miner's servers in "

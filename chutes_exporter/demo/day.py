@@ -109,9 +109,8 @@ class Day:
         """
         # A report is told from the one before, whatever its path.
         server_id, path = ("", part) if endpoint == "audit_report" else (part, "")
-        chain = self._chains.get((endpoint, hotkey, server_id))
-        if chain is None:
-            chain = self._chains.get((endpoint, "", server_id))
+        of_miner, of_all = (endpoint, hotkey, server_id), (endpoint, "", server_id)
+        chain = self._chains.get(of_miner) or self._chains.get(of_all)
         if chain is None:
             return None
         # All answers of a snapshot begin with it, so that they agree with each other.

@@ -96,7 +96,7 @@ class Ledger:
 
     Args:
         reports: The reports.
-        chutes: The chutes, as far as they are known.
+        chutes: The known chutes.
 
     Attributes:
         chutes: The chutes by id.
@@ -129,14 +129,14 @@ class Ledger:
                     records[record.instance_id][report.end].append(record)
         return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}
 
-    def missing_hours(self, hours: int) -> list[float]:
-        """Return which of the newest hours lack a report, or have one that lacks a record.
+    def missing_hours(self, hours: int) -> int:
+        """Return how many of the newest hours lack a report, or have one that lacks a record.
 
-        Each hour is the Unix time of its end. Without any report, all hours are returned.
+        Without any report, that is all hours.
         """
-        ends_of_complete_reports = {report.end for report in self._reports if report.complete}
-        ends_of_hours = [self.end - HOUR * age for age in range(hours)]
-        return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_complete_reports]
+        first = self.end - HOUR * hours
+        complete = [one.end for one in self._reports if one.complete and one.end > first]
+        return hours - len(set(complete))
 
     def needs_report(self, hours: int, end: float) -> bool:
         """Return whether the report of an hour may tell what ends of the newest hours lost.

@@ -9,12 +9,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.rules.launch import gpus_of_instance, runs_on
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.ends import End, Ledger
     from chutes_exporter.fleet.model import Server
 
@@ -100,21 +97,8 @@ def find_failures(ledger: Ledger, hotkey: str, servers: Sequence[Server] = ()) -
         else:
             failures[end.chute_id].append(end)
             chute = ledger.chutes.get(end.chute_id)
-            suspects[end.instance_id] = _possible_servers(servers, chute, end.ended_at)
+            suspects[end.instance_id] = frozenset(
+                one.server_id for one in servers if one.can_have_held(chute, end.ended_at)
+            )
     deleted = [end for end in ends if end.may_be_costly_deletion]
     return Failures(unclear, are_all_known, failures, suspects, deleted)
-
-
-def _possible_servers(
-    servers: Sequence[Server], chute: Chute | None, ended_at: float
-) -> frozenset[str]:
-    """Return the ids of the servers on which an instance that ended can have been: it had enough
-    GPUs there beside the older instances that still exist.
-    """
-    possible = set()
-    for server in servers:
-        gpus = server.gpus_possibly_free_at(ended_at)
-        fitting = [gpu for gpu in gpus if runs_on(chute, gpu.model) is not False]
-        if not server.is_complete or len(fitting) >= (gpus_of_instance(chute) or 0):
-            possible.add(server.server_id)
-    return frozenset(possible)

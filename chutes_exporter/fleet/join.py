@@ -82,24 +82,29 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
     holders_are_known = are_complete(answers.inventory, answers.instances)
     # Empty texts mean that a GPU is in no instance for certain.
     no_holder = Holder("", "", "") if holders_are_known else Holder()
-    records: dict[str, list[r.Node | r.ServerGpu]] = defaultdict(list)
+    # Of several records of a GPU, the first one that says something counts.
     server_ids: dict[str, str | None] = {}
+    models: dict[str, str] = {}
+    are_verified: dict[str, bool] = {}
     for server_id, record in answers.listed_gpus:
-        records[record.uuid].append(record)
         server_ids[record.uuid] = server_id
+        if record.gpu_identifier:
+            models.setdefault(record.uuid, record.gpu_identifier)
+        if record.verified_at is not UNSET:
+            are_verified.setdefault(record.uuid, record.verified_at is not None)
     indexes = {node.uuid: node.device_index for node in answers.nodes.value}
     all_are_known = lists_are_known and holders_are_known
     # A GPU is on no server only if no list of its server can be missing.
     no_server = "" if lists_are_known else None
     gpus = []
-    for gpu_id in {**records, **holders}:
-        holder = holders.get(gpu_id, no_holder)
+    for gpu_id in {**server_ids, **holders}:
+        holder, is_verified = holders.get(gpu_id, no_holder), are_verified.get(gpu_id)
         gpu = Gpu(
             gpu_id=gpu_id,
             server_id=server_ids.get(gpu_id) or no_server,
-            model=_model(records[gpu_id]),
+            model=models.get(gpu_id),
             index=indexes.get(gpu_id),
-            state=_gpu_state(records[gpu_id], holder) if all_are_known else None,
+            state=_gpu_state(holder, is_verified=is_verified) if all_are_known else None,
             chute_id=holder.chute_id,
             chute=holder.chute,
             instance_id=holder.instance_id,
@@ -108,30 +113,25 @@ def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ..
     return tuple(gpus)
 
 
-def _model(records: Iterable[r.Node | r.ServerGpu]) -> str | None:
-    return next((record.gpu_identifier for record in records if record.gpu_identifier), None)
-
-
-def _gpu_state(records: Iterable[r.Node | r.ServerGpu], holder: Holder) -> GpuState | None:
-    """Return the state of a GPU, None if that is unknown: several states are possible, or no
-    record says whether it is verified.
+def _gpu_state(holder: Holder, *, is_verified: bool | None) -> GpuState | None:
+    """Return the state of a GPU, None if that is unknown.
 
     All holders must be known, so that a GPU without a holder is in no instance for certain.
     """
     if holder.instance_id != "":
         return "earning" if holder.state == "active" else holder.state
-    for record in records:
-        if record.verified_at is not UNSET:
-            return "unverified" if record.verified_at is None else "idle"
-    return None
+    if is_verified is None:
+        return None
+    return "idle" if is_verified else "unverified"
 
 
 # Instances
 
 
 def _instances(answers: FleetAnswers, gpus: Sequence[Gpu]) -> tuple[Instance, ...]:
+    names = {chute_id: chute.name for chute_id, chute in answers.chutes_by_id.items()}
     # The inventory also names private chutes, which the list of chutes may lack.
-    names: dict[str | None, str | None] = {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute}
+    names |= {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute}
     places = find_places(answers, gpus)
     demand_by_chute: dict[str | None, Demand] = {
         demand.chute.chute_id: demand for demand in answers.demand or ()
@@ -143,7 +143,7 @@ def _instances(answers: FleetAnswers, gpus: Sequence[Gpu]) -> tuple[Instance, ..
         instance = Instance(
             instance_id=record.instance_id,
             chute_id=record.chute_id,
-            chute=names.get(record.chute_id) or (chute and chute.name) or None,
+            chute=names.get(record.chute_id) or None,
             private=is_private(record),
             state=instance_state(record),
             created_at=record.created_at,

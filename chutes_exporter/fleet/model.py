@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.failures import Failures
+from chutes_exporter.rules.launch import gpus_of_instance, runs_on
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import DeadlineKind, InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
@@ -145,25 +147,20 @@ class Instance:
             return False
         return None if self.created_at is None else now - self.created_at > SLOW_AFTER
 
-    def is_secured(self, now: float) -> bool | None:
-        """Return whether it keeps its score at any end from a Unix time on. A private one never
-        does.
-        """
-        if self.private:
-            return False
-        secured_at = self.deadlines.get("secured")
-        return None if secured_at is None else secured_at <= now
-
     def units_at_risk(self, now: float) -> float | None:
         """Return the compute units of the past day that it loses if it ends at a Unix time without
         maintenance, None if they are unknown.
 
         This is an estimate, as if it had earned its present pay since its creation.
         """
-        if self.earns is False or self.is_secured(now):
+        secured_at = self.deadlines.get("secured")
+        is_secured = secured_at is not None and secured_at <= now
+        if self.earns is False or is_secured:
             # A starting instance has no score to lose, and a secured one keeps it.
             return 0.0
-        if None in (self.earns, self.is_secured(now)) or self.created_at is None:
+        # A private one never keeps its score.
+        may_be_secured = secured_at is None and not self.private
+        if self.earns is None or may_be_secured or self.created_at is None:
             return None
         age = min(max(0.0, now - self.created_at), DAY)
         return product(self.units_per_second, age)
@@ -177,10 +174,11 @@ class Instance:
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
-        if self.state is None:
-            return None
+        if self.state == "active":
+            return "none"
         if self.state != "starting":
-            return "disabled" if self.state == "disabled" else "none"
+            # It is disabled, or unknown.
+            return self.state
         if self.is_in_vain:
             return "in_vain"
         is_slow = self.is_slow(now)
@@ -266,12 +264,16 @@ class Server:
         earning = self._earning
         return None if earning is None else len(earning)
 
-    def gpus_possibly_free_at(self, time: float) -> list[Gpu]:
-        """Return its GPUs without those that an older instance holds: an instance of before a Unix
-        time. One whose age is unknown may be newer.
+    def can_have_held(self, chute: Chute | None, ended_at: float) -> bool:
+        """Return whether an instance of a chute that ended at a Unix time can have been on it:
+        there are enough GPUs beside those of older instances that still exist.
         """
-        older = {one.instance_id for one in self.instances if (one.created_at or time) < time}
-        return [gpu for gpu in self.gpus if gpu.instance_id not in older]
+        # An instance whose age is unknown may be newer.
+        older = [one for one in self.instances if one.created_at and one.created_at < ended_at]
+        held_by = {instance.instance_id for instance in older}
+        free = [gpu for gpu in self.gpus if gpu.instance_id not in held_by]
+        fitting = sum(runs_on(chute, gpu.model) is not False for gpu in free)
+        return not self.is_complete or fitting >= (gpus_of_instance(chute) or 0)
 
     @property
     def usable_gpus(self) -> list[Gpu]:
@@ -288,9 +290,7 @@ class Server:
         """Whether it is older than the target of the newest window, and holds no slot."""
         if self.needs_upgrade is False or self.holds_slot is True:
             return False
-        if self.needs_upgrade is None or self.holds_slot is None:
-            return None
-        return True
+        return None if None in (self.needs_upgrade, self.holds_slot) else True
 
     def upgrade_is_due(self, window: Window, now: float) -> bool | None:
         """Return whether it waits for its upgrade in an open window that ends soon, and may come
@@ -325,14 +325,14 @@ class Server:
         return self.needs_upgrade is True and self.measured == "not_measured"
 
     @property
-    def idle_by_model(self) -> Counter[str]:
+    def known_idle_gpus(self) -> Counter[str]:
         """The number of its GPUs that are known to be idle, by model."""
         return Counter(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
 
     @property
     def idle_models(self) -> set[str] | None:
         """The models of which a GPU is verified and in no instance, None while that is unknown."""
-        return set(self.idle_by_model) if self._gpus_are_known else None
+        return set(self.known_idle_gpus) if self._gpus_are_known else None
 
     @property
     def idle_gpus(self) -> int | None:
@@ -363,14 +363,13 @@ class Server:
         """Return about how many compute units of the past day the score would lose if it was
         rebooted now, None while that is unknown.
         """
-        if self.known_instances is None:
-            return None
-        return total(instance.units_at_risk(now) for instance in self.known_instances)
+        instances = self.known_instances
+        return None if instances is None else total(one.units_at_risk(now) for one in instances)
 
     def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
         """Return whether instances certainly hold all its GPUs in these states."""
-        held_gpus = sum(gpu.state in states for gpu in self.gpus)
-        return self._gpus_are_known and held_gpus == sum(one.gpus or 0 for one in instances)
+        gpus = sum(gpu.state in states for gpu in self.gpus)
+        return self._gpus_are_known and gpus == sum(one.gpus or 0 for one in instances)
 
     @property
     def _gpus_are_known(self) -> bool:
@@ -521,13 +520,11 @@ class Window:
 
     def phase(self, now: float) -> Phase | None:
         """Return what it is at a Unix time, None if that is unknown."""
-        if self.is_open is None:
-            return None
         if self.is_open:
             return "open"
         if not self.exists:
             return "none"
-        if self.starts_at is None:
+        if self.is_open is None or self.starts_at is None:
             return None
         return "announced" if self.starts_at > now else "over"
 
@@ -578,7 +575,7 @@ class Fleet:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
 
-    def idle_pay(self, server: Server) -> float | None:
+    def idle_units_per_second(self, server: Server) -> float | None:
         """Return the compute units per second that the idle GPUs of a server would earn in their
         best use, on average of the first day, None if that is unknown.
 
@@ -612,11 +609,11 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. None while the pay of a
         server with idle GPUs is unknown, or if no server with GPUs has a known pay.
         """
-        units: dict[str, float] = {}
+        pays = {}
         for server in self.servers:
-            pay = self.idle_pay(server)
-            if server.gpus and pay is not None:
-                units[server.server_id] = pay
+            if server.gpus:
+                pays[server.server_id] = self.idle_units_per_second(server)
+        units = {server_id: pay for server_id, pay in pays.items() if pay is not None}
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
         idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}

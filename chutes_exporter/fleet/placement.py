@@ -65,7 +65,7 @@ def plan_servers(
     spaces = []
     for server in servers:
         if server.server_id not in left_out:
-            for model, free in sorted(server.idle_by_model.items()):
+            for model, free in sorted(server.known_idle_gpus.items()):
                 spaces.append(Space(server.server_id, model, bool(server.tee), free))
     offers: list[Offer] = []
     models_with_unknown = set()
@@ -91,12 +91,13 @@ def _best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placeme
     by_gpu = sorted(wanted, key=lambda offer: offer.rank)
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
-    return max((_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)), key=_units)
+    placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
 
+    def units(placement: Placement) -> float:
+        launches = chain.from_iterable(placement.values())
+        return sum(launch.first_day_units for launch in launches)
 
-def _units(placement: Placement) -> float:
-    launches = chain.from_iterable(placement.values())
-    return sum(launch.first_day_units for launch in launches)
+    return max(placements, key=units)
 
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from chutes_exporter.fleet.model import Fleet, Phase, Server, Window
 
 Step = Literal[
@@ -56,14 +54,20 @@ class UpgradePlan:
         window: The newest window, None if it is unknown.
         servers: Each server that may have TEE, with its step: what needs most care first.
         slots: None if they are unknown, or no window is open or announced.
-        late: How many servers that may come back will not make it, None while that is unknown.
+        order_is_known: Whether it is known which servers wait, and in which order.
     """
 
     phase: Phase | None
     window: Window | None
     servers: tuple[Upgrade, ...]
     slots: Slots | None
-    late: int | None
+    order_is_known: bool
+
+    @property
+    def late(self) -> int | None:
+        """How many servers that may come back will not make it, None while that is unknown."""
+        are_late = [upgrade.is_late for upgrade in self.servers if upgrade.place is not None]
+        return None if not self.order_is_known or None in are_late else are_late.count(True)
 
     @property
     def last_request_at(self) -> float | None:
@@ -98,45 +102,41 @@ class Slots:
         rounds = math.ceil((self.used + place) / self.number)
         return self.begins_at + rounds * UPGRADE_SECONDS
 
+    def is_late(self, place: int) -> bool | None:
+        """Return whether the server with a place in the order is done after the window, or never.
+
+        None is unknown.
+        """
+        done_at = self.done_at(place)
+        if self.ends_at is None:
+            return None
+        return done_at is None or done_at > self.ends_at
+
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
     phase = None if fleet.window is None else fleet.window.phase(now)
     slots = _slots(fleet.window, phase, now)
     order = _order(fleet, phase)
-    places = {server.server_id: place for place, server in enumerate(order or (), 1)}
-    upgrades = [
-        _upgrade(server, phase, places.get(server.server_id), slots)
-        for server in fleet.servers
-        if server.tee is not False
-    ]
+    places = {server_id: place for place, server_id in enumerate(order or (), 1)}
+    upgrades = []
+    for server in fleet.servers:
+        if server.tee is False:
+            continue
+        place = places.get(server.server_id)
+        step, reason = _step(server, phase, place, slots)
+        done_at = is_late = None
+        if place is not None and slots is not None:
+            done_at, is_late = slots.done_at(place), slots.is_late(place)
+        upgrades.append(Upgrade(server, step, reason, place, done_at, is_late))
     # What needs most care comes first.
     upgrades.sort(key=lambda one: (STEPS.index(one.step), one.place or 0, one.server.name or ""))
-    late = None if order is None else _late(upgrades)
-    return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, late)
+    return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, order is not None)
 
 
-def _late(upgrades: Iterable[Upgrade]) -> int | None:
-    are_late = [upgrade.is_late for upgrade in upgrades if upgrade.place is not None]
-    return None if None in are_late else are_late.count(True)
-
-
-def _upgrade(
-    server: Server, phase: Phase | None, place: int | None, slots: Slots | None
-) -> Upgrade:
-    step, reason = _step(server, phase, place, slots)
-    if place is None or slots is None:
-        return Upgrade(server, step, reason, place)
-    done_at = slots.done_at(place)
-    is_late = None
-    if slots.ends_at is not None:
-        is_late = done_at is None or done_at > slots.ends_at
-    return Upgrade(server, step, reason, place, done_at, is_late)
-
-
-def _order(fleet: Fleet, phase: Phase | None) -> list[Server] | None:
-    """Return the servers that wait for their upgrade and may come back, in the order in which to
-    upgrade them, None while that is unknown.
+def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
+    """Return the ids of the servers that wait for their upgrade and may come back, in the order in
+    which to upgrade them, None while that is unknown.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
     most idle GPUs, because their upgrade interrupts the least.
@@ -154,7 +154,7 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[Server] | None:
         waiting.append((last_instances, -idle_gpus, server.name, server.server_id))
     if not fleet.known.get("servers"):
         return None
-    return [fleet.servers_by_id[server_id] for *_, server_id in sorted(waiting)]
+    return [server_id for *_, server_id in sorted(waiting)]
 
 
 def _slots(window: Window | None, phase: Phase | None, now: float) -> Slots | None:

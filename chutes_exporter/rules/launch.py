@@ -126,19 +126,16 @@ class Demand:
         The service does not delete a refused instance, which holds its GPUs until it is purged.
         """
         is_checked = activation_is_checked(self.chute)
-        if not is_checked:
-            return is_checked
-        if self.active is None or self.target is None:
-            return None
+        if not is_checked or self.active is None or self.target is None:
+            return False if is_checked is False else None
         if_public = self.active >= self.target
-        if_private = if_public or self.target_expired
-        if self.active == 0 and self.bounty is not None:
-            # A bounty is enough for the first active instance of a private chute.
-            if_private = False
-        private = follows_private_rules(self.chute)
-        if private is None:
-            return if_public if if_public is if_private else None
-        return if_private if private else if_public
+        # A bounty is enough for the first active instance of a private chute.
+        has_bounty = self.active == 0 and self.bounty is not None
+        if_private = not has_bounty and (if_public or self.target_expired)
+        if if_public is if_private:
+            return if_public
+        is_private = follows_private_rules(self.chute)
+        return {True: if_private, False: if_public, None: None}[is_private]
 
 
 def demand_for(
@@ -160,39 +157,22 @@ def demand_for(
     # An activation of None means that the instance starts, a time that it is disabled. UNSET is
     # unknown.
     starting = None if UNSET in activations else activations.count(None)
-    if utilization is not None:
-        expired = None
-        if utilization.timestamp is not None:
-            expired = now - utilization.timestamp > _TARGET_LIFETIME
-        return Demand(
-            chute,
-            active=utilization.active_instance_count,
-            starting=starting,
-            target=_target_at_launch(utilization),
-            target_expired=expired,
-            bounty=bounty,
-        )
-    # Without a record, a private chute has no target. For a public one, the service takes the
-    # present number of instances, disabled ones included. While it is unknown which rules a chute
-    # follows, its target does not matter, because its room is unknown.
-    target = 0 if follows_private_rules(chute) else len(active_ids) + len(not_active)
-    return Demand(chute, len(active_ids), starting, target, target_expired=True, bounty=bounty)
-
-
-def _target_at_launch(utilization: ChuteUtilization) -> float | None:
-    """Return the number of active instances at which the service begins to refuse launches.
-
-    None if it is unknown.
-    """
-    target = target_instances(utilization)
-    if target is not None:
-        return target
-    if utilization.scale_allowance is None or utilization.target_count is None:
-        # The answer lacks what the target follows from.
-        return None
-    # The target of the autoscaler's last run is out of date. The present one is at most the active
-    # instances, and no such target leaves room for a launch.
-    return utilization.active_instance_count
+    if utilization is None:
+        # A private chute has no target then. For a public one, the service takes the present number
+        # of instances, disabled ones included. While it is unknown which rules a chute follows, its
+        # target does not matter, because its room is unknown.
+        active, inactive = len(active_ids), len(not_active)
+        target = 0 if follows_private_rules(chute) else active + inactive
+        return Demand(chute, active, starting, target, target_expired=True, bounty=bounty)
+    wanted = target_instances(utilization)
+    if wanted is None and None not in (utilization.scale_allowance, utilization.target_count):
+        # The target of the autoscaler's last run is out of date. The present one is at most the
+        # active instances, and no such target leaves room for a launch.
+        wanted = utilization.active_instance_count
+    expired = None
+    if utilization.timestamp is not None:
+        expired = now - utilization.timestamp > _TARGET_LIFETIME
+    return Demand(chute, utilization.active_instance_count, starting, wanted, expired, bounty)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:

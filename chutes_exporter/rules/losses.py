@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import structs
@@ -23,7 +24,8 @@ from chutes_exporter.rules.launch import activation_is_checked
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Self
 
     from chutes_exporter.api.records import Chute
 
@@ -157,6 +159,29 @@ def _may_have_lost_race(instance: AuditInstance, chute: Chute | None) -> bool:
 
 
 @dataclass(frozen=True)
+class PaidTime:
+    """The part of the past day in which an instance is paid, in Unix time."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, instance: AuditInstance, now: float) -> Self:
+        """Return the time that the score of the 24 hours before now counts: from the creation,
+        until the end or until billing stops.
+        """
+        end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
+        start = max(instance.created_at, now - DAY)
+        # A time that ended before the past day becomes an empty one.
+        return cls(start, max(start, end))
+
+    def seconds_of(self, record: ComputeRecord) -> float:
+        """Return the seconds of this time in which a record applies."""
+        end = min(self.end, record.ended_at or self.end)
+        return max(0.0, end - max(self.start, record.started_at))
+
+
+@dataclass(frozen=True)
 class History:
     """The multipliers of an instance, from several reports.
 
@@ -171,6 +196,28 @@ class History:
     open_multiplier: float | None
     ends: Collection[float] = ()
 
+    def covers(self, paid: PaidTime) -> bool:
+        """Return whether a record applies at each moment of the paid time."""
+        covered_until = paid.start
+        for record in self.records:
+            if record.started_at > covered_until + _MAX_GAP:
+                return False
+            # Only the last record has no end.
+            covered_until = max(covered_until, record.ended_at or paid.end)
+        return covered_until >= paid.end - _MAX_GAP
+
+    def may_lack_first(self, activated_at: float, paid: PaidTime) -> bool:
+        """Return whether a record from before the activation may be missing.
+
+        An instance on a GPU that is dearer than its chute needs has two records that begin at its
+        creation, and both are paid. The first ends at its activation, so newer reports lack it.
+        """
+        if not self.records or activated_at <= paid.start + _MAX_GAP:
+            return False
+        if any(end - HOUR <= activated_at <= end for end in self.ends):
+            return False
+        return (self.records[0].ended_at or math.inf) > activated_at + _MAX_GAP
+
 
 def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
     """Join the records of an instance in each report, by the end of its hour, the newest first.
@@ -179,34 +226,35 @@ def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
     show their multiplier from before the end. A report has only the records that apply in its hour,
     so of two records with the same start, the newest report may lack the one that ended earlier.
     """
-    ended = Counter[ComputeRecord]()
-    still_open: list[tuple[ComputeRecord, float]] = []
-    open_multipliers: dict[float, float | None] = {}
-    newer_starts = set[float]()
-    for end, records in reports.items():
-        # A report may have two equal records, which are both paid.
-        ended |= Counter(record for record in records if record.ended_at is not None)
+    all_records = chain.from_iterable(reports.values())
+    last_start = max((record.started_at for record in all_records), default=None)
+    open_multiplier = None
+    joined: Counter[ComputeRecord] = Counter()
+    newer_starts: set[float] = set()
+    for report_end, records in reports.items():
+        found = []
         for record in records:
             if record.ended_at is not None:
+                found.append(record)
                 continue
-            # The instance had not ended yet when this report was made. Until its end, a record
-            # keeps its multiplier, so all reports with the open record agree.
-            open_multipliers[record.started_at] = _multiplier(record)
+            # The instance had not ended yet when this report was made.
+            is_last = record.started_at == last_start
+            if is_last:
+                # Until its end, a record keeps its multiplier, so all reports with it agree.
+                open_multiplier = _multiplier(record)
             if record.started_at not in newer_starts:
-                still_open.append((record, end))
+                # The report in which another record ends is missing. It applied until this one at
+                # least.
+                known_end = UnixTime(max(report_end, record.started_at))
+                found.append(record if is_last else structs.replace(record, ended_at=known_end))
+        # A report may have two equal records, which are both paid.
+        joined |= Counter(found)
         newer_starts.update(record.started_at for record in records)
-    last_start = max(newer_starts, default=0.0)
-    joined = list(ended.elements())
-    for record, end in still_open:
-        if record.started_at == last_start:
-            joined.append(record)
-            continue
-        # The report in which this record ends is missing. It applied until this report at least.
-        known_end = UnixTime(max(end, record.started_at))
-        joined.append(structs.replace(record, ended_at=known_end))
     # Of two with the same start, the one that ends later is the last.
-    joined.sort(key=lambda record: (record.started_at, record.ended_at or math.inf))
-    return History(joined, open_multipliers.get(last_start), tuple(reports))
+    in_order = sorted(
+        joined.elements(), key=lambda record: (record.started_at, record.ended_at or math.inf)
+    )
+    return History(in_order, open_multiplier, tuple(reports))
 
 
 Precision = Literal["exact", "about", "at_least"]
@@ -238,12 +286,13 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     if instance.activated_at is None:
         # It never had a score.
         return Loss(0.0, "exact")
-    lost = _lost_score(instance, history, now)
+    paid = PaidTime.of(instance, now)
+    lost = _lost_score(instance, history, paid)
     cut = _cut(instance, history)
     units = lost.units
     if cut.multiplier:
         # The units are by the multiplier after the cut. What the cut took is lost as well.
-        cut_seconds = _paid_time(instance, now).seconds_of(history.records[-1])
+        cut_seconds = paid.seconds_of(history.records[-1])
         units = total([units, product(cut.multiplier, cut_seconds)])
     precision = cut.precision if lost.precision == "exact" else "at_least"
     is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
@@ -252,15 +301,18 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     return Loss(units, "at_least" if units is None else precision, is_last_of_chute)
 
 
-def _lost_score(instance: AuditInstance, history: History, now: float) -> Loss:
+def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> Loss:
     """Return what an instance loses of its score by the multipliers at its end."""
     if outcome_of(instance) != "lost":
         return Loss(0.0, "exact")
-    paid = _paid_time(instance, now)
-    applied = [record for record in history.records if paid.seconds_of(record) > 0]
-    units = [product(paid.seconds_of(record), _multiplier(record)) for record in applied]
-    is_complete = None not in units and _cover(history.records, paid)
-    if not is_complete or _may_lack_first(instance, history, paid):
+    units = []
+    for record in history.records:
+        seconds = paid.seconds_of(record)
+        if seconds > 0:
+            units.append(product(seconds, _multiplier(record)))
+    activated_at = instance.activated_at or instance.created_at
+    is_complete = None not in units and history.covers(paid)
+    if not is_complete or history.may_lack_first(activated_at, paid):
         return Loss(total(one or 0.0 for one in units), "at_least")
     return Loss(total(units), "exact")
 
@@ -291,14 +343,12 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
     """
     if reason_of_text(instance.deletion_reason) != "miner":
         return Cut(0.0, "exact")
-    multipliers: list[float | None] = [None, *map(_multiplier, history.records)]
-    *earlier, last = multipliers
+    multipliers: list[float | None] = [None, None, *map(_multiplier, history.records)]
+    previous, last = multipliers[-2:]
     if last is None:
         return Cut(None, "at_least")
     if history.open_multiplier is not None:
         return Cut(max(0.0, history.open_multiplier - last), "exact")
-    # Without a record before the last one, it is not known whether it was cut.
-    previous = earlier[-1]
     if instance.billed_to is None:
         return _public_cut(last, previous)
     if last > 0:
@@ -307,58 +357,9 @@ def _cut(instance: AuditInstance, history: History) -> Cut:
 
 
 def _public_cut(last: float, previous: float | None) -> Cut:
+    # Without a record before the last one, it is not known whether it was cut.
     if previous is None or _CUT_BELOW * previous <= last < _KEPT_FROM * previous:
         return Cut(None, "at_least")
     if last < _CUT_BELOW * previous:
         return Cut(last / _PUBLIC_PENALTY - last, "exact")
     return Cut(0.0, "exact")
-
-
-@dataclass(frozen=True)
-class _PaidTime:
-    """The part of the past day in which an instance is paid, in Unix time."""
-
-    start: float
-    end: float
-
-    def seconds_of(self, record: ComputeRecord) -> float:
-        """Return the seconds of this time in which a record applies."""
-        end = min(self.end, record.ended_at or self.end)
-        return max(0.0, end - max(self.start, record.started_at))
-
-
-def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
-    """Return the time that the score of the 24 hours before now counts: from the creation, until
-    the end or until billing stops.
-    """
-    end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
-    start = max(instance.created_at, now - DAY)
-    # A time that ended before the past day becomes an empty one.
-    return _PaidTime(start, max(start, end))
-
-
-def _cover(records: Iterable[ComputeRecord], paid: _PaidTime) -> bool:
-    """Return whether a record applies at each moment of the paid time.
-
-    The records are in the order of their starts. Only the last one has no end.
-    """
-    covered_until = paid.start
-    for record in records:
-        if record.started_at > covered_until + _MAX_GAP:
-            return False
-        covered_until = max(covered_until, record.ended_at or paid.end)
-    return covered_until >= paid.end - _MAX_GAP
-
-
-def _may_lack_first(instance: AuditInstance, history: History, paid: _PaidTime) -> bool:
-    """Return whether a record from before the activation may be missing.
-
-    An instance on a GPU that is dearer than its chute needs has two records that begin at its
-    creation, and both are paid. The first ends at its activation, so newer reports lack it.
-    """
-    activated_at = instance.activated_at or instance.created_at
-    if not history.records or activated_at <= paid.start + _MAX_GAP:
-        return False
-    first_end = history.records[0].ended_at or math.inf
-    has_hour = any(end - HOUR <= activated_at <= end for end in history.ends)
-    return first_end > activated_at + _MAX_GAP and not has_hour

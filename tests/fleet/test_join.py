@@ -117,7 +117,7 @@ ANSWERS: Bodies = {
         "current_slots": 0,
         "servers": [{"server_id": "s1", "maintenance_status": "none", "needs_upgrade": False}],
     },
-    "measurements": [{"version": "1.6.2", "expected_gpus": ["h200"], "gpu_count": 4}],
+    "tee_measurements": [{"version": "1.6.2", "expected_gpus": ["h200"], "gpu_count": 4}],
     "jobs": [{"job_id": "j1", "miner_hotkey": "me", "finished_at": None}],
     "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
     "chutes": [chute("c1", "llama"), chute("c2", "flux")],
@@ -146,7 +146,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         said[f"{server.server_id}.state"] = server.state
         said[f"{server.server_id}.models"] = server.models
         said[f"{server.server_id}.units"] = server.earned_units_per_second
-        said[f"{server.server_id}.idle_pay"] = fleet.idle_pay(server)
+        said[f"{server.server_id}.idle_units_per_second"] = fleet.idle_units_per_second(server)
     return said
 
 
@@ -180,6 +180,8 @@ DISABLED = ACTIVE | {"instance_id": "i4", "chute_id": "c2", "active": False}
 """A disabled instance of the chute of STARTING, with an earlier verification."""
 TWO = {"instances": [ACTIVE, OTHER], "inventory": [held(1, ACTIVE), held(2, OTHER)]}
 NOT_ACTIVE = {"instances": [STARTING, DISABLED], "inventory": [held(2, DISABLED)]}
+ANOTHER = {"instance_id": "i9", "chute_id": "c1"}
+B200 = {"gpu_count": 1, "supported_gpus": ["b200"]}
 UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
 
 
@@ -230,6 +232,15 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
         ),
         # A server and the list of nodes place a GPU differently.
         ({"nodes.3.server_id": "s2"}, {"g4.server_id": "s1", "known.gpus": True}),
+        # Another active instance may be one of the same chute.
+        ({"active_instances.1": {"instance_id": "i9"}}, {"i1.has_replacement": None}),
+        ({"active_instances.1": ANOTHER | {"chute_id": "c2"}}, {"i1.has_replacement": False}),
+        ({"active_instances": [ANOTHER, {"instance_id": "i8"}]}, {"i1.has_replacement": True}),
+        # Chutes run on a server if they allow its GPUs, and have TEE like it.
+        ({}, {"s1.runs_chutes": True}),
+        ({"chutes": [chute("c1", "llama", tee=False)]}, {"s1.runs_chutes": False}),
+        ({"chutes": [chute("c1", "llama", tee=None)]}, {"s1.runs_chutes": None}),
+        ({"chutes": [chute("c1", "llama", node_selector=B200)]}, {"s1.runs_chutes": False}),
     ],
 )
 def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
@@ -240,8 +251,10 @@ def test_where_answers_are_ambiguous_only_what_is_certain_is_said(
 
 
 def test_where_a_list_is_doubted_no_absence_is_certain() -> None:
-    found = joined({"miner_gpus": {}, "inventory.3": held(9, ACTIVE)}, ("inventory", "nodes"))
+    doubted = ("inventory", "nodes", "chutes")
+    found = joined({"miner_gpus": {}, "inventory.3": held(9, ACTIVE)}, doubted)
     unknown = {
+        "s1.runs_chutes": None,
         "i1.gpus": None,
         "i2.gpus": None,
         "g4.instance_id": None,
@@ -283,43 +296,7 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
     named = [found[f"s1.{name}"] for name in ("maintenance", "holds_slot", "state")]
     assert named == [maintenance, holds_slot, state]
     if holds_slot is not False:
-        assert found["s1.idle_pay"] == (0 if holds_slot else None)
-
-
-@pytest.mark.parametrize(
-    ("others", "has_replacement"),
-    [
-        # ``others`` is the public list of active instances. The instance i1 is of the chute c1.
-        ([{"instance_id": "i1", "chute_id": "c1"}], False),
-        ([{"instance_id": "i9", "chute_id": "c1"}], True),
-        # It may be one of the same chute.
-        ([{"instance_id": "i9"}], None),
-        ([{"instance_id": "i9"}, {"instance_id": "i8", "chute_id": "c1"}], True),
-    ],
-)
-def test_an_instance_has_no_replacement_if_no_other_can_be_one_of_its_chute(
-    others: list[Row],
-    has_replacement: bool | None,  # noqa: FBT001 - a parameter
-) -> None:
-    assert joined({"active_instances": others})["i1.has_replacement"] is has_replacement
-
-
-@pytest.mark.parametrize(
-    ("changes", "runs"),
-    [
-        ({"tee": True}, True),
-        ({"tee": False}, False),
-        ({"tee": None}, None),
-        ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, False),
-    ],
-)
-def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
-    changes: Row,
-    runs: bool | None,  # noqa: FBT001 - a parameter
-) -> None:
-    chutes = {"chutes": [chute("c1", "llama", **changes)]}
-    assert joined(chutes)["s1.runs_chutes"] is runs
-    assert joined(chutes, doubted=("chutes",))["s1.runs_chutes"] is None
+        assert found["s1.idle_units_per_second"] == (0 if holds_slot else None)
 
 
 def test_in_a_doubted_list_of_jobs_a_missing_one_may_be_stuck() -> None:

@@ -3,19 +3,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
-from chutes_exporter.api.records import Instance
+from chutes_exporter.api.records import Instance, decode_hook
 from chutes_exporter.rules.instances import purged_at
-from tests.rules.support import NOON, read
 
+NOON = "2026-11-24T12:00:00+00:00"
 LATER = "2026-11-24T12:30:00+00:00"
 """Half an hour after noon."""
-
-
-def instance(**fields: Any) -> Instance:
-    record: Instance = read(Instance, **{"instance_id": "i", "chute_id": "c"} | fields)
-    return record
 
 
 STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
@@ -46,7 +42,8 @@ ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
 def test_a_starting_and_a_disabled_instance_have_a_deadline(
     fields: dict[str, Any], hours: float | None
 ) -> None:
-    deadline = purged_at(instance(**fields | {"created_at": NOON}))
+    record = {"instance_id": "i", "chute_id": "c", "created_at": NOON} | fields
+    deadline = purged_at(msgspec.convert(record, Instance, dec_hook=decode_hook))
     if hours is None:
         assert deadline is None
     else:

@@ -80,26 +80,30 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 
 
 @pytest.mark.parametrize(
-    ("chute", "instances", "room"),
+    ("chute", "instances", "now", "after_starting"),
     [
         # The first active instance of a private chute needs a bounty, whatever the target says.
-        (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": BOUNTY}, 1),
-        (PRIVATE, {"active": 0, "target": 3}, 0),
+        (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": BOUNTY}, 1, 1),
+        (PRIVATE, {"active": 0, "target": 3}, 0, 0),
         # The others need a target that has not expired, whether there is a bounty or not.
-        (PRIVATE, {"target_expired": True, "bounty": BOUNTY}, 0),
-        (PRIVATE, {"target_expired": None, "bounty": BOUNTY}, None),
-        (PRIVATE, {"target_expired": None, "target": 1}, 0),
-        # With TEE, the 1 active and the 2 starting ones must be fewer than 4, plus 1.
-        (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
-        (PUBLIC, {"starting": None}, None),
-        (NO_TEE, {"starting": None}, 1),
-        (PUBLIC, {"active": None}, None),
+        (PRIVATE, {"target_expired": True, "bounty": BOUNTY}, 0, 0),
+        (PRIVATE, {"target_expired": None, "bounty": BOUNTY}, None, None),
+        (PRIVATE, {"target_expired": None, "target": 1}, 0, 0),
+        # With TEE, the 1 active and the 2 starting ones must be fewer than 4, plus 1. The room is
+        # not checked again at the activation.
+        (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2, 2),
+        (PUBLIC, {"starting": None}, None, None),
+        (PUBLIC, {"active": None}, None, None),
+        # Without TEE, those that are starting may take the room.
+        (NO_TEE, {"target": 4, "starting": 2}, 3, 1),
+        (NO_TEE, {"starting": None}, 1, None),
     ],
 )
 def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
-    chute: Chute, instances: dict[str, Any], room: float | None
+    chute: Chute, instances: dict[str, Any], now: float | None, after_starting: float | None
 ) -> None:
-    assert replace(ROOM, chute=chute, **instances).room_now == room
+    demand = replace(ROOM, chute=chute, **instances)
+    assert (demand.room_now, demand.room_after_starting) == (now, after_starting)
 
 
 @pytest.mark.parametrize(

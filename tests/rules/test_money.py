@@ -7,16 +7,8 @@ from chutes_exporter.rules.money import (
     Costs,
     first_day_units,
     first_units_per_second,
-    in_usd,
     later_units_per_second,
 )
-
-
-def test_an_amount_has_a_value_if_it_and_all_prices_are_known() -> None:
-    assert in_usd(5e9, 0.1, 400.0) == 200
-    assert in_usd(None, 0.1, 400.0) is None
-    assert in_usd(5e9, 0.1, None) is None
-
 
 RATES = {"h200": 2.75, "l40s": 0.85}
 """US dollars an hour of the models that chutes allow here."""
