@@ -235,15 +235,16 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     Result.print adds at the end what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    failed = [line for line in lines if line.verdict == "failed"]
-    if failed:
+    by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
+    for line in lines:
+        by_verdict[line.verdict].append(line)
+    if failed := by_verdict["failed"]:
         say(f"{len(failed)} failed.", fg="red")
-    elif any(line.verdict == "not known" for line in lines):
+    elif by_verdict["not known"]:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks of the API and of the settings passed.", fg="green")
     print_remarks("failed", failed, "red")
     print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
     # Most lines that passed have no reason.
-    warnings = [line for line in lines if line.verdict == "ok" and line.reason]
-    print_remarks("ok", warnings, "green")
+    print_remarks("ok", [line for line in by_verdict["ok"] if line.reason], "green")
