@@ -36,7 +36,8 @@ from chutes_exporter.feeds.fleet import fleet_answers, join
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.offers import find_demand
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format, collect, exported_miners
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.maker import exported_miners, run_collector
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from tests.support import HOTKEY, KEY, TEST_SEED
@@ -99,8 +100,8 @@ def families_of(running: Exporter) -> list[Any]:
     found: list[Any] = []
     for entry in running.plan.entries:
         samples = Samples()
-        collect(entry, states, joined, miners, samples)
-        found += samples.collect()
+        run_collector(entry, states, joined, miners, samples)
+        found += samples.families()
     return [
         *found,
         *running.telemetry.registry.collect(),

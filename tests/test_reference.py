@@ -123,7 +123,7 @@ def metrics_of(feed: Feed[Any], raw: Any) -> list[Family] | None:
         for hotkey in (THE_PLATFORM, MINER.hotkey):
             miners = Miners(frozenset([MINER.hotkey]), "all", hotkey)
             assert collector.run(Answers(answers, Joined({"": answers})), miners, out)
-    return out.collect()
+    return out.families()
 
 
 def with_other_values(name: str, objects: list[Row]) -> Iterator[None]:

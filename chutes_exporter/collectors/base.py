@@ -177,7 +177,7 @@ class Samples:
             self._families[family.name] = family
             self.count += len(family.samples)
 
-    def collect(self) -> list[Family]:
+    def families(self) -> list[Family]:
         """Return the family of each metric that has samples."""
         return list(self._families.values())
 
@@ -215,7 +215,7 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
 Scope = Literal["platform", "signer", "miner"]
 _SCOPES: Final[tuple[Scope, ...]] = ("platform", "miner", "signer")
 """A part has the last of the scopes of its feeds."""
-Collect = Callable[[Answers, Miners, Samples], None]
+AddSamples = Callable[[Answers, Miners, Samples], None]
 """Adds samples of the answers about one miner, or about the platform. It is a pure function."""
 
 
@@ -233,10 +233,10 @@ class Part:
             each watched hotkey (``miner``).
         metrics: All that it may export.
         of_chutes: Whether it has samples only of exported chutes.
-        collect: Makes its samples.
+        add_samples: Its function.
     """
 
-    collect: Collect
+    add_samples: AddSamples
     of_chutes = False
 
     def __init__(
@@ -276,9 +276,9 @@ class Part:
         self.metrics.append(metric)
         return metric
 
-    def collects(self, function: Collect) -> Collect:
-        """Decorate the function that makes the samples."""
-        self.collect = function
+    def function(self, function: AddSamples) -> AddSamples:
+        """Decorate the function that adds its samples."""
+        self.add_samples = function
         return function
 
     @property
@@ -328,7 +328,7 @@ class Collector:
                 metric for metric in part.metrics if not answers.complete(metric.complete)
             )
             try:
-                part.collect(answers, miners, out)
+                part.add_samples(answers, miners, out)
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
                 _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
                 succeeded = False

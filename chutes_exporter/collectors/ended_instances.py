@@ -135,7 +135,7 @@ class _Window:
             out.add(metric, lost.known, *labels)
 
 
-@_PART.collects
+@_PART.function
 def ended_instances(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add which reports are known, and the ends and losses of a watched miner.
 

@@ -13,7 +13,7 @@ from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
+    from chutes_exporter.fleet.model import Fleet, Instance, Server
     from chutes_exporter.rules.money import Costs
 
 _PART = Part(
@@ -148,7 +148,7 @@ FLEET_INSTANCES = _metric(
 )
 
 
-@_PART.collects
+@_PART.function
 def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
     try:
@@ -172,7 +172,11 @@ def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
         if server.name is not None:
             _add_server(server, fleet.hotkey, miners.costs, out)
     for gpu in fleet.gpus:
-        _add_gpu(gpu, server_names.get(gpu.server_id), fleet.hotkey, out)
+        name = server_names.get(gpu.server_id)
+        if None not in (gpu.model, gpu.index, name):
+            place = (gpu.server_id, name, gpu.model, gpu.index)
+            labels = (fleet.hotkey, gpu.gpu_id, nvidia_uuid(gpu.gpu_id), *place)
+            out.add_states(GPU_STATE, gpu.state, GPU_STATES, *labels)
     for instance in fleet.instances:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
@@ -256,14 +260,6 @@ def _add_steps(fleet: Fleet, now: float, out: Samples) -> None:
             step = None if upgrade.step == "not known" else upgrade.step
             out.add_states(SERVER_STEP, step, KNOWN_STEPS, *labels)
             out.add(SERVER_DONE, upgrade.done_at, *labels)
-
-
-def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> None:
-    """Add the state of a GPU, unless it or one of its labels is unknown."""
-    if None in (gpu.model, gpu.index, server_name):
-        return
-    labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server_name)
-    out.add_states(GPU_STATE, gpu.state, GPU_STATES, hotkey, *labels, gpu.model, gpu.index)
 
 
 def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out: Samples) -> None:

@@ -107,22 +107,12 @@ DECISION = _metric(
 )
 
 
-@_PART.collects
+@_PART.function
 def launches(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     fleet = answers.joined.fleet(miners.hotkey)
     # Without this answer, no state of an instance is known, and so no decision.
-    _add_instances(fleet, answers.received_at(f.INSTANCES), out)
-    if fleet.markets is None:
-        # It is unknown what can be launched.
-        return
-    _add_uses(fleet, out)
-    for market in fleet.markets:
-        _add_market(market, fleet.hotkey, out)
-
-
-def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
-    """Add which instances start in vain, and what is to be decided about each one."""
+    now = answers.received_at(f.INSTANCES)
     for one in fleet.instances:
         # A label that is unknown would make another series when it becomes known.
         if one.chute is None or one.private is None:
@@ -131,6 +121,12 @@ def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
         if one.state == "starting":
             out.add(IN_VAIN, one.is_in_vain, *labels)
         out.add_states(DECISION, one.decision(now), INSTANCE_DECISIONS, *labels)
+    if fleet.markets is None:
+        # It is unknown what can be launched.
+        return
+    _add_uses(fleet, out)
+    for market in fleet.markets:
+        _add_market(market, fleet.hotkey, out)
 
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:

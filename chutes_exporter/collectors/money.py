@@ -82,7 +82,7 @@ SERVER_PROFIT = _SERVER_PROFITS.metric(
 )
 
 
-@_SERVER_COSTS.collects
+@_SERVER_COSTS.function
 def server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the price of a GPU of each model on each server."""
     for server in answers.joined.fleet(miners.hotkey).servers:
@@ -91,7 +91,7 @@ def server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
             out.add(SERVER_COST, usd_per_hour, miners.hotkey, server.server_id, server.name, model)
 
 
-@_MINER_COST.collects
+@_MINER_COST.function
 def miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the price of all GPUs of a miner."""
     out.add(MINER_COST, _cost_per_hour(answers, miners), miners.hotkey)
@@ -106,7 +106,7 @@ def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
     return total(fleet.price_of(gpu, miners.costs) for gpu in fleet.gpus)
 
 
-@_EARNINGS.collects
+@_EARNINGS.function
 def earnings(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the price of alpha, and what each exported miner earns in a day."""
     alpha_usd = _alpha_price_usd(answers)
@@ -116,13 +116,13 @@ def earnings(answers: Answers, miners: Miners, out: Samples) -> None:
             out.add(EARNED, in_usd(seat.alpha_per_day, alpha_usd), seat.hotkey)
 
 
-@_UNIT.collects
+@_UNIT.function
 def compute_unit(answers: Answers, _: Miners, out: Samples) -> None:
     """Add what a compute unit is worth."""
     out.add(UNIT, _unit_usd(answers))
 
 
-@_PROFIT.collects
+@_PROFIT.function
 def profit(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is left of a day's pay of the miner that the answers are about, after the price of
     its GPUs.
@@ -135,7 +135,7 @@ def profit(answers: Answers, miners: Miners, out: Samples) -> None:
             out.add(PROFIT, profit_per_day_usd(pay_per_day, cost_per_hour), seat.hotkey)
 
 
-@_SERVER_PROFITS.collects
+@_SERVER_PROFITS.function
 def server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the profit of each server whose name and GPUs are known. Prices are for an hour."""
     unit_usd = _unit_usd(answers)

@@ -142,27 +142,28 @@ HEADING = _HEADING_PART.metric(
 )
 
 
-@_HEADING_PART.collects
+@_HEADING_PART.function
 def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add each exported miner's part of what all miners earn. It has no value if nobody earns.
 
     Miners can have a score with a seat that is not on the blacklist, and with an active instance or
-    if they are watched. Nothing is known if the rate of any miner, or the blacklist, is unknown.
+    if they are watched. Nothing is known if the blacklist is unknown.
     """
     seats = answers[METAGRAPH]
-    rates = _rates(answers[ACTIVE_INSTANCES])
-    if rates is None or any(seat.blacklist_reason is UNSET for seat in seats):
+    if any(seat.blacklist_reason is UNSET for seat in seats):
         return
     can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
-    hotkeys = sorted(can_have_score & (rates.keys() | miners.watched))
-    rate_of_all = total(rates.get(hotkey, 0.0) for hotkey in hotkeys)
-    for hotkey in hotkeys:
-        if rate_of_all and miners.exports(hotkey):
-            out.add(HEADING, rates.get(hotkey, 0.0) / rate_of_all, hotkey)
+    rates = dict.fromkeys(miners.watched, 0.0) | _rates(answers[ACTIVE_INSTANCES])
+    hotkeys = sorted(can_have_score & rates.keys())
+    rate_of_all = sum(rates[hotkey] for hotkey in hotkeys)
+    if rate_of_all == 0:
+        return
+    for hotkey in filter(miners.exports, hotkeys):
+        out.add(HEADING, rates[hotkey] / rate_of_all, hotkey)
 
 
-def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
-    """Return the sum of the multipliers of each miner's instances, None if one is unknown.
+def _rates(instances: list[ActiveInstance]) -> dict[str, float]:
+    """Return the sum of the multipliers of each miner's instances, of none if one is unknown.
 
     An instance earns as many compute units per second as its multiplier.
     """
@@ -174,7 +175,7 @@ def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
         rate = total(multipliers)
         if hotkey is None or rate is None:
             # Instances of an unknown miner may be of any miner.
-            return None
+            return {}
         rates[hotkey] = rate
     return rates
 

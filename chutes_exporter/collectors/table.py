@@ -34,7 +34,7 @@ class Row:
     Attributes:
         value: The value. With ``by``, a field or function that has a number for each value of that
             label, or a mapping that has a field or function for each.
-        convert: A function of the value, unless that is unknown.
+        convert: A function of each value that is known.
         by: The name of one more label.
         complete: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
@@ -63,14 +63,16 @@ class Row:
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the values of a record, with their labels after the key."""
         if isinstance(self.value, Mapping):
-            return [((label,), _get(record, value)) for label, value in self.value.items()]
-        value = _get(record, self.value)
-        if self.convert is not None and value is not None:
-            value = self.convert(value)
+            return [((label,), self._get(record, value)) for label, value in self.value.items()]
+        value = self._get(record, self.value)
         if not self.by:
             return [((), value)]
         # A value that is unknown has no labels, and so no samples.
         return _by_label(value or {})
+
+    def _get(self, record: Any, value: Value) -> Any:
+        found = _get(record, value)
+        return found if found is None or self.convert is None else self.convert(found)
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,7 @@ class Table(Part, Generic[R]):
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
 
-    def collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
+    def add_samples(self, answers: Answers, miners: Miners, out: Samples) -> None:
         """Add the samples of exported records, of watched miners without one, and of totals."""
         records = self._records(*(answers[feed] for feed in self.feeds))
         if records is None:

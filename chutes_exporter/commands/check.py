@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Credentials, Settings
-    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.cache import FeedState, States
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.page.exposition import States
 
 Verdict = Literal["ok", "failed", "not known"]
 _COLUMNS = ("subject", "verdict", "status", "records", "hotkey", "seconds")

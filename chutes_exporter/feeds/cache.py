@@ -23,7 +23,9 @@ from chutes_exporter.feeds.feed import Feed, KeptAnswer, MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    States = Mapping[Feed[Any], "FeedState"]
 
 T = TypeVar("T")
 

@@ -46,8 +46,12 @@ class EndCounters:
         # or listed when its counters began.
         self._old_hours: dict[str, frozenset[float]] = {}
 
-    def families(self, watched: frozenset[str], reports: Reports, ledger: Ledger) -> list[Family]:
-        """Count what is new in the reports, and return the counters of the watched miners."""
+    def families(self) -> list[Family]:
+        """Return the counters of the watched miners."""
+        return [*self._lost.collect(), *self._ends.collect()]
+
+    def watch(self, watched: frozenset[str], reports: Reports) -> None:
+        """Begin the counters of miners that are watched now, and end those of the others."""
         for hotkey in sorted(watched - self._old_hours.keys()):
             self._old_hours[hotkey] = reports.first_listed.union(one.end for one in reports.hours)
             # All counters begin with 0, so that increase() sees the first end.
@@ -59,6 +63,9 @@ class EndCounters:
             del self._old_hours[hotkey]
             self._ends.remove_by_labels({"hotkey": hotkey})
             self._lost.remove_by_labels({"hotkey": hotkey})
+
+    def count(self, ledger: Ledger) -> None:
+        """Count the ends that are new in the reports, and what is newly known of their losses."""
         # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
             self._count(end)
@@ -66,7 +73,6 @@ class EndCounters:
         counted = self._counted.items()
         first = ledger.end - 2 * DAY
         self._counted = {key: one for key, one in counted if one.ended_at > first}
-        return [*self._lost.collect(), *self._ends.collect()]
 
     def _count(self, end: End) -> None:
         """Count an end of a watched miner unless it was counted, and what is newly known of its

@@ -21,8 +21,8 @@ from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
-from chutes_exporter.page.exposition import PageMaker, collect, exported_miners
 from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.page.maker import PageMaker, exported_miners, run_collector
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.cache import States
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.feeds.fleet import JoinedFleets
     from chutes_exporter.fleet.model import Fleet
-    from chutes_exporter.page.exposition import Format, States
+    from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.gaps import NotKnown
 
 T = TypeVar("T")
@@ -217,9 +218,9 @@ class Exporter:
         async with self._rendering:
             all_states = self._states(wanted)
             states = {feed: all_states[feed] for feed in wanted}
-            return await self._in_thread(partial(self._collect, plan.entries, states, reports))
+            return await self._in_thread(partial(self._snapshot_of, plan.entries, states, reports))
 
-    def _collect(
+    def _snapshot_of(
         self, entries: Sequence[Entry], states: States, reports: Sequence[HourlyAudit] | None
     ) -> Snapshot:
         """Run collectors on the answers that are known, and join the fleets of watched miners."""
@@ -229,10 +230,9 @@ class Exporter:
         failed: list[tuple[str, str]] = []
         for entry in entries:
             out = Samples()
-            for hotkey, succeeded in collect(entry, states, joined, miners, out).items():
-                if not succeeded:
-                    failed.append((entry.collector.name, hotkey))
-            for family in out.collect():
+            hotkeys = run_collector(entry, states, joined, miners, out)
+            failed += [(entry.collector.name, hotkey) for hotkey in hotkeys]
+            for family in out.families():
                 for sample in family.samples:
                     samples[sample.name].append((sample.labels, sample.value))
         watched = sorted(self.settings.watched)

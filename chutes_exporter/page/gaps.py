@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.cache import FeedState, States
     from chutes_exporter.fleet.model import Fleet, Server
-    from chutes_exporter.page.exposition import States
 
 NO_KEY = (
     "not known without a key",
@@ -101,12 +100,11 @@ def find_gaps(
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
         # A missing feed explains what the fleet lacks.
         elif not lacking & {THE_PLATFORM, hotkey}:
-            gaps += _unknown_in_fleet(fleet)
-            gaps += _unknown_in_maintenance(fleet, now)
+            gaps += _unknown_in_fleet(fleet, now)
     return gaps
 
 
-def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
+def _unknown_in_fleet(fleet: Fleet, now: float) -> Iterator[NotKnown]:
     """Yield what the answers together do not say, of all that decides what needs action."""
     reasons = [_unknown_in_server(fleet, server) for server in fleet.servers]
     if not fleet.known["gpus"]:
@@ -115,23 +113,6 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
         reasons.append("the answers do not say whether a starting instance can become active")
     for reason in filter(None, reasons):
         yield NotKnown("fleet", fleet.hotkey, reason, "Try again in a minute.")
-
-
-def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
-    name = server.shown_name
-    # A blacklisted miner can launch nothing, so that is known.
-    if (
-        server.known_idle_gpus
-        and not fleet.blacklisted
-        and fleet.idle_units_per_second(server) is None
-    ):
-        return f"the answers do not say whether something can be launched on {name}"
-    if server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
-        return f"the answers do not say whether {name} can be used, or has died"
-    return None
-
-
-def _unknown_in_maintenance(fleet: Fleet, now: float) -> Iterator[NotKnown]:
     plan = plan_upgrades(fleet, now)
     for upgrade in plan.servers:
         if upgrade.step == "not known":
@@ -140,6 +121,17 @@ def _unknown_in_maintenance(fleet: Fleet, now: float) -> Iterator[NotKnown]:
     if plan.late is None:
         reason = "the answers do not say whether all servers will be upgraded in time"
         yield NotKnown("maintenance", fleet.hotkey, reason, _UNKNOWN_MAINTENANCE)
+
+
+def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
+    name = server.shown_name
+    # A blacklisted miner can launch nothing, so that is known.
+    may_launch = server.known_idle_gpus and not fleet.blacklisted
+    if may_launch and fleet.idle_units_per_second(server) is None:
+        return f"the answers do not say whether something can be launched on {name}"
+    if server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
+        return f"the answers do not say whether {name} can be used, or has died"
+    return None
 
 
 def gap_of(state: FeedState) -> NotKnown | None:

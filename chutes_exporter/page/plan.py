@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors.base import Part, Scope
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.cache import States
     from chutes_exporter.feeds.feed import Feed
 
 
@@ -31,6 +32,15 @@ class Entry:
     collector: Collector
     feeds: Mapping[str, Iterable[Feed[Any]]]
     feeds_of_fleets: Sequence[Feed[Any]]
+
+    def versions(self, states: States) -> tuple[int, ...]:
+        """Return the version of each answer that the collector reads, 0 for a missing one."""
+        versions = []
+        for feeds in (*self.feeds.values(), self.feeds_of_fleets):
+            for feed in feeds:
+                kept = states[feed].kept if feed in states else None
+                versions.append(0 if kept is None else kept.version)
+        return tuple(versions)
 
 
 class Plan:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.page.exposition import Lines, States
+    from chutes_exporter.feeds.cache import FeedState, States
+    from chutes_exporter.page.maker import Lines
     from chutes_exporter.page.plan import Entry
 
 BUILD_INFO = Metric(
@@ -97,13 +97,6 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     return rows_by_metric
 
 
-def _records(state: FeedState) -> int | None:
-    """Return the number of records of the newest good answer, None if some may be missing."""
-    if state.kept is None or not state.kept.answer.complete:
-        return None
-    return state.kept.answer.count
-
-
 def _doubts(state: FeedState) -> dict[str, bool]:
     """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
@@ -122,7 +115,8 @@ _OF_FEED = _declare(
     ),
     chutes_feed_records=Row(
         "Records of the newest good answer. Absent if some of its records may be missing.",
-        _records,
+        "kept.answer",
+        convert=lambda answer: answer.count if answer.complete else None,
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, no_demand, "
@@ -201,7 +195,8 @@ def own_metrics(
 ) -> Iterator[Family]:
     """Yield the metrics about collectors, feeds, settings and requests."""
     out = Samples()
-    _add_collectors(out, lines_by_entry, states)
+    for entry, lines in lines_by_entry.items():
+        _add_collector(entry, lines, states, out)
     out.add(SERIES, sum(lines.series for lines in lines_by_entry.values()))
     out.add(SERIES_LIMIT, settings.max_series)
     for feed, state in states.items():
@@ -214,7 +209,7 @@ def own_metrics(
     out.add(CLOCK_OFFSET, clock_offset(client))
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
-    yield from out.collect()
+    yield from out.families()
     yield from telemetry.requests.registry.collect()
 
 
@@ -230,23 +225,20 @@ def clock_offset(client: ChutesClient) -> float | None:
     return round(offset, 1)
 
 
-def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states: States) -> None:
-    """Add the state of each collector of a page to the samples."""
-    for entry, lines in lines_by_entry.items():
-        collector = entry.collector
-        missing_of_all: set[str] = set()
-        for hotkey, feeds in entry.feeds.items():
-            states_of_feeds = [states[feed] for feed in feeds]
-            missing = {state.feed.name for state in states_of_feeds if state.missing}
-            missing_of_all |= missing
-            # Without a feed that it needs, a collector neither succeeds nor fails. It can do
-            # without any other feed that is missing.
-            if not missing & collector.needed_feeds:
-                is_complete = lines.succeeded[hotkey] and all(
-                    state.missing or state.complete for state in states_of_feeds
-                )
-                out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
-        # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
-        is_off = any(feed.name in missing_of_all for feed in collector.feeds)
-        out.add(COLLECTOR_CUT, lines.body is None, collector.name)
-        out.add(COLLECTOR_OFF, is_off, collector.name)
+def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> None:
+    """Add the state of a collector of a page."""
+    collector = entry.collector
+    missing_of_all: set[str] = set()
+    for hotkey, feeds in entry.feeds.items():
+        missing = {feed.name for feed in feeds if states[feed].missing}
+        missing_of_all |= missing
+        # Without a feed that it needs, a collector neither succeeds nor fails. It can do without
+        # any other feed that is missing.
+        if not missing & collector.needed_feeds:
+            is_complete = all(states[feed].missing or states[feed].complete for feed in feeds)
+            succeeded = is_complete and hotkey not in lines.failed
+            out.add(COLLECTOR_SUCCESS, succeeded, collector.name, hotkey)
+    # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
+    is_off = any(feed.name in missing_of_all for feed in collector.feeds)
+    out.add(COLLECTOR_CUT, lines.body is None, collector.name)
+    out.add(COLLECTOR_OFF, is_off, collector.name)

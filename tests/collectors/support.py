@@ -70,7 +70,7 @@ def collected(
         assert collector.run(answered, exported, out) is (succeeds or not hotkey)
     samples = {}
     declared = {metric.name for metric in collector.metrics}
-    for family in out.collect():
+    for family in out.families():
         for sample in family.samples:
             assert sample.name in declared
             samples[_written(sample.name, sample.labels)] = sample.value

@@ -17,7 +17,7 @@ def test_an_unknown_value_and_a_second_sample_of_a_series_are_left_out() -> None
     samples = Samples()
     for value in (None, float("nan"), float("inf"), float("-inf"), 5, 1):
         samples.add(FLAG, value)
-    ((sample,),) = (family.samples for family in samples.collect())
+    ((sample,),) = (family.samples for family in samples.families())
     assert (sample.value, samples.count) == (5, 1)
 
 
@@ -25,7 +25,7 @@ def test_above_the_limit_samples_are_counted_and_none_is_kept() -> None:
     samples = Samples(limit=2)
     for number in range(5):
         samples.add(INFO, 1, number)
-    assert (samples.collect(), samples.count, samples.overflowed) == ([], 5, True)
+    assert (samples.families(), samples.count, samples.overflowed) == ([], 5, True)
 
 
 SIGNATURE = "0123456789abcdef" * 8
@@ -50,5 +50,5 @@ def test_a_label_is_text_of_a_bounded_length_without_a_signature(
 ) -> None:
     samples = Samples()
     samples.add(INFO, 1, value)
-    ((sample,),) = (family.samples for family in samples.collect())
+    ((sample,),) = (family.samples for family in samples.families())
     assert sample.labels == {"text": text}

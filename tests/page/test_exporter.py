@@ -20,7 +20,8 @@ from chutes_exporter.feeds.definitions import (
     UNIQUE_CHUTE_HISTORY,
 )
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format, PageMaker
+from chutes_exporter.page.exposition import Format
+from chutes_exporter.page.maker import PageMaker
 from tests.exporters import asked_by, hold, page_of, patient, watching
 from tests.pages import Page, data_of, names, series, successes
 from tests.replay import Fault, Replay

@@ -55,6 +55,6 @@ def test_any_text_and_any_number_make_a_page_that_both_reference_parsers_read(
     samples = Samples()
     for a, b, value in rows:
         samples.add(GAUGE, value, a, b)
-    assert len(parse_page(lines(samples.collect(), Format.TEXT).decode())) == samples.count
-    openmetrics = lines(samples.collect(), Format.OPENMETRICS) + END_OF_OPENMETRICS
+    assert len(parse_page(lines(samples.families(), Format.TEXT).decode())) == samples.count
+    openmetrics = lines(samples.families(), Format.OPENMETRICS) + END_OF_OPENMETRICS
     assert count_openmetrics(openmetrics.decode()) == samples.count

@@ -8,7 +8,7 @@ import structlog
 from chutes_exporter.collectors import COLLECTORS, servers
 from chutes_exporter.feeds import fleet as fleet_feeds
 from chutes_exporter.feeds.definitions import METAGRAPH
-from chutes_exporter.page import exposition
+from chutes_exporter.page import maker
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.exporters import page_of, read_reports, watching
@@ -33,13 +33,13 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: Counter[str] = Counter()
-    collect = exposition.collect
+    run_collector = maker.run_collector
 
     def counting(entry: Entry, *arguments: Any) -> Any:
         runs[entry.collector.name] += 1
-        return collect(entry, *arguments)
+        return run_collector(entry, *arguments)
 
-    monkeypatch.setattr(exposition, "collect", counting)
+    monkeypatch.setattr(maker, "run_collector", counting)
     everything = {collector.name: True for collector in COLLECTORS}
     settings = watching(replay.url, chain_url=replay.chain_url, collectors=everything)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
@@ -89,14 +89,14 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = tuple(replay.day.miners.values())
-    collect = servers.SERVER.collect
+    add_samples = servers.SERVER.add_samples
 
     def broken_for_the_first(answers: Answers, scope: Miners, out: Samples) -> None:
         if scope.hotkey == keys[0].address:
             raise ZeroDivisionError
-        collect(answers, scope, out)
+        add_samples(answers, scope, out)
 
-    monkeypatch.setattr(servers.SERVER, "collect", broken_for_the_first)
+    monkeypatch.setattr(servers.SERVER, "add_samples", broken_for_the_first)
     with structlog.testing.capture_logs() as logs:
         async with Exporter(watching(replay.url, *keys), clock=replay.clock) as exporter:
             page = await page_of(exporter)

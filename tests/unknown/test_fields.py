@@ -196,7 +196,7 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
         for hotkey in ("", HOTKEY):
             miners = Miners(frozenset({HOTKEY}), "all", hotkey)
             assert collector.run(Answers(known, Joined({"": known})), miners, out)
-        families |= {family.name: family for family in out.collect()}
+        families |= {family.name: family for family in out.families()}
     return families
 
 
