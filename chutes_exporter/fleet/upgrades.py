@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from chutes_exporter.fleet.model import Window
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Phase, Server, Window
+    from typing import Self
+
+    from chutes_exporter.fleet.model import Fleet, Phase, Server
 
 Step = Literal[
     "cannot come back",  # It certainly does not boot with the target. Ask the operators.
@@ -86,6 +89,14 @@ class Slots:
     begins_at: float
     ends_at: float | None
 
+    @classmethod
+    def of(cls, window: Window, now: float) -> Self | None:
+        """Return the slots of a window that is open or announced, None if they are unknown."""
+        begins_at = {"open": now, "announced": window.starts_at}.get(window.phase(now) or "")
+        if begins_at is None or window.slots is None or window.used_slots is None:
+            return None
+        return cls(window.slots, window.used_slots, begins_at, window.ends_at)
+
     @property
     def free(self) -> int:
         """Servers whose maintenance can be requested now."""
@@ -115,8 +126,8 @@ class Slots:
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
-    phase = None if fleet.window is None else fleet.window.phase(now)
-    slots = _slots(fleet.window, phase, now)
+    window = fleet.window or Window(is_open=None)
+    phase, slots = window.phase(now), Slots.of(window, now)
     order = _order(fleet, phase)
     places = {server_id: place for place, server_id in enumerate(order or (), 1)}
     upgrades = []
@@ -155,16 +166,6 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
     if not fleet.known.get("servers"):
         return None
     return [server_id for *_, server_id in sorted(waiting)]
-
-
-def _slots(window: Window | None, phase: Phase | None, now: float) -> Slots | None:
-    """Return the slots of a window that is open or announced, None if they are unknown."""
-    if window is None or window.slots is None or window.used_slots is None:
-        return None
-    begins_at = {"open": now, "announced": window.starts_at}.get(phase or "")
-    if begins_at is None:
-        return None
-    return Slots(window.slots, window.used_slots, begins_at, window.ends_at)
 
 
 def _step(
