@@ -306,14 +306,12 @@ class Subnet:
         return per_block / self.state.emission_per_block
 
     @property
-    def registrations(self) -> dict[str, int]:
-        """How many seats were registered, by the name of the window: the past day.
-
-        A seat that was registered twice counts once.
+    def registrations_of_day(self) -> int:
+        """How many seats were registered in the past day. One that was registered twice counts
+        once.
         """
         a_day_ago = self.state.block - _BLOCKS_PER_DAY
-        past_day = [block for block in self.registered if block > a_day_ago]
-        return {"1d": len(past_day)}
+        return sum(block > a_day_ago for block in self.registered)
 
 
 def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]:
