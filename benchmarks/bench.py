@@ -251,9 +251,9 @@ async def bench_fleet(size: dict[str, int], limit: int) -> Row:
         async with Exporter(settings) as running:
             await running.warm_up()
             known = {
-                feed.name: state.snapshot.answer
+                feed.name: state.kept.answer
                 for feed, state in running.feeds.states().items()
-                if state.snapshot is not None and feed.hotkey in (HOTKEY, THE_PLATFORM)
+                if state.kept is not None and feed.hotkey in (HOTKEY, THE_PLATFORM)
             }
     answers = fleet_answers(known, HOTKEY)
     answers = replace(answers, demand=find_demand(answers))

@@ -109,6 +109,11 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
     @property
+    def watched_in_words(self) -> str:
+        """The watched hotkeys, or that the whole subnet is watched."""
+        return ", ".join(sorted(self.watched)) or "the whole subnet"
+
+    @property
     def costs(self) -> Costs:
         """What the watched miners pay for GPUs."""
         return Costs(self.gpu_costs, self.server_costs)
@@ -133,13 +138,15 @@ def make_settings(
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
-    if miners is None:
-        miners = "neighbours" if watched else "all"
+    if watched:
+        miners = miners or "neighbours"
+    else:
+        for flag, value in (("--miners", miners), ("--chutes", chutes)):
+            if value not in (None, "all"):
+                raise ConfigError(f"{flag} {value} {NEEDS_MINER}")
+        miners = "all"
     if chutes is None:
         chutes = "all" if miners == "all" else "relevant"
-    for flag, value in (("--miners", miners), ("--chutes", chutes)):
-        if value != "all" and not watched:
-            raise ConfigError(f"{flag} {value} {NEEDS_MINER}")
     return Settings(watched=watched, keys=keys, miners=miners, chutes=chutes, **others)
 
 

@@ -355,7 +355,7 @@ def _idle(moment: Moment) -> Iterator[Subject]:
         return
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        pay = fleet.idle_pay(server) if server else None
+        pay = fleet.idle_units_per_second(server) if server else None
         if server and (server.holds_slot is not False or pay == 0):
             continue
         worth = "what they could earn is not known"

@@ -81,7 +81,7 @@ REFUSED = {
     "demo --from 25:00": "'25:00' does not match the format '%H:%M'",
     "query nodes": "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key",
     f"advise --hotkey {HOTKEY}": "add --hotkey-file, or set MINER_SS58 with a key",
-    f"{MINE} query chute x": "after chute, write CHUTE_ID VERSION",
+    f"{MINE} query chute x": "the IDs do not fit: write query chute CHUTE_ID VERSION",
     f"serve {TEST_SEED}": "unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)",
     f"--{TEST_SEED}": "No such option '--0x[hex]'",
     "status --jsn": "Did you mean '--json'?",

@@ -65,6 +65,7 @@ def memory_of(text: RawBody) -> int:
             string = match[0]
             if _is_wide(string):
                 wide_length += len(string)
+    # The length of the text has one byte of each wide character already.
     memory_of_text = len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide_length
     memory_of_values = _BYTES_PER_VALUE * text.count(b",")
     memory_of_records = _BYTES_PER_RECORD * text.count(b"{")

@@ -30,7 +30,9 @@ _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
 
 
-def _number(data: bytes) -> int:
+def _number_or_address(data: bytes) -> int | str:
+    if len(data) == _ACCOUNT:
+        return encode_ss58(data)
     return int.from_bytes(data, "little")
 
 
@@ -63,12 +65,12 @@ class Item:
         Without a value, the node answers None, which means the default. An item without a default
         must have a value.
         """
-        if text is None and self.default is not None:
+        if text is None:
+            if self.default is None:
+                raise UndecodableError(f"{self.name}: it has no value")
             return self.default
-        # A missing value becomes no bytes, which the check of the size below refuses.
-        digits = (text or "").removeprefix("0x")
         try:
-            data = bytes.fromhex(digits)
+            data = bytes.fromhex(text.removeprefix("0x"))
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
         prefix_size, count = 0, 1
@@ -76,15 +78,12 @@ class Item:
             # The list begins with the count of elements, in one byte up to 63 and in two up to
             # 16,383. The lowest bit says which. The two lowest bits are no part of the count.
             prefix_size = 1 + (int.from_bytes(data[:1]) & 1)
-            count = _number(data[:prefix_size]) >> 2
+            count = int.from_bytes(data[:prefix_size], "little") >> 2
         expected = prefix_size + count * self.size
         if len(data) != expected:
-            raise UndecodableError(
-                f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
-            )
+            raise UndecodableError(f"{self.name}: it has {len(data)} bytes instead of {expected}")
         starts = range(prefix_size, expected, self.size)
-        decode = encode_ss58 if self.size == _ACCOUNT else _number
-        elements = tuple(decode(data[start : start + self.size]) for start in starts)
+        elements = tuple(_number_or_address(data[at : at + self.size]) for at in starts)
         return elements if self.is_list else elements[0]
 
     def of_uid(self, uid: int) -> Item:
@@ -237,7 +236,7 @@ class Seat:
 
     @property
     def immune_until(self) -> float | None:
-        """Unix time of the first block without immunity, None without it in the next block."""
+        """Unix time of the first block in which the seat is not immune, None if the next one is."""
         blocks = self.registered + self.state.immunity_period - self.state.block
         # The next block is the first one in which a registration can take the seat.
         if blocks <= 1:
@@ -307,14 +306,12 @@ class Subnet:
         return per_block / self.state.emission_per_block
 
     @property
-    def registrations(self) -> dict[str, int]:
-        """How many seats were registered, by the name of the window: the past day.
-
-        A seat that was registered twice counts once.
+    def registrations_of_day(self) -> int:
+        """How many seats were registered in the past day. One that was registered twice counts
+        once.
         """
         a_day_ago = self.state.block - _BLOCKS_PER_DAY
-        past_day = [block for block in self.registered if block > a_day_ago]
-        return {"1d": len(past_day)}
+        return sum(block > a_day_ago for block in self.registered)
 
 
 def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]:

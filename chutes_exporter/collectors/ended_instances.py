@@ -145,7 +145,7 @@ def ended_instances(answers: Answers, miners: Miners, out: Samples) -> None:
     ledger = answers.joined.ledger
     # The first two are the same for each miner, and ``out`` takes them once.
     out.add(REPORT_END, ledger.end)
-    out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
+    out.add(KNOWN_HOURS, DAY_HOURS - ledger.missing_hours(DAY_HOURS))
     for end in _ends(ledger, FAILURE_HOURS, miners):
         if end.outcome == "never_active" and end.is_failure is False:
             out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)

@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.feeds import definitions as f
-from chutes_exporter.feeds.fleet import FEEDS
-from chutes_exporter.fleet.model import (
-    GPU_STATES,
-    SERVER_STATES,
-    TOPICS,
-)
+from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES, TOPICS
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
@@ -21,14 +16,13 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
     from chutes_exporter.rules.money import Costs
 
-_OWN = tuple(
-    FEEDS[name]
-    for name in (
-        *("servers", "nodes", "inventory", "instances", "miner_gpus"),
-        *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
+_PART = Part(
+    also=(
+        *(f.SERVERS, f.NODES, f.INVENTORY, f.INSTANCES, f.MINER_GPUS),
+        *(f.MAINTENANCE, f.TEE_MEASUREMENTS, f.CHUTES, f.SUPPORTED_GPUS, f.ACTIVE_INSTANCES),
+        f.METAGRAPH,
     )
 )
-_PART = Part(also=(*_OWN, f.METAGRAPH))
 _metric = _PART.metric
 OF_SERVER: Final = ("hotkey", "server_id", "server")
 KNOWN_STEPS: Final = tuple(step for step in STEPS if step != "not known")

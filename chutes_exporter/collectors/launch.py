@@ -142,7 +142,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         if server.name is None:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)
-        pay = fleet.idle_pay(server)
+        pay = fleet.idle_units_per_second(server)
         # A server without GPUs has no pay to tell.
         if pay is not None and server.gpus:
             out.add(SERVER_IDLE_UNITS, pay, *labels)

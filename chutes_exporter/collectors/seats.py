@@ -131,7 +131,7 @@ SUBNET = Table[Subnet](
     chutes_subnet_window_registrations=Row(
         "Seats that were registered in the past 7200 blocks, about a day. The number of "
         "registrations is at least this, because a seat that was replaced twice counts once.",
-        "registrations",
+        {"1d": "registrations_of_day"},
         by="window",
     ),
 )

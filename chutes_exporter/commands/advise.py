@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -190,8 +192,8 @@ def _pay(
 
 
 def _stay_idle(fleet: Fleet) -> list[Row]:
-    idle = [gpu for gpu in fleet.gpus if gpu.state == "idle"]
-    unused = Counter((gpu.server_id or "", str(gpu.model)) for gpu in idle)
+    places = [(gpu.server_id or "", str(gpu.model)) for gpu in fleet.gpus if gpu.state == "idle"]
+    unused = Counter(places)
     # The GPUs of an unknown server are in no plan.
     reasons: dict[tuple[str, str], str] = {}
     for plan in fleet.plans:
@@ -203,9 +205,8 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
     for (server_id, model), count in (+unused).items():
         reason = fleet.left_out.get(server_id, reasons.get((server_id, model), "not_known"))
         server = fleet.servers_by_id.get(server_id)
-        # A GPU without a server has an empty id.
-        name = server.shown_name if server else server_id or None
-        row = {"server": name, "gpus": count, "gpu": model}
+        name = server.shown_name if server else server_id
+        row = {"server": name or None, "gpus": count, "gpu": model}
         rows.append(row | {"meaning": _IDLE_REASONS[reason], "reason": reason})
     return rows
 
@@ -231,9 +232,8 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
 def _show_chutes(chutes: list[Row]) -> None:
     if any(row["failed_6h"] is None for row in chutes):
         say("It is not known what failed here: the plan may have such chutes.", fg="yellow")
-    for model in dict.fromkeys(row["gpu"] for row in chutes):
-        rows = [row for row in chutes if row["gpu"] == model]
-        print_table(rows, title=f"Chutes for {model}", most=_MOST_CHUTES)
+    for model, rows in groupby(chutes, itemgetter("gpu")):
+        print_table([*rows], title=f"Chutes for {model}", most=_MOST_CHUTES)
     if any(row["fails_here"] for row in chutes):
         say(
             f"Chutes that fail here have {FAILS_FROM} or more failures on this miner's servers in "

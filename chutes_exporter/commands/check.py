@@ -104,7 +104,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines = [*_setting_lines(settings, credentials)]
     lines += [_feed_line(states[feed]) for feed in requested]
     # A failed request for the metagraph has its line.
-    metagraph = states[METAGRAPH].snapshot
+    metagraph = states[METAGRAPH].kept
     if metagraph is not None:
         lines += [_seat_line(hotkey, metagraph.answer) for hotkey in sorted(settings.watched)]
     lines += missing
@@ -133,9 +133,9 @@ def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     # The settings are without these keys already, as if the user had removed them.
-    watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
-        f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
+        f"Correct it. If you remove it, {settings.watched_in_words} is watched, without the "
+        "private data of this key."
     )
     for error in credentials.errors:
         yield Line("credentials", "", with_variables(error), advice, "failed")
@@ -162,10 +162,10 @@ def _feed_line(state: FeedState) -> Line:
         # the answer is only incomplete.
         verdict: Verdict = "failed" if state.up is False else "not known"
         line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
-    if state.snapshot is None:
+    if state.kept is None:
         # A request that got no response has no status.
         return replace(line, status=getattr(state.last_error, "status", None))
-    answer = state.snapshot.answer
+    answer = state.kept.answer
     return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
 
 
@@ -175,7 +175,7 @@ def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
     The offset is in seconds. It is positive if the local clock is ahead of the API's, and None if
     it is unknown.
     """
-    if not any(state.snapshot for state in states.values()):
+    if not any(state.kept for state in states.values()):
         # Without an answer, it is no wonder that the clock is unknown.
         return
     if offset is None:
@@ -235,15 +235,16 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     Result.print adds at the end what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    failed = [line for line in lines if line.verdict == "failed"]
-    if failed:
+    by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
+    for line in lines:
+        by_verdict[line.verdict].append(line)
+    if failed := by_verdict["failed"]:
         say(f"{len(failed)} failed.", fg="red")
-    elif any(line.verdict == "not known" for line in lines):
+    elif by_verdict["not known"]:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks of the API and of the settings passed.", fg="green")
     print_remarks("failed", failed, "red")
     print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
     # Most lines that passed have no reason.
-    warnings = [line for line in lines if line.verdict == "ok" and line.reason]
-    print_remarks("ok", warnings, "green")
+    print_remarks("ok", [line for line in by_verdict["ok"] if line.reason], "green")

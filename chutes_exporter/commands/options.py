@@ -350,14 +350,15 @@ def require_key(settings: Settings) -> Hotkey:
 
 
 @asynccontextmanager
-async def client_of(settings: Settings, asked: str) -> AsyncIterator[ChutesClient]:
+async def client_of(settings: Settings, subject: str) -> AsyncIterator[ChutesClient]:
     """Yield a client of the API.
 
-    A failed request ends the command with an error, which begins with ``asked``: the name of what
-    was requested.
+    A failed request ends the command with an error, which begins with its subject.
     """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
             yield client
     except ApiError as error:
-        raise click.ClickException(f"{asked}: {printable(str(error))}\n→ {error.advice}") from None
+        raise click.ClickException(
+            f"{subject}: {printable(str(error))}\n→ {error.advice}"
+        ) from None

@@ -76,8 +76,8 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names_of_ids = re.findall(r"\{(\w+)\}", endpoint.path)
     if len(flags["ids"]) != len(names_of_ids):
-        needed = " ".join(names_of_ids).upper() or "no ID"
-        raise click.UsageError(f"after {endpoint.name}, write {needed}")
+        needed = " ".join(names_of_ids).upper()
+        raise click.UsageError(f"the IDs do not fit: write query {endpoint.name} {needed}")
     # The variable is meant for all commands, so its hotkeys do not replace that of the key.
     source = click.get_current_context().get_parameter_source("hotkeys")
     is_chosen = source is ParameterSource.COMMANDLINE

@@ -70,8 +70,8 @@ async def read_reports(
     if client.api_clock() - newest > HOUR + _MADE_WITHIN:
         reason = f"the report of {moment(newest + HOUR)} is not there yet"
         gaps.append(NotKnown(f"the ends since {moment(newest)}", "", reason, _WAIT))
-    for age in range(hours):
-        end = newest - age * HOUR
+    asked_ends = [newest - age * HOUR for age in range(hours)]
+    for end in asked_ends:
         if end in listed:
             reports += await _read_report(client, end, listed[end], settings, gaps)
         else:
@@ -80,8 +80,7 @@ async def read_reports(
             advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
             gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, advice))
     if all_losses:
-        older = [end for end in listed if end <= newest - hours * HOUR]
-        for end in sorted(older, reverse=True):
+        for end in sorted(listed.keys() - {*asked_ends}, reverse=True):
             if Ledger(reports, chutes).needs_report(hours, end):
                 reports += await _read_report(client, end, listed[end], settings, gaps)
     return reports, gaps

@@ -79,7 +79,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
     conclusion = "Nothing is known, because no request succeeded."
-    if any(state.snapshot for state in snapshot.states.values()):
+    if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not snapshot.gaps)
     needs_action = any(finding.needs_action for finding in findings)
     summary = {
@@ -110,6 +110,7 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
 
     What a pending server waits for becomes a gap of the snapshot if it is not known.
     """
+    keys = {key.address: key for key in settings.keys}
     plan = plan_upgrades(fleet, snapshot.now)
     rows = [_row(upgrade, snapshot.now) for upgrade in plan.servers]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
@@ -117,8 +118,7 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
             if row["status"] != "pending":
                 continue
             # Only the answer about a single server says what it waits for.
-            key = next(key for key in settings.keys if key.address == fleet.hotkey)
-            path = {"server_id": row["server_id"]}
+            key, path = keys[fleet.hotkey], {"server_id": row["server_id"]}
             try:
                 answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
             except ApiError as error:
@@ -189,18 +189,21 @@ def _print_screen(
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
-        of_miner = [one for one in findings if one.hotkey == miner["hotkey"]]
-        for number, finding in enumerate(of_miner, 1):
-            _print_finding(finding, number)
-        print_table(with_columns([miner], [*_STANDING]), title="Standing")
-        if miner["heading_share"] is not None:
-            say("Without changes, the share becomes heading_share within a day.")
-        print_table(miner["gpus"], title="GPUs")
-        _print_maintenance(miner)
+        _print_miner(miner, [one for one in findings if one.hotkey == miner["hotkey"]])
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
         say("For earnings in US dollars, add --chain.url URL.")
+
+
+def _print_miner(miner: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    for number, finding in enumerate(findings, 1):
+        _print_finding(finding, number)
+    print_table(with_columns([miner], [*_STANDING]), title="Standing")
+    if miner["heading_share"] is not None:
+        say("Without changes, the share becomes heading_share within a day.")
+    print_table(miner["gpus"], title="GPUs")
+    _print_maintenance(miner)
 
 
 def _print_finding(finding: Finding, number: int) -> None:

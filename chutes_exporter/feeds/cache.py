@@ -19,7 +19,7 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
+from chutes_exporter.feeds.feed import Feed, KeptAnswer, MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest answer that was kept. It may be beyond its maximum age, but not in the
+        kept: The newest answer that was kept. It may be beyond its maximum age, but not in the
             copies that :meth:`FeedCache.states` returns.
         last_success: Unix time of the API at which that answer was requested, or None.
         last_failure: Unix time of the API and error of the newest failure, even if a request
@@ -50,7 +50,7 @@ class FeedState:
     """
 
     feed: Feed[Any]
-    snapshot: Snapshot[Any] | None = None
+    kept: KeptAnswer[Any] | None = None
     last_success: float | None = None
     last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
@@ -77,11 +77,11 @@ class FeedState:
 
         None while the endpoint is missing, before the first request has ended, and if nobody
         requested a newer answer within the maximum age of the last one. Ask only the copies that
-        :meth:`FeedCache.states` returns, because other states can have an older snapshot.
+        :meth:`FeedCache.states` returns, because other states can have an older one.
         """
         if self.failures:
             return None if self.missing else False
-        return None if self.snapshot is None else True
+        return None if self.kept is None else True
 
     @property
     def was_requested(self) -> bool:
@@ -94,9 +94,9 @@ class FeedState:
         reader waits for another.
         """
         readers_wait = self.flight is not None and not self.feed.in_background
-        if self.snapshot is None or self.failures or readers_wait:
+        if self.kept is None or self.failures or readers_wait:
             return False
-        return self.snapshot.answer.complete
+        return self.kept.answer.complete
 
 
 class FeedCache:
@@ -130,15 +130,15 @@ class FeedCache:
         Answers beyond their maximum age leave memory.
         """
         for feed, state in self._states.items():
-            state.snapshot = self.peek(feed)
+            state.kept = self.peek(feed)
         return {feed: replace(state) for feed, state in self._states.items()}
 
-    def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
+    def peek(self, feed: Feed[T]) -> KeptAnswer[T] | None:
         """Return the answer that is kept of a feed, if it is not too old, without a request."""
         state = self._states.get(feed)
-        if state is None or state.snapshot is None:
+        if state is None or state.kept is None:
             return None
-        return state.snapshot if self._monotonic() < state.snapshot.drop_at else None
+        return state.kept if self._monotonic() < state.kept.drop_at else None
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -147,7 +147,7 @@ class FeedCache:
             state.fresh_until = 0.0
 
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
-        """Forget all other feeds, and let nobody read them any more.
+        """Forget all other feeds, and let nobody read them any more. End all back-offs.
 
         A miner's feeds that these are only compared with stay, too, because a comparison requests
         them. Feeds of the platform are not requested for a comparison.
@@ -158,9 +158,6 @@ class FeedCache:
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
-
-    def end_backoffs(self) -> None:
-        """Let the next readings request feeds that failed, or whose endpoint is missing."""
         for state in self._states.values():
             state.closed_until = 0.0
 
@@ -233,16 +230,16 @@ class FeedCache:
             failure.__context__ = None
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
-        """Keep an answer by the monotonic time of its request."""
+        """Note a success, and keep the answer. ``requested_at`` is the request's monotonic time."""
         feed = state.feed
         state.failures = 0
         state.fresh_until = requested_at + feed.ttl
         kept = self.peek(feed)
         if kept is not None and kept.answer.value is answer.value:
-            # The audit reports are as before. So the answer is as old as before.
+            # No new audit report has come, so the answer is as old as before.
             return
         self._version += 1
-        state.snapshot = Snapshot(answer, self._version, requested_at + feed.max_age)
+        state.kept = KeptAnswer(answer, self._version, requested_at + feed.max_age)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
         state.last_success = self._clock() - (self._monotonic() - requested_at)
@@ -261,10 +258,10 @@ class FeedCache:
         A doubt that remains marks the answer. If an older one without a doubt is kept, it raises
         DoubtedError instead.
         """
-        snapshot = self.peek(feed)
+        kept = self.peek(feed)
         old = None
-        if snapshot is not None and snapshot.answer.doubt is None:
-            old = snapshot.answer
+        if kept is not None and kept.answer.doubt is None:
+            old = kept.answer
         answer = await self._fetch_existing(feed)
         doubt = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed))
         if doubt in REPEAT_REQUEST:
@@ -307,9 +304,9 @@ class FeedCache:
                 # A newer list may be due, and not come. The older one may contradict the new answer
                 # of the feed only because something has changed since.
                 is_usable = await self.read(other, _EVIDENCE_WAIT)
-            snapshot = self.peek(other)
-            if is_usable and snapshot is not None:
-                evidence.append(snapshot.answer.value)
+            kept = self.peek(other)
+            if is_usable and kept is not None:
+                evidence.append(kept.answer.value)
             else:
                 evidence.append(None)
         return evidence

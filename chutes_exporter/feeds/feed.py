@@ -1,4 +1,4 @@
-"""Feeds and snapshots."""
+"""Feeds and kept answers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Feed(Endpoint[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(Generic[T]):
+class KeptAnswer(Generic[T]):
     """A good answer.
 
     Attributes:

@@ -25,25 +25,11 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.rules.launch import Demand
 
-FEEDS: Final[dict[str, Feed[Any]]] = {
-    "servers": f.SERVERS,
-    "nodes": f.NODES,
-    "inventory": f.INVENTORY,
-    "instances": f.INSTANCES,
-    "miner_gpus": f.MINER_GPUS,
-    "maintenance": f.MAINTENANCE,
-    "measurements": f.TEE_MEASUREMENTS,
-    "jobs": f.JOBS,
-    "metagraph": f.METAGRAPH,
-    "chutes": f.CHUTES,
-    "active_instances": f.ACTIVE_INSTANCES,
-    "utilization": f.UTILIZATION,
-    "bounties": f.BOUNTIES,
-    "held_gpus": f.HELD_GPUS,
-    "supported_gpus": f.SUPPORTED_GPUS,
-}
-"""The feeds of a fleet, by the name of the answer."""
-FLEET_FEEDS: Final[tuple[Feed[Any], ...]] = (*FEEDS.values(), f.AUDIT_REPORT)
+FLEET_FEEDS: Final[tuple[Feed[Any], ...]] = (
+    *(f.SERVERS, f.NODES, f.INVENTORY, f.INSTANCES, f.MINER_GPUS),
+    *(f.MAINTENANCE, f.TEE_MEASUREMENTS, f.JOBS, f.METAGRAPH, f.CHUTES, f.ACTIVE_INSTANCES),
+    *(f.UTILIZATION, f.BOUNTIES, f.HELD_GPUS, f.SUPPORTED_GPUS, f.AUDIT_REPORT),
+)
 """All feeds that a fleet is joined from."""
 RELEVANCE_FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
@@ -64,7 +50,9 @@ def fleet_answers(
 
     ``answers`` are by the name of the feed.
     """
-    known = {name: answers[feed.name] for name, feed in FEEDS.items() if feed.name in answers}
+    known = {feed.name: answers[feed.name] for feed in FLEET_FEEDS if feed.name in answers}
+    # The ledger has what the reports say.
+    known.pop(f.AUDIT_REPORT.name, None)
     return FleetAnswers(hotkey, demand, ledger, **known)
 
 
@@ -84,8 +72,8 @@ def join(
     """
     answers: dict[str, dict[str, Answer[Any]]] = defaultdict(dict)
     for feed, state in states.items():
-        if state.snapshot is not None:
-            answers[feed.hotkey][feed.name] = state.snapshot.answer
+        if state.kept is not None:
+            answers[feed.hotkey][feed.name] = state.kept.answer
     return Joined(answers, watched, fleets, reports)
 
 

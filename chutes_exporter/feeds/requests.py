@@ -10,7 +10,7 @@ from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.client import ChutesClient
@@ -26,13 +26,10 @@ class Requests:
         reports: Reads the audit reports.
     """
 
-    def __init__(
-        self,
-        client: ChutesClient,
-        node: Node | None = None,
-    ) -> None:
+    def __init__(self, client: ChutesClient, node: Node | None = None) -> None:
         self._client = client
-        self._keys: list[Hotkey] = []
+        # The keys that can sign a request, by the hotkey that its answer is about.
+        self._keys: dict[str, list[Hotkey]] = {}
         self.reports = ReportReader(client)
         # The feeds that take several requests.
         self._readers: dict[Feed[Any], Callable[[], Awaitable[Answer[Any]]]] = {
@@ -41,9 +38,11 @@ class Requests:
         if node is not None:
             self._readers[CHAIN] = node.read
 
-    def use(self, keys: Iterable[Hotkey]) -> None:
+    def use(self, keys: Sequence[Hotkey]) -> None:
         """Set the keys that sign requests."""
-        self._keys = list(keys)
+        self._keys = {key.address: [key] for key in keys}
+        # The answer about the platform is the same for each signer.
+        self._keys[THE_PLATFORM] = list(keys)
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed from the node of the chain, the reader of the reports or the client.
@@ -58,15 +57,14 @@ class Requests:
         if not feed.signed:
             hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
             return await self._client.fetch(feed, params=hotkey)
-        # The answer about the platform is the same for each signer. If the API refuses a key, try
-        # the next one. There is a key: without one, no signed feed is read.
-        usable = [key for key in self._keys if feed.hotkey in (THE_PLATFORM, key.address)]
-        *first_keys, last_key = usable
+        # If the API refuses a key, try the next one. There is a key: without one, no signed feed is
+        # read.
+        keys = self._keys[feed.hotkey]
+        *first_keys, last_key = keys
         for key in first_keys:
             try:
                 return await self._client.fetch(feed, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # Move this key to the end, for the next requests: True sorts after False. Unlike
-                # remove and append, sorting does not add a key that a reload removed meanwhile.
-                self._keys.sort(key=lambda one: one is key)
+                # Move this key to the end, for the next requests: True sorts after False.
+                keys.sort(key=lambda one: one is key)
         return await self._client.fetch(feed, key=last_key)

@@ -42,7 +42,7 @@ class FleetAnswers:
     instances: Answer[Sequence[r.Instance]] = _MISSING
     miner_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
     maintenance: Answer[r.MaintenancePolicy] = _MISSING
-    measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
+    tee_measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
     jobs: Answer[Sequence[r.Job]] = _MISSING
     metagraph: Answer[Sequence[r.MetagraphNode]] = _MISSING
     chutes: Answer[Sequence[r.Chute]] = _MISSING
@@ -84,19 +84,21 @@ class FleetAnswers:
         """Return whether the service accepts the version of a server at the next boot. None is
         unknown, also of a server that has never booted an image, or without TEE.
         """
-        if not server.is_tee or not server.version or not self.measurements.complete:
+        if not server.is_tee or not server.version or not self.tee_measurements.complete:
             return None
-        return version_accepted(server.version, {one.version for one in self.measurements.value})
+        return version_accepted(
+            server.version, {one.version for one in self.tee_measurements.value}
+        )
 
     def measured(self, server: Server) -> Measured | None:
         """Return whether the service lists the target of the newest window for a server with these
         GPUs. None is unknown, or there is no target.
         """
         target = None if self.window is None else self.window.target
-        if server.models is None or target is None or not self.measurements.complete:
+        if server.models is None or target is None or not self.tee_measurements.complete:
             return None
         models = [gpu.model or "" for gpu in server.gpus]
-        return measured(target, models, self.measurements.value)
+        return measured(target, models, self.tee_measurements.value)
 
     def step_of(self, server: r.Server) -> r.MaintenanceServer:
         """Return what the maintenance policy says about a server, which may be unknown.

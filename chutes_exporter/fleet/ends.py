@@ -108,8 +108,7 @@ class Ledger:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
         self.chutes: dict[str | None, Chute] = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
-        # Those that ended in the hour of a report. Of several records of an instance, that of the
-        # newest report counts, which is the first.
+        # Of several records of an instance, that of the newest report counts, which is the first.
         self._ended: dict[str, AuditInstance] = {}
         for report in self._reports:
             for instance in report.instances:
@@ -119,7 +118,7 @@ class Ledger:
     @cached_property
     def _histories(self) -> dict[str, History]:
         """The multipliers of the instances, by id. One that no report has gets an empty history."""
-        # The records of each instance by the end of each report.
+        # The records of each instance, by the end of the report that has them.
         records: dict[str, dict[float, list[ComputeRecord]]] = {}
         for instance_id in self._ended:
             records[instance_id] = {report.end: [] for report in self._reports}
@@ -129,20 +128,21 @@ class Ledger:
                     records[record.instance_id][report.end].append(record)
         return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}
 
-    def missing_hours(self, hours: int) -> list[float]:
-        """Return which of the newest hours lack a report, or have one that lacks a record.
+    def missing_hours(self, hours: int) -> int:
+        """Return how many of the newest hours lack a report, or have one that lacks a record.
 
-        Each hour is the Unix time of its end. Without any report, all hours are returned.
+        Without any report, that is all hours.
         """
-        ends_of_complete_reports = {report.end for report in self._reports if report.complete}
-        ends_of_hours = [self.end - HOUR * age for age in range(hours)]
-        return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_complete_reports]
+        first = self.end - HOUR * hours
+        complete = [one.end for one in self._reports if one.complete and one.end > first]
+        return hours - len(set(complete))
 
     def needs_report(self, hours: int, end: float) -> bool:
-        """Return whether the report of an hour may tell what ends of the newest hours lost.
+        """Return whether the report of the hour with this end may tell what instances lost that
+        ended in the newest hours.
 
-        ``end`` is the end of the hour. All reports since an instance was created may have a
-        multiplier of it, which matters if it lost its score or its miner deleted it.
+        Any report since an instance was created may have a multiplier of it. That matters only if
+        it lost its score, or its miner deleted it.
         """
         return any(
             one.created_at < end and (one.outcome == "lost" or one.reason == "miner")
@@ -185,9 +185,7 @@ class Ledger:
         """Return the records of the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
         # All instances in the ledger have a time of deletion, so 0 is never used.
-        return [
-            instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
-        ]
+        return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
 
 
 NO_REPORTS = Ledger(())

@@ -325,14 +325,14 @@ class Server:
         return self.needs_upgrade is True and self.measured == "not_measured"
 
     @property
-    def idle_by_model(self) -> Counter[str]:
+    def known_idle_gpus(self) -> Counter[str]:
         """The number of its GPUs that are known to be idle, by model."""
         return Counter(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
 
     @property
     def idle_models(self) -> set[str] | None:
         """The models of which a GPU is verified and in no instance, None while that is unknown."""
-        return set(self.idle_by_model) if self._gpus_are_known else None
+        return set(self.known_idle_gpus) if self._gpus_are_known else None
 
     @property
     def idle_gpus(self) -> int | None:
@@ -575,7 +575,7 @@ class Fleet:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
 
-    def idle_pay(self, server: Server) -> float | None:
+    def idle_units_per_second(self, server: Server) -> float | None:
         """Return the compute units per second that the idle GPUs of a server would earn in their
         best use, on average of the first day, None if that is unknown.
 
@@ -609,7 +609,10 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. None while the pay of a
         server with idle GPUs is unknown, or if no server with GPUs has a known pay.
         """
-        pays = {server.server_id: self.idle_pay(server) for server in self.servers if server.gpus}
+        pays = {}
+        for server in self.servers:
+            if server.gpus:
+                pays[server.server_id] = self.idle_units_per_second(server)
         units = {server_id: pay for server_id, pay in pays.items() if pay is not None}
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.

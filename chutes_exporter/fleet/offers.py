@@ -94,7 +94,7 @@ def find_markets(
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
     for server in servers:
-        for model, free in server.idle_by_model.items():
+        for model, free in server.known_idle_gpus.items():
             servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
     return tuple(
         _market(model, servers_by_model[model], answers, hanging)

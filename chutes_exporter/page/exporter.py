@@ -70,7 +70,7 @@ class Snapshot:
     def records(self, feed: Feed[list[T]]) -> list[T]:
         """Return the known records of a feed about the platform."""
         state = self.states.get(feed)
-        return [] if state is None or state.snapshot is None else state.snapshot.answer.value
+        return [] if state is None or state.kept is None else state.kept.answer.value
 
 
 class Exporter:
@@ -124,7 +124,6 @@ class Exporter:
         """
         self._adopt(settings)
         self.feeds.keep_only(self.plan.feeds)
-        self.feeds.end_backoffs()
 
     def _adopt(self, settings: Settings) -> None:
         """Use these settings from now on."""
@@ -181,9 +180,7 @@ class Exporter:
             snapshot = self.feeds.peek(AUDIT_REPORT)
             if snapshot is not None and snapshot.answer.value.unread > 0:
                 self.feeds.expire(AUDIT_REPORT)
-                # The feed of the plan has the user's lifetimes.
-                due = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
-                await self.feeds.read_all(due, self.settings.api_timeout)
+                await self.feeds.read_all([AUDIT_REPORT], self.settings.api_timeout)
 
     async def snapshot(
         self,

@@ -184,8 +184,8 @@ class PageMaker:
         """Return the lines about the exporter, the kept ones until something has happened."""
         origin = (
             lines_by_entry,
-            # Without their snapshots, so that old answers can leave memory.
-            [replace(state, snapshot=None) for state in states.values()],
+            # Without the kept answers, so that old answers can leave memory.
+            [replace(state, kept=None) for state in states.values()],
             dict(self._client.changes),
             clock_offset(self._client),
             self._telemetry.requests.total,
@@ -233,8 +233,8 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
     versions = []
     for feeds in (*entry.feeds.values(), entry.feeds_of_fleets):
         for feed in feeds:
-            snapshot = states[feed].snapshot if feed in states else None
-            versions.append(0 if snapshot is None else snapshot.version)
+            kept = states[feed].kept if feed in states else None
+            versions.append(0 if kept is None else kept.version)
     return tuple(versions)
 
 
@@ -261,8 +261,8 @@ def collect(
         answers = {}
         for feed in feeds:
             state = states.get(feed)
-            if state is not None and state.snapshot is not None:
-                answers[feed.name] = state.snapshot.answer
+            if state is not None and state.kept is not None:
+                answers[feed.name] = state.kept.answer
         miners = replace(miners, hotkey=hotkey)
         succeeded[hotkey] = entry.collector.run(Answers(answers, joined), miners, out)
     return succeeded

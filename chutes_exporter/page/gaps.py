@@ -120,7 +120,11 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
 def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
     name = server.shown_name
     # A blacklisted miner can launch nothing, so that is known.
-    if server.idle_by_model and not fleet.blacklisted and fleet.idle_pay(server) is None:
+    if (
+        server.known_idle_gpus
+        and not fleet.blacklisted
+        and fleet.idle_units_per_second(server) is None
+    ):
         return f"the answers do not say whether something can be launched on {name}"
     if server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
         return f"the answers do not say whether {name} can be used, or has died"
@@ -145,9 +149,9 @@ def gap_of(state: FeedState) -> NotKnown | None:
         return NotKnown(feed.name, feed.hotkey, str(error), _MISSING)
     if error is not None:
         return NotKnown.after(error, feed.name, feed.hotkey)
-    if state.snapshot is None:
+    if state.kept is None:
         return NotKnown(feed.name, feed.hotkey, "no answer yet", "Try again in a minute.")
-    answer = state.snapshot.answer
+    answer = state.kept.answer
     if answer.rejected:
         reason = (
             f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
@@ -161,10 +165,10 @@ def gap_of(state: FeedState) -> NotKnown | None:
 def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     """Yield what the answers do not say, of all that decides whether something needs action."""
     for feed, state in states.items():
-        if state.snapshot is None or feed.name not in _UNKNOWN_IN:
+        if state.kept is None or feed.name not in _UNKNOWN_IN:
             continue
         find_unknown = _UNKNOWN_IN[feed.name]
-        reasons = find_unknown(state.snapshot.answer.value, settings.watched)
+        reasons = find_unknown(state.kept.answer.value, settings.watched)
         # Many records can have the same reason, which is yielded once.
         for reason in dict.fromkeys(reasons):
             yield NotKnown(feed.name, feed.hotkey, reason, UPDATE)

@@ -51,8 +51,7 @@ RELOAD_GOOD = Metric(
 )
 TASK_FAILURES = Metric(
     "chutes_exporter_task_failures_total",
-    "Unforeseen errors of background tasks: reload (follows the configuration files) and warm_up "
-    "(the first requests). The log has each error, and the task starts again.",
+    "Unforeseen errors of background tasks. The log has each error, and the task starts again.",
     ("task",),
 )
 COLLECTOR_CUT = Metric(
@@ -100,17 +99,17 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
 
 def _records(state: FeedState) -> int | None:
     """Return the number of records of the newest good answer, None if some may be missing."""
-    if state.snapshot is None or not state.snapshot.answer.complete:
+    if state.kept is None or not state.kept.answer.complete:
         return None
-    return state.snapshot.answer.count
+    return state.kept.answer.count
 
 
 def _doubts(state: FeedState) -> dict[str, bool]:
     """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
     doubt = getattr(state.last_error, "doubt", None)
-    if doubt is None and state.snapshot is not None:
-        doubt = state.snapshot.answer.doubt
+    if doubt is None and state.kept is not None:
+        doubt = state.kept.answer.doubt
     return {reason: reason == doubt for reason in state.feed.checks}
 
 
@@ -119,7 +118,7 @@ _OF_FEED = _declare(
     chutes_feed_rejected_records=Row(
         "Records of the newest answer that could not be read and are missing from the metrics. If "
         "there are any, counts, ranks and zeros that could be wrong are absent.",
-        "snapshot.answer.rejected",
+        "kept.answer.rejected",
     ),
     chutes_feed_records=Row(
         "Records of the newest good answer. Absent if some of its records may be missing.",

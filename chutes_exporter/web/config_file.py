@@ -143,10 +143,7 @@ def _read_web_config(path: Path) -> WebConfig:
     if file.tls_server_config is not msgspec.UNSET:
         tls = file.tls_server_config
         # Read before OpenSSL does, so that a change in between is noticed.
-        names = [tls.cert_file, tls.key_file]
-        if tls.client_ca_file:
-            names.append(tls.client_ca_file)
-        for name in names:
+        for name in filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file)):
             contents[path.parent / name] = read_file(path.parent / name)
         context = _make_context(tls, path.parent)
     for name, hashed in file.basic_auth_users.items():

@@ -105,7 +105,7 @@ class Connections:
                 try:
                     if not waiting:
                         waiting.append(await loop.sock_accept(listening))
-                    # Others wait in the kernel.
+                    # Accept all others that have come, up to a limit.
                     with contextlib.suppress(BlockingIOError):
                         while len(waiting) < _MAX_WAITING:
                             waiting.append(listening.accept())

@@ -43,7 +43,7 @@ async def landing_page(exporter: Exporter) -> str:
     )
     snapshot = None
     # Without any answer, there is nothing to say about a fleet.
-    if exporter.settings.watched and any(state.snapshot for state in states):
+    if exporter.settings.watched and any(state.kept for state in states):
         # No metric: only the fleets.
         snapshot = await exporter.snapshot()
     return await asyncio.to_thread(_page, exporter, states, snapshot)
@@ -67,7 +67,7 @@ def _page(exporter: Exporter, states: Sequence[FeedState], snapshot: Snapshot | 
         version=_html(__version__),
         actions="" if snapshot is None else _actions(snapshot, settings),
         readiness=_paragraph(tone, reason),
-        watched=_html(", ".join(sorted(settings.watched)) or "the whole subnet"),
+        watched=_html(settings.watched_in_words),
         feeds="".join(feeds) or "<tr><td>No requests yet. The first scrape sends them.</td></tr>",
         collectors="".join(collectors),
     )
@@ -128,8 +128,8 @@ def _gaps(gaps: list[NotKnown]) -> str:
 def _feed(state: FeedState, now: float) -> dict[str, str]:
     """Return what is known of a feed. Ages are at least 0, even if the clock was set back."""
     data = error = ""
-    # Without a snapshot, the last answer was dropped.
-    if state.snapshot is not None and state.last_success is not None:
+    # Without a kept answer, the last answer was dropped.
+    if state.kept is not None and state.last_success is not None:
         data = f"{human_duration(max(now - state.last_success, 0))} ago"
     if state.last_failure is not None:
         # A feed that is back keeps its last error.
@@ -154,4 +154,4 @@ def _state(state: FeedState) -> str:
     if state.up:
         return "up"
     # An old answer is served until its maximum age.
-    return "down" if state.snapshot is None else "stale"
+    return "down" if state.kept is None else "stale"

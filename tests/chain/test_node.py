@@ -114,7 +114,7 @@ def without_a_key(reply: dict[str, Any]) -> dict[str, Any]:
 STORAGE, PRICE = "state_queryStorageAt", "state_call"
 HOTKEY_7, FIRST_HOTKEY = HOTKEYS.of_uid(7).key, recorded_block().storage[HOTKEYS.of_uid(0).key]
 FAULTS: dict[str, tuple[FakeNode, str]] = {
-    "null": (storage_of(registration_cost=None), "Burn: it has no bytes instead of 8"),
+    "null": (storage_of(registration_cost=None), "Burn: it has no value"),
     "cut list": (storage_of(incentive="0x080100"), "Incentive: it has 3 bytes instead of 5"),
     "old": (
         storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[FakeNode, str]] = {
     ),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), "Keys: a hotkey has two seats"),
     "another block": (replying(STORAGE, another_block), "the answer is about another block"),
-    "a key less": (replying(STORAGE, without_a_key), "MechanismCountCurrent: it has no bytes"),
+    "a key less": (replying(STORAGE, without_a_key), "MechanismCountCurrent: it has 0 bytes"),
     "unknown method": (
         replying(STORAGE, lambda _: error(-32601)),
         "state_queryStorageAt fails with code -32601",

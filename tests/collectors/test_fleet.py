@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR
-from chutes_exporter.feeds.fleet import FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from tests.collectors.support import Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 
@@ -22,7 +22,7 @@ def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
     The changes replace answers by name. None is a missing answer.
     """
     bodies = ANSWERS | (changes or {})
-    answers = {FEEDS[name]: body for name, body in bodies.items() if body is not None}
+    answers = {feed: bodies[feed.name] for feed in FLEET_FEEDS if bodies.get(feed.name) is not None}
     return collected(COLLECTOR, answers, **options)
 
 
@@ -103,7 +103,7 @@ def test_a_server_cannot_come_back_if_the_target_is_listed_for_no_host_with_its_
     bodies["maintenance"]["servers"][0]["needs_upgrade"] = True
     # The server has 4 h200, and the target is 1.6.2.
     other = {"version": "1.4.0", "expected_gpus": ["h200"], "gpu_count": 4}
-    bodies["measurements"] = [other, {"version": "1.6.2"} | measurement]
+    bodies["tee_measurements"] = [other, {"version": "1.6.2"} | measurement]
     steps = of(run(bodies), "chutes_server_maintenance_step")
     expected = f"chutes_server_maintenance_step{{{SERVER},step={step}}}"
     assert [name for name, value in steps.items() if value] == ([expected] if step else [])

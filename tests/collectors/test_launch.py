@@ -9,7 +9,7 @@ from copy import deepcopy
 import pytest
 
 from chutes_exporter.collectors.launch import COLLECTOR
-from chutes_exporter.feeds.fleet import FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from tests.collectors.support import collected
 from tests.fleet import test_join
 
@@ -27,5 +27,6 @@ def test_an_instance_that_starts_for_over_an_hour_is_slow_if_it_is_known_not_to_
     bodies["instances"][1]["created_at"] = "1969-12-31T22:59:00+00:00"
     for chute in bodies["chutes"]:
         chute["compute_multiplier_factors"] = factors
-    made = collected(COLLECTOR, {FEEDS[name]: body for name, body in bodies.items()})
+    answers = {feed: bodies[feed.name] for feed in FLEET_FEEDS if feed.name in bodies}
+    made = collected(COLLECTOR, answers)
     assert made.get(f"chutes_instance_decision{{{STARTING},decision=slow}}") == slow

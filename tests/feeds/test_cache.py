@@ -56,8 +56,8 @@ class Cache(FeedCache):
         """Read a feed after some seconds, and return the number of the request that answered."""
         self.time.now += wait
         await self.read(feed, timeout)
-        snapshot = self.peek(feed)
-        return None if snapshot is None else snapshot.answer.value
+        kept = self.peek(feed)
+        return None if kept is None else kept.answer.value
 
     async def begin(self, wait: float = 0.0) -> asyncio.Task[Any]:
         """Begin to read a feed whose answer is held back."""

@@ -194,8 +194,8 @@ class Api:
         self.clock.now = at
         await self.cache.read(feed, 5)
         state = self.cache.states()[feed]
-        assert state.snapshot is not None
-        answer_in_use = state.snapshot.answer
+        assert state.kept is not None
+        answer_in_use = state.kept.answer
         if isinstance(state.last_error, DoubtedError):
             # The newest answer did not replace the one in use.
             return answer_in_use.count, state.last_error.doubt

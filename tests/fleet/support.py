@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.records import HourlyAudit
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
+from chutes_exporter.feeds.fleet import FLEET_FEEDS, fleet_answers
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
@@ -36,7 +36,7 @@ def world_answers(miner: Miner) -> FleetAnswers:
     bodies = miner.bodies()
     recorded_at = json.loads((miner.directory / "meta.json").read_bytes())["recorded_at"]
     known = {}
-    for feed in FEEDS.values():
+    for feed in FLEET_FEEDS:
         if feed.name in bodies:
             answer = asyncio.run(decoded(feed, bodies[feed.name]))
             known[feed.name] = replace(answer, received_at=recorded_at)
@@ -57,9 +57,9 @@ def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAn
         doubted: The names of the answers that are doubted.
     """
     known = {}
-    for name, feed in FEEDS.items():
-        if name in bodies:
-            sent = answer(feed, bodies[name], doubted=name in doubted)
+    for feed in FLEET_FEEDS:
+        if feed.name in bodies:
+            sent = answer(feed, bodies[feed.name], doubted=feed.name in doubted)
             known[feed.name] = replace(sent, received_at=NOON)
     return answers_about(ME, known)
 

@@ -62,7 +62,7 @@ def test_a_chute_fails_from_three_failures_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Ledger, "ends", lambda _, hours: ends if hours == 6 else [])
-    monkeypatch.setattr(Ledger, "missing_hours", lambda _, hours: [] if are_all_known else [hours])
+    monkeypatch.setattr(Ledger, "missing_hours", lambda _, hours: 0 if are_all_known else hours)
     found = find_failures(Ledger([]), "me")
     assert (found.count("c"), found.fails("c")) == (count, fails)
 

@@ -117,7 +117,7 @@ ANSWERS: Bodies = {
         "current_slots": 0,
         "servers": [{"server_id": "s1", "maintenance_status": "none", "needs_upgrade": False}],
     },
-    "measurements": [{"version": "1.6.2", "expected_gpus": ["h200"], "gpu_count": 4}],
+    "tee_measurements": [{"version": "1.6.2", "expected_gpus": ["h200"], "gpu_count": 4}],
     "jobs": [{"job_id": "j1", "miner_hotkey": "me", "finished_at": None}],
     "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
     "chutes": [chute("c1", "llama"), chute("c2", "flux")],
@@ -146,7 +146,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         said[f"{server.server_id}.state"] = server.state
         said[f"{server.server_id}.models"] = server.models
         said[f"{server.server_id}.units"] = server.earned_units_per_second
-        said[f"{server.server_id}.idle_pay"] = fleet.idle_pay(server)
+        said[f"{server.server_id}.idle_units_per_second"] = fleet.idle_units_per_second(server)
     return said
 
 
@@ -296,7 +296,7 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
     named = [found[f"s1.{name}"] for name in ("maintenance", "holds_slot", "state")]
     assert named == [maintenance, holds_slot, state]
     if holds_slot is not False:
-        assert found["s1.idle_pay"] == (0 if holds_slot else None)
+        assert found["s1.idle_units_per_second"] == (0 if holds_slot else None)
 
 
 def test_in_a_doubted_list_of_jobs_a_missing_one_may_be_stuck() -> None:

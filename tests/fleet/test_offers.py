@@ -43,7 +43,7 @@ ANSWERS: dict[str, Any] = test_join.ANSWERS | {
     "supported_gpus": {"h200": {"hourly_rate": 2.0}},
 }
 """A server with three idle GPUs, and a chute that has room for another instance."""
-del ANSWERS["measurements"]
+del ANSWERS["tee_measurements"]
 
 
 def fleet_of(**changes: Any) -> Fleet:
@@ -137,7 +137,7 @@ def test_what_idle_gpus_could_earn_is_unknown_only_with_what_it_needs(
     changes: dict[str, Any], pays: list[float | None], of_all: float | None
 ) -> None:
     fleet = fleet_of(**changes)
-    found = [fleet.idle_pay(server) for server in fleet.servers]
+    found = [fleet.idle_units_per_second(server) for server in fleet.servers]
     assert found == pays
     assert fleet.idle_units_of_all == of_all
 
@@ -177,13 +177,13 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
     [
         ({}, None),
         # In the last 12 hours of a window, a server that waits for its upgrade is left out.
-        ({"maintenance": policy(-1, 10), "measurements": LISTED}, "upgrade_due"),
+        ({"maintenance": policy(-1, 10), "tee_measurements": LISTED}, "upgrade_due"),
         ({"maintenance": policy(-1, 13)}, None),
         ({"maintenance": policy(-10, -1)}, None),
         ({"maintenance": policy(-1, 10, needs_upgrade=False)}, None),
         ({"maintenance": policy(-1, 10, maintenance_status="pending")}, "upgrade_slot"),
         # It cannot come back from the upgrade.
-        ({"maintenance": policy(-1, 10), "measurements": UNMEASURED}, None),
+        ({"maintenance": policy(-1, 10), "tee_measurements": UNMEASURED}, None),
         # The only instance on it has been starting for over an hour.
         (started(OVER_AN_HOUR_AGO), "starts_hang"),
         (started(NOON_TEXT), None),
@@ -191,7 +191,7 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
         ({"servers": servers({"is_tee": None})}, "use_not_known"),
         # Whether it must be upgraded soon, or whether the start hangs, is unknown.
         (
-            {"maintenance": policy(-1, 10, needs_upgrade=None), "measurements": LISTED},
+            {"maintenance": policy(-1, 10, needs_upgrade=None), "tee_measurements": LISTED},
             "use_not_known",
         ),
         ({"maintenance": policy(-1, 13, needs_upgrade=None)}, None),
@@ -207,4 +207,4 @@ def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
     assert fleet.left_out.get(server.server_id) == reason
     assert bool(fleet.plans) == (reason is None)
     if reason in ("upgrade_due", "starts_hang"):
-        assert fleet.idle_pay(server) == 0
+        assert fleet.idle_units_per_second(server) == 0

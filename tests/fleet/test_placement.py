@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.fleet import FEEDS
+from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space
 from tests.collectors.support import answer
@@ -71,7 +71,7 @@ def answers_at(hour: int) -> FleetAnswers:
     """Return what the API says of the troubled miner at an hour of the recorded day."""
     day = recorded_day()
     hotkey, known = day.miners["troubled"].address, {}
-    for feed in FEEDS.values():
+    for feed in FLEET_FEEDS:
         body = day.answer(feed.name, hour * HOUR, hotkey)
         if body is not None:
             sent = answer(feed, body)

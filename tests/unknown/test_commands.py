@@ -261,7 +261,7 @@ async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
             reports, _ = await reports_of_hours(exporter.client, settings, FAILURE_HOURS)
             whole, gaps = await _todo_and_gaps(exporter, key.address, now, reports)
             assert gaps == []
-            for feed in [feed for feed, state in exporter.feeds.states().items() if state.snapshot]:
+            for feed in [feed for feed, state in exporter.feeds.states().items() if state.kept]:
                 for field in optional_fields(feed):
                     exporter.feeds.forget([feed])
                     with without(replay, Case(feed, field)):
