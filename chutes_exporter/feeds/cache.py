@@ -77,7 +77,7 @@ class FeedState:
 
         None while the endpoint is missing, before the first request has ended, and if nobody
         requested a newer answer within the maximum age of the last one. Ask only the copies that
-        :meth:`FeedCache.states` returns, because other states can have an older one.
+        :meth:`FeedCache.states` returns, because other states can keep one that is too old.
         """
         if self.failures:
             return None if self.missing else False
@@ -278,11 +278,13 @@ class FeedCache:
 
     async def _fetch_existing(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed. Raise MissingEndpointError if the deployment lacks its endpoint."""
+        requested_at = self._monotonic()
         try:
             return await self._fetch(feed)
         except NotFoundError as error:
             if feed.empty_if_404:
-                return Answer([], status=404)
+                seconds = self._monotonic() - requested_at
+                return Answer([], received_at=self._clock(), seconds=seconds, status=404)
             # An endpoint that answered lately exists. The 404 is a failure of the proxy before it.
             if feed.optional and self.peek(feed) is None:
                 text = f"the API has no {feed.path} (404)"
