@@ -185,7 +185,7 @@ class FeedCache:
             if self._monotonic() < state.closed_until:
                 # The cache backs off after a failure.
                 return False
-            state.flight = asyncio.create_task(self._fly(state))
+            state.flight = asyncio.create_task(self._request(state))
         if feed.in_background and self._has_succeeded(state):
             # The last answer serves while the newer one is requested.
             return True
@@ -203,7 +203,8 @@ class FeedCache:
         """Read several feeds at the same time."""
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
-    async def _fly(self, state: FeedState) -> None:
+    async def _request(self, state: FeedState) -> None:
+        """Request a feed, and note its answer or its failure in the state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
