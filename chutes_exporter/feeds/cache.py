@@ -147,7 +147,7 @@ class FeedCache:
             state.fresh_until = 0.0
 
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
-        """Forget all other feeds, and let nobody read them any more.
+        """Forget all other feeds, and let nobody read them any more. End all back-offs.
 
         A miner's feeds that these are only compared with stay, too, because a comparison requests
         them. Feeds of the platform are not requested for a comparison.
@@ -158,9 +158,6 @@ class FeedCache:
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
-
-    def end_backoffs(self) -> None:
-        """Let the next readings request feeds that failed, or whose endpoint is missing."""
         for state in self._states.values():
             state.closed_until = 0.0
 

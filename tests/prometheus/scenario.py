@@ -77,14 +77,10 @@ class Scenario:
         self._server_of_gpu: dict[str, str] = {}
         self._maintenance: dict[str, Changes] = {}
         self._idle_pay: float | None = None
-        self._has_prices = False
         # By exporter, the minutes at which its scrapes fail, and those at which it is a target.
         self._failing: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._is_target = dict.fromkeys(exporters, range(end + 1))
         self._public_instances: set[str] = set()
-        self._servers = dict(servers or {})
-        # The sums of all reports up to now.
-        self._lost_of_day, self._ended_of_day = 0.0, 0
         self.expected: dict[str, Any] = {}
         self._expected_texts: list[dict[str, Any]] = []
         self._set_miner()
@@ -94,11 +90,12 @@ class Scenario:
         self.set("chutes_feed_records", 1, feed="nodes", hotkey=HOTKEY)
         for topic in ("servers", "gpus", "instances", "pay"):
             self.set("chutes_fleet_known", 1, topic=topic)
-        for server, gpus in self._servers.items():
+        for server, gpus in (servers or {}).items():
             info = {"server_id": f"id-{server}", "name": server, "version": "0.2.5"}
             self.set("chutes_server_info", 1, **info)
-            for number in range(gpus):
-                self.gpu(f"{server}-{number}", server)
+            gpu_ids = [f"{server}-{number}" for number in range(gpus)]
+            self._server_of_gpu |= dict.fromkeys(gpu_ids, server)
+            self.state(0, gpu_ids, "earning")
 
     def _set_miner(self) -> None:
         """Let the miner have a score, and a seat that is 90 days old at the start.
@@ -143,11 +140,6 @@ class Scenario:
                 changes[at] = None
         return self
 
-    def gpu(self, gpu_id: str, server: str, state: str = "earning", at: int = 0) -> Self:
-        """Add a GPU."""
-        self._server_of_gpu[gpu_id] = server
-        return self.state(at, [gpu_id], state)
-
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
         """Change the state of GPUs; with None, they disappear."""
         for gpu_id in gpu_ids:
@@ -161,39 +153,29 @@ class Scenario:
         self._idle_pay = units
         return self
 
-    def back(self, at: int, gpu_ids: Iterable[str], server: str) -> Self:
-        """Let GPUs that had disappeared be there again."""
-        for gpu_id in gpu_ids:
-            self.gpu(gpu_id, server, at=at)
-        return self
-
     def instance(
         self,
         number: str,
-        created: float,
         at: int = 0,
         *,
         server: str = "",
         private: bool = True,
-        purge: float = 0,
+        purge: int | None = None,
     ) -> Self:
         """Add an instance that is starting.
 
         Args:
             number: Its id.
-            created: The minute of its creation, which can lie before the history.
             at: The minute of the first page that shows it.
             server: Its server, empty if that is unknown.
             private: Whether it is a private instance.
-            purge: The minute from which on the service purges it; by default, 3.5 hours after its
-                creation.
+            purge: The minute from which on the service purges it, None for 3.5 hours later.
         """
         if not private:
             self._public_instances.add(number)
         labels = self._of_instance(number)
-        purged_at = purge or created + 210
+        purged_at = at + 210 if purge is None else purge
         self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
-        self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, instance_id=number)
         self._set_instance_state(number, "starting", at)
         self.set(DEADLINE, 60 * purged_at, at, **labels, deadline="purge")
         if server:
@@ -219,13 +201,7 @@ class Scenario:
     def activate(self, number: str, at: int) -> Self:
         """Let an instance become active."""
         self._set_instance_state(number, "active", at)
-        self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, instance_id=number)
-        self.drop(at, DEADLINE, instance_id=number, deadline="purge")
-        if number in self._public_instances:
-            # In its first hour, it can still lose its score.
-            labels = self._of_instance(number)
-            self.set(DEADLINE, 60 * at + 3600, at, **labels, deadline="secured")
-        return self
+        return self.drop(at, DEADLINE, instance_id=number)
 
     def remove(self, number: str, at: int) -> Self:
         """Let an instance end."""
@@ -238,8 +214,8 @@ class Scenario:
         """Let instances of one GPU earn on a server from the start."""
         for number in range(instances):
             name = f"i-{server}-{number}"
-            self.instance(name, -5 * HOUR, server=server).activate(name, 0)
-        return self.set("chutes_server_earning_instances", instances, **_of_server(server))
+            self.instance(name, server=server).activate(name, 0)
+        return self
 
     def maintain(self, at: int, server: str, state: str) -> Self:
         """Let a TEE server be in a state of maintenance."""
@@ -265,61 +241,11 @@ class Scenario:
             self.set("chutes_server_upgrade_done_timestamp_seconds", 60 * done, at, **labels)
         return self
 
-    def boots(self, server: str, accepted: int, at: int = 0) -> Self:
-        """Let the service accept or refuse the version of a server."""
-        return self.set("chutes_server_version_accepted", accepted, at, **_of_server(server))
-
-    def window(self, end: int, slots: int = 1, in_use: int = 0) -> Self:
+    def window(self, end: int) -> Self:
         """Let an upgrade window be open that ends at a minute."""
         self.set("chutes_maintenance_window_open", 1)
         self.set("chutes_maintenance_window_end_timestamp_seconds", 60 * end)
-        self.set("chutes_maintenance_window_info", 1, target_version="0.3.0")
-        self.set("chutes_maintenance_slots_limit", slots)
-        return self.set("chutes_maintenance_slots_in_use", in_use)
-
-    def prices(self) -> Self:
-        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars and a compute unit 1, and the
-        miner earn 20 alpha a day.
-        """
-        self._has_prices = True
-        gpus = sum(self._servers.values())
-        self.set("chutes_miner_cost_usd_per_hour", 1.5 * gpus)
-        self.set("chutes_alpha_price_usd", 10).set("chutes_compute_unit_usd", 1)
-        self.set("chutes_miner_emission_alpha_per_day", 20)
-        # 20 alpha at 10 dollars. In 24 hours at 1.5 dollars, each GPU costs 36.
-        self.set("chutes_miner_estimated_usd_per_day", 200)
-        return self.set("chutes_miner_estimated_profit_usd_per_day", 200 - 36 * gpus)
-
-    def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
-        """Let an audit report come at a minute, with instances of the chute that lost their score.
-
-        The sums of 6 hours and of a day are those of all reports up to this one, however old they
-        are.
-
-        Args:
-            at: When it comes.
-            end: The minute at which the hour of the report ends.
-            lost: The compute units that instances lost in the hour.
-            ended: How many instances these are.
-        """
-        self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
-        self._lost_of_day += lost
-        self._ended_of_day += ended
-        for window in ("1h", "6h", "1d"):
-            units, count = self._lost_of_day, self._ended_of_day
-            if window == "1h":
-                units, count = lost, ended
-            by_reason = {"window": window, "reason": "probes"}
-            by_chute = {"window": window, "chute_id": "chute-1"}
-            self.set("chutes_miner_window_total_lost_compute_units", units, at, window=window)
-            self.set("chutes_miner_unknown_losses", 0, at, window=window)
-            self.set("chutes_miner_window_lost_compute_units", units, at, **by_reason)
-            self.set("chutes_miner_chute_window_lost_compute_units", units, at, **by_chute)
-            self.set("chutes_miner_window_ended_instances", count, at, **by_reason, outcome="lost")
-            self.set(
-                "chutes_miner_chute_window_ended_instances", count, at, **by_chute, outcome="lost"
-            )
-        return self
+        return self.set("chutes_maintenance_window_info", 1, target_version="0.3.0")
 
     def feed(
         self, at: int, feed: str, hotkey: str, reason: str = "unavailable", exporter: str = ""
@@ -355,31 +281,25 @@ class Scenario:
         Args:
             alert: The alert.
             minute: When it fires.
-            summary: Its summary without the miner, but whole for an alert about an exporter.
-            description: Its description, if more than ids vary in it. What to do first may be left
-                out.
+            summary: Its summary.
+            description: Its description, if more than the hotkey varies in it.
             labels: Its labels but the hotkey.
         """
         name, severity = alert.split()
-        (rule,) = (
-            rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split()
+        [rule] = (
+            rule for rule in ALERTS if alert == f"{rule['alert']} {rule['labels']['severity']}"
         )
-        # The addresses of Grafana and of the documents are not set.
-        notes = dict(rule["annotations"], dashboard="")
-        if summary.startswith(("Chutes exporter", "Chutes API")):
-            notes["summary"] = summary
-        else:
-            notes["summary"] = summary
-            labels = {"hotkey": HOTKEY, **labels}
+        notes = rule["annotations"] | {"summary": summary, "dashboard": ""}
         if description:
-            what_to_do = notes["description"].partition("First")[2]
-            if "First" not in description:
-                description = f"{description} First{what_to_do}"
             notes["description"] = description
-        # promtool compares the texts after it has filled in their templates.
-        no_address = "{{ $externalLabels.docs_url }}"
+        # Alerts about an exporter are about no miner.
+        if "instance" not in labels:
+            labels = {"hotkey": HOTKEY, **labels}
+        # promtool compares the texts after it has filled in their templates. The addresses of
+        # Grafana and of the documents are not set.
         for key, note in notes.items():
-            notes[key] = note.replace("{{ $labels.hotkey }}", HOTKEY).replace(no_address, "")
+            shown = note.replace("{{ $labels.hotkey }}", HOTKEY)
+            notes[key] = shown.replace("{{ $externalLabels.docs_url }}", "")
         expected = {"exp_labels": {"severity": severity, **labels}, "exp_annotations": notes}
         self._expected_texts.append(
             {"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]}
@@ -388,11 +308,11 @@ class Scenario:
 
     def _series_of(self, exporter: str) -> dict[tuple[str, Labels], Changes]:
         """Return the changes of each series of an exporter: its own, and those of all exporters."""
-        found: dict[tuple[str, Labels], Changes] = {}
+        found: dict[tuple[str, Labels], Changes] = defaultdict(dict)
         for (name, labels), changes in self._series.items():
             if dict(labels).get("instance", exporter) == exporter:
                 series = name, tuple(label for label in labels if label[0] != "instance")
-                found[series] = found.get(series, {}) | changes
+                found[series] |= changes
         return found
 
     def _page_over_time(self, exporter: str) -> dict[str, list[str]]:
@@ -464,9 +384,6 @@ class Scenario:
         for state in STATES:
             series = f'chutes_server_gpus{{{labels}gpu="pro_6000",state="{state}",'
             numbers[series] = counts[state]
-        # A GPU earns a unit a second, also in a disabled instance.
-        earning = counts["earning"] + counts["disabled"]
-        numbers[f"chutes_server_compute_units_per_second{{{labels}"] = earning
         idle_series = f"chutes_server_idle_compute_units_per_second{{{labels}"
         if counts["idle"]:
             pay = self._idle_pay
@@ -474,9 +391,6 @@ class Scenario:
         else:
             # What GPUs could earn that are not verified is not known.
             numbers[idle_series] = None if counts["unverified"] else 0
-        if self._has_prices:
-            cost_per_day = 24 * 1.5 * (counts["idle"] + counts["unverified"])
-            numbers[f"chutes_server_idle_cost_usd_per_day{{{labels}"] = cost_per_day
         return numbers
 
     def _input_series(self) -> list[dict[str, str]]:
@@ -504,7 +418,7 @@ class Scenario:
         firing: Mapping[int, Iterable[Alert]],
         *,
         ever: Iterable[Alert] | None = None,
-        values: Mapping[str, tuple[int, Mapping[str, float]]] | None = None,
+        values: Mapping[str, Mapping[int, Mapping[str, float]]] | None = None,
     ) -> None:
         """Evaluate all rules with promtool.
 
@@ -512,8 +426,8 @@ class Scenario:
             directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
-            values: By expression: a minute, and the expected value of each series, which is
-                written as in PromQL.
+            values: By expression and minute: the expected value of each series, which is written
+                as in PromQL.
         """
         if ever is None:
             ever = {alert for alerts in firing.values() for alert in alerts}
@@ -522,9 +436,9 @@ class Scenario:
         series_of_history = f"last_over_time({series}[{self.end + 1}m])"
         tests = [_expect_alerts(series, minute, alerts) for minute, alerts in firing.items()]
         tests.append(_expect_alerts(series_of_history, self.end, ever))
-        for expression, (minute, expected) in (values or {}).items():
-            samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
-            tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
+        for expression, by_minute in (values or {}).items():
+            for minute, expected in by_minute.items():
+                tests.append(_expect_values(expression, minute, expected))
         test: dict[str, Any] = {
             "interval": f"{self._step}m",
             "input_series": self._input_series(),
@@ -582,14 +496,18 @@ def _expect_alerts(series: str, minute: int, alerts: Iterable[Alert]) -> dict[st
 
     ``series`` is PromQL for the series ALERTS that count.
     """
-    samples = []
-    for alert in set(alerts):
+    expected = {}
+    for alert in alerts:
         name, severity = alert.split()
-        labels = f'{{alertname="{name}",severity="{severity}"}}'
-        samples.append({"labels": labels, "value": 1})
+        expected[f'{{alertname="{name}",severity="{severity}"}}'] = 1
     # Every number to the power of 0 is 1.
-    expression = f"count by (alertname, severity) ({series}) ^ 0"
-    return {"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples}
+    return _expect_values(f"count by (alertname, severity) ({series}) ^ 0", minute, expected)
+
+
+def _expect_values(expr: str, minute: int, expected: Mapping[str, float]) -> dict[str, Any]:
+    """Make a test of the series that an expression returns."""
+    samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
+    return {"expr": expr, "eval_time": f"{minute}m", "exp_samples": samples}
 
 
 def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:

@@ -18,7 +18,6 @@ test_alerts_about_the_fleet = scenarios(
     {
         "a server that is deleted is named within 15 minutes": Scenario(40, FLEET)
         .state(20, ALPHA, None)
-        .drop(20, "chutes_server_info", server_id="id-alpha")
         .fires({20: [], 35: [GONE]}),
         # Also while the list is not known for half an hour.
         "GPUs that are gone are named until they are back": Scenario(
@@ -27,7 +26,7 @@ test_alerts_about_the_fleet = scenarios(
         .state(20, ALPHA, None)
         .set("chutes_fleet_known", 0, 9 * HOUR, topic="gpus")
         .set("chutes_fleet_known", 1, 9 * HOUR + 30, topic="gpus")
-        .back(13 * HOUR, ALPHA, "alpha")
+        .state(13 * HOUR, ALPHA, "earning")
         .fires({20: [], 30: [GONE], 8 * HOUR: [GONE], 9 * HOUR + 25: [GONE], 14 * HOUR: []}),
         "idle GPUs on which nothing can be launched are silent": Scenario(4 * HOUR, FLEET)
         .pays(0)

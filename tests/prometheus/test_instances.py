@@ -16,17 +16,25 @@ def disabled() -> Scenario:
     """A private and a public instance, which are disabled at 0:20."""
     miner = Scenario(50, {"alpha": 8})
     for number, private in (("i-1", True), ("i-2", False)):
-        miner.instance(number, -5 * HOUR, server="alpha", private=private).activate(number, 0)
+        miner.instance(number, server="alpha", private=private).activate(number, 0)
         miner.disable(number, 20)
     return miner
 
 
 def bleeding(miner: Scenario, hours: int) -> Scenario:
-    """Let the ends of each hour lose 19 of the 1000 compute units of a day."""
-    miner.set("chutes_miner_window_compute_units", 1000, window="1d").prices()
+    """Let an instance of each hour lose 19 of the 1000 compute units of a day."""
+    miner.set("chutes_miner_window_compute_units", 1000, window="1d")
+    miner.set("chutes_compute_unit_usd", 1).set("chutes_miner_unknown_losses", 0, window="1d")
     miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
+    lost_scores = {"window": "6h", "chute_id": "chute-1", "outcome": "lost"}
     for hour in range(1, hours):
-        miner.report(hour * HOUR + 2, hour * HOUR, lost=19, ended=1)
+        # The audit report comes 2 minutes after its hour.
+        at, lost = hour * HOUR + 2, 19 * hour
+        miner.set("chutes_miner_window_total_lost_compute_units", lost, at, window="1d")
+        by_reason, by_chute = {"reason": "probes"}, {"chute_id": "chute-1"}
+        miner.set("chutes_miner_window_lost_compute_units", lost, at, window="1d", **by_reason)
+        miner.set("chutes_miner_chute_window_lost_compute_units", lost, at, window="1d", **by_chute)
+        miner.set("chutes_miner_chute_window_ended_instances", hour, at, **lost_scores)
     return miner
 
 
@@ -44,7 +52,7 @@ test_alerts_about_instances = scenarios(
         "it is named without its server and in spite of missed scrapes": Scenario(
             2 * HOUR, {"alpha": 8}
         )
-        .instance("i-1", 20, 20, purge=100)
+        .instance("i-1", 20, purge=100)
         .fail("one:1", range(0, 2 * HOUR, 3))
         .fires({45: [], 60: [PURGE]})
         .says(
@@ -56,7 +64,7 @@ test_alerts_about_instances = scenarios(
         "one that starts in vain is to be stopped, and nothing else": Scenario(
             2 * HOUR, {"alpha": 8}
         )
-        .instance("i-1", 20, 20, purge=100)
+        .instance("i-1", 20, purge=100)
         .set("chutes_instance_start_in_vain", 1, 20, **PLACE)
         .fires({20: [], 40: [VAIN], 60: [VAIN], 90: [VAIN]}),
         # The second exporter has an old answer, in which the instance starts and is to be purged.

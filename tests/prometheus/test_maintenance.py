@@ -19,18 +19,16 @@ ALPHA = {"server": "alpha", "server_id": "id-alpha"}
 def refused(exporters: tuple[str, ...] = PAIR) -> Scenario:
     """The version of a server is refused at 0:20, while another server holds the only slot."""
     miner = Scenario(50, {"alpha": 8, "beta": 2}, exporters)
-    miner.window(DAY, in_use=1).maintain(0, "alpha", "none").maintain(0, "beta", "maintenance")
+    miner.window(DAY).maintain(0, "alpha", "none").maintain(0, "beta", "maintenance")
     miner.state(0, ["beta-0", "beta-1"], "idle")
-    miner.boots("alpha", 1)
-    miner.boots("alpha", 0, 20)
-    return miner
+    miner.set("chutes_server_version_accepted", 1, **ALPHA)
+    return miner.set("chutes_server_version_accepted", 0, 20, **ALPHA)
 
 
 def ended(miner: Scenario, at: int, server: str, gpus: int = 8) -> Scenario:
     """Let all instances of a server end."""
     for number in range(gpus):
         miner.remove(f"i-{server}-{number}", at)
-    miner.set("chutes_server_earning_instances", 0, at, server_id=f"id-{server}", server=server)
     return miner.state(at, [f"{server}-{number}" for number in range(gpus)], "idle")
 
 
@@ -43,9 +41,7 @@ FIRING = f'{BEGUN},alertstate="firing"'
 
 def upgraded(**steps: tuple[str, int | None]) -> Scenario:
     """Servers have steps in a window that ends in 12 hours, and are done at a minute."""
-    miner = Scenario(30, dict.fromkeys(steps, 1), PAIR, step=1)
-    # The server "new" needs no upgrade.
-    miner.window(12 * HOUR).set("chutes_server_info", 1, name="new")
+    miner = Scenario(30, dict.fromkeys(steps, 1), PAIR, step=1).window(12 * HOUR)
     for server, (step, done) in steps.items():
         miner.step(0, server, step, done)
     return miner
@@ -131,8 +127,8 @@ test_alerts_about_maintenance = scenarios(
             ever=[MAINTENANCE, *BLIND],
             values={
                 # It fires in each of the last 90 minutes, and began once.
-                f"count_over_time(ALERTS{{{FIRING}}}[89m30s])": (2 * HOUR, {f"{{{FIRING}}}": 90}),
-                f"changes(ALERTS_FOR_STATE{{{BEGUN}}}[89m30s])": (2 * HOUR, {f"{{{BEGUN}}}": 0}),
+                f"count_over_time(ALERTS{{{FIRING}}}[89m30s])": {2 * HOUR: {f"{{{FIRING}}}": 90}},
+                f"changes(ALERTS_FOR_STATE{{{BEGUN}}}[89m30s])": {2 * HOUR: {f"{{{BEGUN}}}": 0}},
             },
         )
         .says(

@@ -37,7 +37,7 @@ def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
         for number in range(3):
             instance = f"{server}-{number}"
             miner.instance(instance, 0, server=server).remove(instance, 20)
-    miner.check(tmp_path, {40: []}, values={name: (40, found)})
+    miner.check(tmp_path, {40: []}, values={name: {40: found}})
 
 
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
@@ -49,6 +49,5 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
         miner = Scenario(30).set("chutes_subnet_emission_alpha_per_day", 100)
         miner.set("chutes_alpha_price_usd", 10).set(name, number, 10)
         # The score and the heading are 2 %, and all miners are paid 1,000 dollars a day.
-        # In parentheses, it is the same query, at another minute.
-        values = {f"round({pay})": (5, {labels(""): 20.0}), pay: (20, {})}
+        values = {f"round({pay})": {5: {labels(""): 20}, 20: {}}}
         miner.check(tmp_path, {}, ever=[alert], values=values)

@@ -28,11 +28,11 @@ def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down(
     # 1005 is "not all is known".
     for topic in ("gpus", "reports"):
         unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
-        unknown.check(tmp_path, {}, values={verdict: (20, {"{}": 1005})})
-    # Nothing is known until an alert fires. In parentheses, it is the same query.
+        unknown.check(tmp_path, {}, values={verdict: {20: {"{}": 1005}}})
+    # Nothing is known until an alert fires.
     gone = Scenario(30).fail("one:1", range(10, 31))
     fires = {12: [], 30: ["ChutesMinerUnwatched critical"]}
-    gone.check(tmp_path, fires, values={verdict: (12, {}), f"({verdict})": (30, {"{}": 998})})
+    gone.check(tmp_path, fires, values={verdict: {12: {}, 30: {"{}": 998}}})
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
@@ -45,9 +45,8 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
             pair.set("chutes_feed_records", 1, feed=feed, hotkey=hotkey, instance=exporter)
     pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
     pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
-    # In parentheses, it is the same query. Its value is the maximum age of the feed in seconds.
-    values = {BLIND: (15, dict[str, float]()), f"({BLIND})": (25, {row: 600.0})}
-    pair.check(tmp_path, {}, values=values)
+    # Its value is the maximum age of the feed in seconds.
+    pair.check(tmp_path, {}, values={BLIND: {15: {}, 25: {row: 600}}})
 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
@@ -60,12 +59,9 @@ def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
     miner.drop(10, "chutes_feed_records", feed="images")
     # The stat of trust says "yes" for 2, and "except the feeds below" for 1. The verdict says "all
     # is well" for 1002, and "not all is known" for 1005.
-    # In parentheses, they are the same queries, at another minute.
     values = {
-        trusted: (5, {"{}": 2.0}),
-        f"({trusted})": (15, {"{}": 1.0}),
-        verdict_now: (5, {"{}": 1002.0}),
-        f"({verdict_now})": (15, {"{}": 1005.0}),
+        trusted: {5: {"{}": 2}, 15: {"{}": 1}},
+        verdict_now: {5: {"{}": 1002}, 15: {"{}": 1005}},
     }
     miner.check(tmp_path, {}, values=values)
 
@@ -96,11 +92,8 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
     # The queries of the panel, in this order. Of a seat that cannot be lost, the last one returns
     # 10**10, which the panel shows as a text.
     names = ("Lost within", "Registrations", "Immune until", "Safe")
-    values: dict[str, tuple[int, dict[str, float]]] = {}
+    values = {}
     for number, name in enumerate(names):
         query = asked("chutes-overview", "Is the seat safe?", number)
-        if name in shown:
-            values[query] = (5, {"{}": float(shown[name])})
-        else:
-            values[query] = (5, {})
+        values[query] = {5: {"{}": shown[name]} if name in shown else {}}
     miner.check(tmp_path, {}, values=values)
