@@ -16,7 +16,7 @@ WITHOUT_TRUTH = {
     "made of ratios of other miners, which are compared": """
         chutes_miner_consensus_ratio chutes_miner_incentive_rank chutes_miner_registered
         chutes_miner_score_next_better_ratio chutes_scored_miners""",
-    "pay by a rule (rules/test_gpus.py, fleet/test_offers.py, fleet/test_placement.py)": """
+    "pay by a rule (rules/test_money.py, fleet/test_offers.py, fleet/test_placement.py)": """
         chutes_fleet_idle_compute_units_per_second
         chutes_instance_compute_units_per_second chutes_instance_later_compute_units_per_second
         chutes_launch_first_day_units_per_gpu_second chutes_launch_later_units_per_gpu_second

@@ -1,1 +1,1 @@
-"""A miner's fleet, joined once from the answers of the API."""
+"""A miner's fleet, joined from the answers that ``feeds/fleet.py`` collects, which keeps it."""

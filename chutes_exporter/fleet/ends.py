@@ -108,8 +108,7 @@ class Ledger:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
         self.chutes: dict[str | None, Chute] = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
-        # Those that ended in the hour of a report. Of several records of an instance, that of the
-        # newest report counts, which is the first.
+        # Of several records of an instance, that of the newest report counts, which is the first.
         self._ended: dict[str, AuditInstance] = {}
         for report in self._reports:
             for instance in report.instances:
@@ -119,7 +118,7 @@ class Ledger:
     @cached_property
     def _histories(self) -> dict[str, History]:
         """The multipliers of the instances, by id. One that no report has gets an empty history."""
-        # The records of each instance by the end of each report.
+        # The records of each instance, by the end of the report that has them.
         records: dict[str, dict[float, list[ComputeRecord]]] = {}
         for instance_id in self._ended:
             records[instance_id] = {report.end: [] for report in self._reports}
@@ -139,10 +138,11 @@ class Ledger:
         return hours - len(set(complete))
 
     def needs_report(self, hours: int, end: float) -> bool:
-        """Return whether the report of an hour may tell what ends of the newest hours lost.
+        """Return whether the report of the hour with this end may tell what instances lost that
+        ended in the newest hours.
 
-        ``end`` is the end of the hour. All reports since an instance was created may have a
-        multiplier of it, which matters if it lost its score or its miner deleted it.
+        Any report since an instance was created may have a multiplier of it. That matters only if
+        it lost its score, or its miner deleted it.
         """
         return any(
             one.created_at < end and (one.outcome == "lost" or one.reason == "miner")
@@ -185,9 +185,7 @@ class Ledger:
         """Return the records of the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
         # All instances in the ledger have a time of deletion, so 0 is never used.
-        return [
-            instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
-        ]
+        return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
 
 
 NO_REPORTS = Ledger(())

@@ -45,21 +45,22 @@ def find_outages(
     A server on which something may earn is no candidate. While the report of an hour is missing,
     any other one may have died.
     """
-    # The newest first. Nothing has earned on a dead server since, so that it has died once.
-    clusters = _clusters(ledger.ends_of(hotkey, FAILURE_HOURS))[::-1]
+    newest_first = _clusters(ledger.ends_of(hotkey, FAILURE_HOURS))[::-1]
     lacks_report = bool(ledger.missing_hours(FAILURE_HOURS))
+    # The servers that died, by the number of the cluster.
     dead: dict[int, list[Server]] = defaultdict(list)
     left_out: dict[str, LeftOut] = {}
     for server in servers:
         if not server.is_silent:
             continue
-        fits = [_fits(server, ends, ledger) for ends in clusters]
+        fits = [_may_explain(server, ends, ledger) for ends in newest_first]
         if True in fits:
+            # Nothing has earned on it since it died, so it died only once: at the newest ends.
             dead[fits.index(True)].append(server)
             left_out[server.server_id] = "may_be_dead"
         elif lacks_report or None in fits:
             left_out[server.server_id] = "use_not_known"
-    outages = [Outage(tuple(dead[index]), tuple(clusters[index])) for index in sorted(dead)]
+    outages = [Outage(tuple(dead[index]), tuple(newest_first[index])) for index in sorted(dead)]
     return tuple(outages), left_out
 
 
@@ -77,9 +78,9 @@ def _clusters(ends: Iterable[End]) -> list[list[End]]:
     return [cluster for cluster in clusters if len(cluster) > 1]
 
 
-def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
-    """Return whether ended instances can have held at least half of a server's GPUs, None while
-    it is unknown of a chute which GPUs it needs.
+def _may_explain(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
+    """Return whether the death of a server may explain some ends: these instances can have held at
+    least half of its usable GPUs. None while it is unknown of a chute which GPUs it needs.
     """
     usable = server.usable_gpus
     size = 0
@@ -92,4 +93,4 @@ def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
         if True not in runs:
             return False
         size += gpus
-    return len(usable) <= 2 * size <= 2 * len(usable)
+    return len(usable) / 2 <= size <= len(usable)

@@ -104,12 +104,12 @@ def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     """Place the offers one after another, each first where it leaves the fewest GPUs idle."""
     placement: Placement = {space: [] for space in spaces}
     free = {space: space.free for space in placement}
-    left = {offer.chute_id: offer.room_after_starting for offer in offers}
+    rooms = {offer.chute_id: offer.room_after_starting for offer in offers}
     for offer in offers:
         for space in sorted(free, key=free.__getitem__):
-            count = min(left[offer.chute_id], free[space] // offer.size)
+            count = min(rooms[offer.chute_id], free[space] // offer.size)
             if count and (space.model, space.tee) == (offer.model, offer.tee):
                 placement[space].append(Launch(offer, count))
                 free[space] -= count * offer.size
-                left[offer.chute_id] -= count
+                rooms[offer.chute_id] -= count
     return placement

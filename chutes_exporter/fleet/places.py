@@ -63,20 +63,20 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
 def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     """Return the holder that an item of the inventory means.
 
-    ``candidates`` are the instances that its chute may have. Those hold the GPU that agree with the
-    item's ``active`` and, if there are some, were verified at the same time.
+    ``candidates`` are the instances that its chute may have. Possible are those that agree with the
+    item's ``active``. If some of these were verified at the same time, only they are.
     """
-    holding = candidates
+    possible = candidates
     if item.active is not None:
         # An instance that does not say whether it is active remains possible.
-        holding = [one for one in candidates if one.active in (item.active, None)]
-    same_time = [one for one in holding if one.last_verified_at == item.last_verified_at]
-    holding = same_time or holding
+        possible = [one for one in candidates if one.active in (item.active, None)]
+    same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
+    possible = same_time or possible
     return Holder(
         chute_id=item.chute_id,
         chute=item.chute_name,
-        instance_id=_only(one.instance_id for one in holding),
-        state="active" if item.active else _only(instance_state(one) for one in holding),
+        instance_id=_only(one.instance_id for one in possible),
+        state="active" if item.active else _only(instance_state(one) for one in possible),
     )
 
 
@@ -105,27 +105,28 @@ def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
 
     The list of held GPUs names the instance of each. Without it, the inventory tells the place.
     """
-    found = _held_by_inventory(answers, gpus)
     listed: dict[str, list[_GpuPlace]] = defaultdict(list)
     for held in answers.miner_gpus.value if answers.miner_gpus.complete else ():
         listed[held.instance_id].append((held.server_id, held.gpu))
-    found |= listed
+    places_of_gpus = _places_by_inventory(answers, gpus) | listed
     places = {}
     for instance in answers.instances.value:
-        held_gpus = found.get(instance.instance_id, ())
+        of_instance = places_of_gpus.get(instance.instance_id, ())
         # It is unknown unless all GPUs are on one known server and of one known model.
-        server_id, model = _only(held_gpus) or (None, None)
-        place = Place(server_id, model, len(held_gpus) if server_id else 0)
+        server_id, model = _only(of_instance) or (None, None)
+        place = Place(server_id, model, len(of_instance) if server_id else 0)
         places[instance.instance_id] = Place() if None in (server_id, model) else place
     return places
 
 
-def _held_by_inventory(
+def _places_by_inventory(
     answers: FleetAnswers, gpus: Iterable[Gpu]
 ) -> dict[str, Sequence[_GpuPlace]]:
-    """Return the GPUs of each instance that holds no others, which are none if they were deleted.
+    """Return the places of an instance's GPUs, by its id, as the inventory tells them.
 
-    Of a GPU without a known instance, any instance of its chute may be the one.
+    An instance is left out if a GPU whose instance is unknown may be its own: that GPU is of the
+    same chute, or the chute of one of the two is unknown. One without any GPU, because they were
+    deleted, has a single empty place.
     """
     known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
     uncertain_chutes: set[str | None] = set()
@@ -135,11 +136,11 @@ def _held_by_inventory(
             uncertain_chutes.add(gpu.chute_id)
     if not are_complete(answers.inventory, answers.instances):
         uncertain_chutes.add(None)
-    held: dict[str, Sequence[_GpuPlace]] = {}
+    places: dict[str, Sequence[_GpuPlace]] = {}
     for instance in answers.instances.value:
-        chutes = uncertain_chutes
+        may_hold_more = uncertain_chutes
         if instance.chute_id is not None:
-            chutes = uncertain_chutes & {instance.chute_id, None}
-        if not chutes:
-            held[instance.instance_id] = known[instance.instance_id] or [("", "")]
-    return held
+            may_hold_more = uncertain_chutes & {instance.chute_id, None}
+        if not may_hold_more:
+            places[instance.instance_id] = known[instance.instance_id] or [("", "")]
+    return places

@@ -148,8 +148,8 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
         if server.waits_for_upgrade is False or server.cannot_come_back:
             continue
         last_instances, idle_gpus = server.last_instances, server.idle_gpus
-        decides = (server.waits_for_upgrade, server.measured, last_instances)
-        if None in decides or idle_gpus is None:
+        facts = (server.waits_for_upgrade, server.measured, last_instances)
+        if None in facts or idle_gpus is None:
             return None
         waiting.append((last_instances, -idle_gpus, server.name, server.server_id))
     if not fleet.known.get("servers"):

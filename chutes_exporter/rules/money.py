@@ -138,13 +138,10 @@ class Costs:
 
     def of_gpu(self, server: str | None, model: str | None) -> float | None:
         """Return the price of a GPU on a server with this name, None if it is unknown."""
-        if self.by_server:
-            if not server:
-                # The server may have a price of its own.
-                return None
-            if server in self.by_server:
-                return self.by_server[server]
-        return self.by_model.get(model or "")
+        if self.by_server and not server:
+            # The server may have a price of its own.
+            return None
+        return self.by_server.get(server or "", self.by_model.get(model or ""))
 
 
 # Miners
