@@ -171,10 +171,8 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
 
 
 def _suspects(moment: Moment, ends: Iterable[End]) -> str:
-    """Return the end of a text: which servers may be at fault for failures of one reason.
-
-    The reports do not tell where instances ran.
-    """
+    """Return the end of a text: which servers may be at fault for failures of one reason."""
+    # The reports do not tell where instances ran, only on which servers they fit.
     servers = moment.fleet.failures.suspects(ends)
     # Those of all servers say nothing.
     if not 0 < len(servers) < len(moment.fleet.servers):
@@ -229,12 +227,12 @@ def _purges(moment: Moment) -> list[Subject]:
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
-    """Return the public instances in their first hour, the one whose hour ends last first."""
     unsecured = [
         _about_instance(moment, one, when=one.deadlines["secured"])
         for one in moment.fleet.instances
         if one.deadlines.get("secured", moment.now) > moment.now
     ]
+    # The text says when the last hour is over.
     return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
@@ -254,10 +252,6 @@ def _about_instance(moment: Moment, instance: Instance, when: float | None = Non
 
 
 def _dead_servers(moment: Moment) -> Iterator[Subject]:
-    """Yield the servers that probably died, with the GPUs that are idle since.
-
-    If instances can have ended on one of several servers, it is unknown which GPUs these are.
-    """
     for outage in moment.fleet.outages:
         names = " or ".join(server.shown_name for server in outage.servers)
         first, last = outage.ends[0].ended_at, outage.ends[-1].ended_at
@@ -268,6 +262,7 @@ def _dead_servers(moment: Moment) -> Iterator[Subject]:
         )
         if starting := sum(len(server.instances) for server in outage.servers):
             text += f", starting there now: {starting}"
+        # Of several servers, it is unknown which one died.
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
             subject = _about_server(outage.servers[0])
@@ -345,12 +340,9 @@ def _unverified(moment: Moment) -> Iterator[Subject]:
 
 
 def _idle(moment: Moment) -> Iterator[Subject]:
-    """Yield the idle GPUs that could earn, or of which that is not known, and what they could
-    earn.
-
-    The service refuses all launches of a blacklisted miner, and another finding says so.
-    """
+    """Yield the idle GPUs that could earn, or of which that is not known, with their pay."""
     fleet = moment.fleet
+    # Another finding says that the service refuses all launches of the miner.
     if fleet.blacklisted:
         return
     for subject in _gpus_by_server(fleet, "idle"):
