@@ -166,8 +166,9 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
 
 def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
     names = {instance.chute_id: instance.chute for instance in fleet.instances}
-    waits_for = [one.chute_id for one in pending.awaiting_replacement]
-    row["waits_for"] = [names.get(chute_id) or chute_id for chute_id in waits_for]
+    row["waits_for"] = [
+        names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
+    ]
     row["pending_until"] = iso_time(pending.pending_deadline)
     chutes = ", ".join(row["waits_for"]) or "none"
     row["reason"] += f" It waits for replacements of: {chutes}."
