@@ -100,24 +100,21 @@ class FleetAnswers:
         models = [gpu.model or "" for gpu in server.gpus]
         return measured(target, models, self.tee_measurements.value)
 
-    def step_of(self, server: r.Server) -> r.MaintenanceServer:
+    def maintenance_of(self, server: r.Server) -> r.MaintenanceServer:
         """Return what the maintenance policy says about a server, which may be unknown.
 
         It has all servers with TEE, and none of the others, which are never upgraded. Before the
         first window, it is empty, because there is no maintenance.
         """
-        step = r.MaintenanceServer(server.server_id)
+        for record in (self.policy and self.policy.servers) or ():
+            if record.server_id == server.server_id:
+                return record
         has_all = self.maintenance.complete and self.maintenance.value.servers is not None
         if has_all or server.is_tee is False:
-            step = r.MaintenanceServer(
+            return r.MaintenanceServer(
                 server.server_id, needs_upgrade=False, maintenance_status="none"
             )
-        return self.steps.get(server.server_id, step)
-
-    @cached_property
-    def steps(self) -> dict[str, r.MaintenanceServer]:
-        """The servers of the policy."""
-        return first_of_each((self.policy and self.policy.servers) or (), "server_id")
+        return r.MaintenanceServer(server.server_id)
 
     @cached_property
     def seat(self) -> r.MetagraphNode | None:

@@ -177,8 +177,8 @@ def _servers(
     gpus_by_server, instances_by_server = _by_server(gpus), _by_server(instances)
     servers = []
     for server_id, record in first_of_each(answers.servers.value, "server_id").items():
-        step = answers.step_of(record)
-        status = maintenance_status(step)
+        maintenance = answers.maintenance_of(record)
+        status = maintenance_status(maintenance)
         has_slot = holds_slot(record, status)
         server = Server(
             server_id=server_id,
@@ -186,11 +186,11 @@ def _servers(
             # None is a server that has never booted an image.
             version=None if record.version is UNSET else record.version or "",
             tee=record.is_tee,
-            # If the policy does not know of the slot, the step is unknown.
+            # If the policy does not know of the slot, the status is unknown.
             maintenance=None if has_slot and status == "none" else status,
             holds_slot=has_slot,
             boots=answers.boots(record),
-            needs_upgrade=step.needs_upgrade,
+            needs_upgrade=maintenance.needs_upgrade,
             gpus=tuple(gpus_by_server[server_id]),
             instances=tuple(instances_by_server[server_id]),
             is_complete=are_complete(answers.servers, answers.nodes) and record.gpus is not None,
