@@ -10,13 +10,12 @@ import math
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.duration import DAY, HOUR, human_duration
+from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
@@ -150,7 +149,7 @@ def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
     for job in moment.fleet.stuck_jobs or ():
         name = job.chute or "unknown chute"
         if job.created_at is not None:
-            name += f", created {datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
+            name += f", created {utc_text(job.created_at)}"
         yield Subject(f"{name} ({job.job_id})")
 
 
@@ -255,11 +254,8 @@ def _dead_servers(moment: Moment) -> Iterator[Subject]:
     for outage in moment.fleet.outages:
         names = " or ".join(server.shown_name for server in outage.servers)
         first, last = outage.ends[0].ended_at, outage.ends[-1].ended_at
-        text = (
-            f"{names}: {len(outage.ends)} instances ended from "
-            f"{datetime.fromtimestamp(first, UTC):%H:%M} to "
-            f"{datetime.fromtimestamp(last, UTC):%H:%M} UTC"
-        )
+        times = f"from {utc_text(first, '%H:%M')} to {utc_text(last, '%H:%M')}"
+        text = f"{names}: {len(outage.ends)} instances ended {times}"
         if starting := sum(len(server.instances) for server in outage.servers):
             text += f", starting there now: {starting}"
         # Of several servers, it is unknown which one died.
@@ -599,15 +595,14 @@ def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None
     return total(fleet.price_of(gpu, costs) for gpu in gpus)
 
 
-def _time_until(moment: float | None, now: float) -> str:
+def _time_until(time: float | None, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is half a day away or
     more. A time that is over is ``overdue since 19:56 UTC``.
     """
-    if moment is None:
+    if time is None:
         return "at an unknown time"
-    form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
-    clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
-    if moment <= now:
-        return f"overdue since {clock}"
+    shown = utc_text(time, "%H:%M") if abs(time - now) < DAY / 2 else utc_text(time)
+    if time <= now:
+        return f"overdue since {shown}"
     # Less than a minute is shown as one minute.
-    return f"in {human_duration(max(moment - now, 60))} ({clock})"
+    return f"in {human_duration(max(time - now, 60))} ({shown})"

@@ -21,8 +21,8 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import read_reports, take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
-from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
@@ -112,7 +112,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         percent = 100 / day_units if day_units else None
         worth = _Worth(snapshot.value(_UNIT_USD), percent, not ledger.missing_hours(hours))
         miners.append(_tables(hotkey, ledger.ends_of(hotkey, hours), names, worth))
-    period = f"From {moment(ledger.end - hours * HOUR)} to {moment(ledger.end)}."
+    period = f"From {utc_text(ledger.end - hours * HOUR)} to {utc_text(ledger.end)}."
     # Without any report, there is no time.
     show = partial(_show, miners, period if ledger.end else "", gaps)
     return Result({"miners": miners}, show, gaps)
