@@ -241,4 +241,4 @@ def _print_maintenance(found: Mapping[str, Any]) -> None:
     for row in rows:
         say(f"{row['server']}: {row['reason']}", indent="  ")
     if rows:
-        say("Do not reboot a server before its step is boot: that would lose the units above.")
+        say("Do not reboot a server before its step is boot: what runs there would lose its score.")
