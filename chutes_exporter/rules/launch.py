@@ -177,9 +177,9 @@ def demand_for(
         # A private chute has no target then. For a public one, the service takes the present number
         # of instances, disabled ones included. While it is unknown which rules a chute follows, its
         # target does not matter, because its room is unknown.
-        active, inactive = len(active_ids), len(not_active)
-        target = 0 if follows_private_rules(chute) else active + inactive
-        return Demand(chute, active, starting, target, target_expired=True, bounty=bounty)
+        known = len(active_ids)
+        target = 0 if follows_private_rules(chute) else known + len(not_active)
+        return Demand(chute, known, starting, target, target_expired=True, bounty=bounty)
     wanted = target_instances(utilization)
     if wanted is None and None not in (utilization.scale_allowance, utilization.target_count):
         # The target of the autoscaler's last run is out of date. The present one is at most the
@@ -188,7 +188,8 @@ def demand_for(
     expired = None
     if utilization.timestamp is not None:
         expired = now - utilization.timestamp > _TARGET_LIFETIME
-    return Demand(chute, utilization.active_instance_count, starting, wanted, expired, bounty)
+    active = utilization.active_instance_count
+    return Demand(chute, active, starting, target=wanted, target_expired=expired, bounty=bounty)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
