@@ -1,7 +1,8 @@
-"""Durations in seconds and in words."""
+"""Durations in seconds, and durations and times in words."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 MINUTE: Final = 60.0
@@ -24,3 +25,8 @@ def human_duration(seconds: float) -> str:
     if seconds >= 10:  # noqa: PLR2004 - below ten seconds a decimal matters
         return f"{seconds:.0f} seconds"
     return f"{seconds:.1f} seconds"
+
+
+def utc_text(time: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Format a Unix time: ``2026-12-01 14:05 UTC``."""
+    return f"{datetime.fromtimestamp(time, UTC):{form}} UTC"

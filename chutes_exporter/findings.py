@@ -10,13 +10,12 @@ import math
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from chutes_exporter.duration import DAY, HOUR, human_duration
+from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
@@ -150,7 +149,7 @@ def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
     for job in moment.fleet.stuck_jobs or ():
         name = job.chute or "unknown chute"
         if job.created_at is not None:
-            name += f", created {datetime.fromtimestamp(job.created_at, UTC):%Y-%m-%d %H:%M} UTC"
+            name += f", created {utc_text(job.created_at)}"
         yield Subject(f"{name} ({job.job_id})")
 
 
@@ -171,10 +170,8 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
 
 
 def _suspects(moment: Moment, ends: Iterable[End]) -> str:
-    """Return the end of a text: which servers may be at fault for failures of one reason.
-
-    The reports do not tell where instances ran.
-    """
+    """Return the end of a text: which servers may be at fault for failures of one reason."""
+    # The reports do not tell where instances ran, only on which servers they fit.
     servers = moment.fleet.failures.suspects(ends)
     # Those of all servers say nothing.
     if not 0 < len(servers) < len(moment.fleet.servers):
@@ -229,12 +226,12 @@ def _purges(moment: Moment) -> list[Subject]:
 
 
 def _unsecured(moment: Moment) -> list[Subject]:
-    """Return the public instances in their first hour, the one whose hour ends last first."""
     unsecured = [
         _about_instance(moment, one, when=one.deadlines["secured"])
         for one in moment.fleet.instances
         if one.deadlines.get("secured", moment.now) > moment.now
     ]
+    # The text says when the last hour is over.
     return sorted(unsecured, key=attrgetter("when"), reverse=True)
 
 
@@ -254,20 +251,14 @@ def _about_instance(moment: Moment, instance: Instance, when: float | None = Non
 
 
 def _dead_servers(moment: Moment) -> Iterator[Subject]:
-    """Yield the servers that probably died, with the GPUs that are idle since.
-
-    If instances can have ended on one of several servers, it is unknown which GPUs these are.
-    """
     for outage in moment.fleet.outages:
         names = " or ".join(server.shown_name for server in outage.servers)
         first, last = outage.ends[0].ended_at, outage.ends[-1].ended_at
-        text = (
-            f"{names}: {len(outage.ends)} instances ended from "
-            f"{datetime.fromtimestamp(first, UTC):%H:%M} to "
-            f"{datetime.fromtimestamp(last, UTC):%H:%M} UTC"
-        )
+        times = f"from {utc_text(first, '%H:%M')} to {utc_text(last, '%H:%M')}"
+        text = f"{names}: {len(outage.ends)} instances ended {times}"
         if starting := sum(len(server.instances) for server in outage.servers):
             text += f", starting there now: {starting}"
+        # Of several servers, it is unknown which one died.
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
             subject = _about_server(outage.servers[0])
@@ -345,12 +336,9 @@ def _unverified(moment: Moment) -> Iterator[Subject]:
 
 
 def _idle(moment: Moment) -> Iterator[Subject]:
-    """Yield the idle GPUs that could earn, or of which that is not known, and what they could
-    earn.
-
-    The service refuses all launches of a blacklisted miner, and another finding says so.
-    """
+    """Yield the idle GPUs that could earn, or of which that is not known, with their pay."""
     fleet = moment.fleet
+    # Another finding says that the service refuses all launches of the miner.
     if fleet.blacklisted:
         return
     for subject in _gpus_by_server(fleet, "idle"):
@@ -607,15 +595,14 @@ def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None
     return total(fleet.price_of(gpu, costs) for gpu in gpus)
 
 
-def _time_until(moment: float | None, now: float) -> str:
+def _time_until(time: float | None, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is half a day away or
     more. A time that is over is ``overdue since 19:56 UTC``.
     """
-    if moment is None:
+    if time is None:
         return "at an unknown time"
-    form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
-    clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
-    if moment <= now:
-        return f"overdue since {clock}"
+    shown = utc_text(time, "%H:%M") if abs(time - now) < DAY / 2 else utc_text(time)
+    if time <= now:
+        return f"overdue since {shown}"
     # Less than a minute is shown as one minute.
-    return f"in {human_duration(max(moment - now, 60))} ({clock})"
+    return f"in {human_duration(max(time - now, 60))} ({shown})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
@@ -15,19 +15,8 @@ from grafana.states import VERDICT, State
 if TYPE_CHECKING:
     from grafana.panels import Panel
 
-_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
-
-
-def _rules() -> list[dict[str, Any]]:
-    rules = []
-    for path in sorted(_DIRECTORY.glob("*.yml")):
-        for group in yaml.safe_load(path.read_text())["groups"]:
-            rules += group["rules"]
-    return rules
-
-
-_RULES: Final = _rules()
-FIRST: Final = {
+_RULES: Final = Path(__file__).parents[1] / "prometheus" / "rules" / "alerts.yml"
+FIRST_STEP_OF: Final = {
     "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
     "ChutesExporterDown": "See whether it runs, and read its log",
     "ChutesApiDown": "Run chutes-exporter check",
@@ -54,23 +43,22 @@ FIRST: Final = {
     "ChutesDayLoss": "Run chutes-exporter incidents: what was lost?",
 }
 """What to do first about each alert. Its runbook says the rest."""
-FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
+FIRST_STEPS: Final = [State(name, text) for name, text in FIRST_STEP_OF.items()]
 """The same, for a column that has the name of an alert."""
 
 
-def _boards() -> dict[str, str]:
-    """Return the uid of the board that each alert links to."""
+def _board_of() -> dict[str, str]:
     uids = {}
-    for rule in _RULES:
-        # A recording has no annotations, and an address is `.../d/chutes-fleet?var-hotkey=...`.
-        address = rule.get("annotations", {}).get("dashboard", "")
-        link = re.search(r"/d/([\w-]+)", address)
-        if link is not None:
-            uids[rule["alert"]] = link[1]
+    for group in yaml.safe_load(_RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            # The Watchdog has no board. An address is `.../d/chutes-fleet?var-hotkey=...`.
+            link = re.search(r"/d/([\w-]+)", rule["annotations"].get("dashboard", ""))
+            if link is not None:
+                uids[rule["alert"]] = link[1]
     return uids
 
 
-BOARDS: Final = _boards()
+BOARD_OF: Final = _board_of()
 """The uid of the board that each alert links to."""
 
 

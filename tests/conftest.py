@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,18 @@ _SHARING = (
     *("prometheus/test_agreement.py", "prometheus/test_day.py"),
 )
 """Files that share the recorded day with the rules, which takes long to make."""
+_LONG = (
+    *_SHARING,
+    *("test_golden.py", "commands/test_serve.py", "commands/test_demo.py", "test_hostile.py"),
+    *("unknown/test_answers.py", "unknown/test_commands.py", "unknown/test_fields.py"),
+    *("test_requests_an_hour.py", "test_day.py", "test_reference.py", "test_worlds.py"),
+)
+"""Files that take more than 5 seconds. They run first, so that no process has one of them left when
+the others have ended.
+"""
+
+# httpx looks for this module at each lock. Not to find it takes a tenth of the time of a request.
+sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class _FilesScheduling(LoadFileScheduling):
@@ -36,7 +49,14 @@ class _FilesScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
+        # Its cases share nothing.
+        if file == "tests/test_golden.py":
+            return nodeid
         return _SHARING[0] if file.endswith(_SHARING) else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONG))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -256,9 +256,10 @@ def _read(output: str, begin: int, evaluated: Evaluated) -> None:
         _, _, got = text.partition("got:")
         if kind == "alertname":
             for labels, notes in _ALERT.findall(got):
-                told = dict(_labels(notes))
+                annotations = dict(_labels(notes))
                 firing = _firing(dict(_labels(labels)) | {"alertname": asked})
-                evaluated.texts[firing][minute] = f"{told['summary']}\n{told['description']}"
+                text_lines = (annotations["summary"], annotations["description"])
+                evaluated.texts[firing][minute] = "\n".join(text_lines)
             continue
         query = json.loads(asked)
         answer = {_labels(labels): float(value) for labels, value in _SAMPLE.findall(got)}

@@ -47,12 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 FILE = Path(__file__).with_name("golden.json.xz")
-COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("status",),
-    ("advise",),
-    ("incidents",),
-    ("check",),
-)
+COMMANDS = ("status", "advise", "incidents", "check")
 
 
 @dataclass(frozen=True)
@@ -165,22 +160,22 @@ async def outputs_of(case: Case) -> dict[str, str]:
     """Return the page and the outputs of the commands, by their names."""
     outputs = {}
     async with api_of(case) as (target, chain_url, variables):
-        outputs["page"] = await page_of(case, target, chain_url, variables)
+        outputs["page"] = await page_for(case, target, chain_url, variables)
         flags = [f"--hotkey={hotkey}" for hotkey in case.also]
         if chain_url:
             flags.append(f"--chain.url={chain_url}")
         with asked_once():
-            for command, *more in COMMANDS:
+            for command in COMMANDS:
                 costs = COSTS if chain_url and command == "status" else ()
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(Result, "print", print_both)
                     status, output, errors = await run(
                         target,
-                        *(command, *more, *flags, *costs),
+                        *(command, *flags, *costs),
                         variables={"COLUMNS": "100"} | variables,
                     )
                 text = f"{output}{errors}exit status {status}\n"
-                outputs[" ".join((command, *more))] = text.replace(target.url, "URL")
+                outputs[command] = text.replace(target.url, "URL")
     return {name: _LONG_NUMBER.sub(_rounded, text) for name, text in outputs.items()}
 
 
@@ -202,7 +197,7 @@ def print_both(result: Result, *, as_json: bool) -> int:
     return _print(result, as_json=True)
 
 
-async def page_of(case: Case, target: Target, chain_url: str, variables: dict[str, str]) -> str:
+async def page_for(case: Case, target: Target, chain_url: str, variables: dict[str, str]) -> str:
     """Return the page of an exporter with all collectors, without what differs from run to run."""
     keys = [Hotkey.from_seed(variables["MINER_SEED"])] if variables else []
     more: dict[str, Any] = {"collectors": ALL_ON}

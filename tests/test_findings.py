@@ -201,7 +201,7 @@ def test_a_server_that_died_is_named_with_what_ended_there() -> None:
     server = make_server("s1", *IDLE)
     (one,) = find(make_fleet(server, outages=(outage(server),)), NOW, COSTS)
     assert one.kind == "dead_servers"
-    assert one.things == ["tee s1: 2 instances ended from 19:07 to 19:08 UTC"]
+    assert one.things == ["tee s1: 2 instances ended from 19:07 UTC to 19:08 UTC"]
     assert (one.gpus, one.cost_usd_per_hour) == ({"pro_6000": 2}, 2.2)
     assert one.command == "chutes-miner tee node-health --name 'tee s1'"
 

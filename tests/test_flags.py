@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import click
 import pytest
 
 from chutes_exporter.cli import cli
+from chutes_exporter.config import Settings
 from tests.support import ROOT
 
 ROWS = re.findall(
@@ -25,6 +27,13 @@ FLAGS = {
 
 def test_every_flag_is_listed_once() -> None:
     assert [flag for flag, _ in ROWS if flag != "--collector.NAME"] == list(FLAGS)
+
+
+def test_no_flag_is_dropped() -> None:
+    settings = {field.name for field in fields(Settings)}
+    # The hotkeys become the watched miners, and the others are used without the settings.
+    others = {"hotkeys", "hotkey_files", "log_level", "log_format"}
+    assert {flag.name for flag in FLAGS.values()} <= settings | others
 
 
 # A flag that needs no value has False.

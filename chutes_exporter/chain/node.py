@@ -15,15 +15,12 @@ import msgspec
 from chutes_exporter.api import errors as e
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import Shape
 from chutes_exporter.api.endpoint import MB, Endpoint
 from chutes_exporter.chain import subnet as s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from chutes_exporter.api.request_metrics import RequestCounters
 
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
@@ -58,30 +55,15 @@ CHAIN: Final = Endpoint("chain", "", _REPLY, method="POST", max_bytes=4 * MB)
 class Node:
     """A node of the chain.
 
-    The ``clock`` decides how old a block is. The client needs the ``monotonic`` clock, which no
-    correction changes. The ``counters`` count the requests.
+    The ``clock`` decides how old a block is. ``options`` are the other arguments of ChutesClient.
 
     Attributes:
         pause: Minimum seconds from one request to the next. Public nodes refuse more than one a
             second.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: float = 20.0,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = steady,
-        counters: RequestCounters | None = None,
-    ) -> None:
-        self._client = ChutesClient(
-            url,
-            timeout=timeout,
-            clock=clock,
-            monotonic=monotonic,
-            counters=counters,
-        )
+    def __init__(self, url: str, *, clock: Callable[[], float], **options: Any) -> None:
+        self._client = ChutesClient(url, clock=clock, **options)
         self._clock = clock
         is_own_node = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
         self.pause = 0.0 if is_own_node else 1.0

@@ -19,8 +19,8 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
-from chutes_exporter.duration import DAY
+from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.duration import DAY, utc_text
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product, total
@@ -213,7 +213,7 @@ def _stay_idle(fleet: Fleet) -> list[Row]:
 
 def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
     for miner in miners:
-        say(f"{miner['hotkey']}  {moment(now)}", bold=True)
+        say(f"{miner['hotkey']}  {utc_text(now)}", bold=True)
         if miner["idle_gpus"] is None:
             say("The idle GPUs are not known.")
         elif not miner["idle_gpus"]:

@@ -169,10 +169,8 @@ def _feed_line(state: FeedState) -> Line:
 
 
 def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
-    """Yield a line if the local clock could not be compared, or differs notably.
-
-    The offset is in seconds. It is positive if the local clock is ahead of the API's, and None if
-    it is unknown.
+    """Yield a line if the local clock could not be compared, or is notably ahead of the API's, by
+    positive seconds, or behind.
     """
     if not any(state.kept for state in states.values()):
         # Without an answer, it is no wonder that the clock is unknown.
@@ -193,13 +191,10 @@ def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
 
 
 def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line]:
-    """Yield a line for each endpoint whose answer has unknown fields or lacks some.
-
-    Unknown ones are only a warning. With a missing field, what depends on it is not known.
-    """
     for endpoint, field_check in sorted(checks_by_endpoint.items()):
         if field_check.found:
             reason = f"{endpoint}: {', '.join(field_check.found)}"
+            # An unknown field is only a warning.
             verdict: Verdict = "not known" if field_check.missing else "ok"
             yield Line("changes of the API", "", reason, _CHANGED, verdict)
 
@@ -229,10 +224,7 @@ def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> L
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print the conclusion and what failed, then a table of all lines, and notes on what passed.
-
-    Result.print adds at the end what is not known.
-    """
+    """Print all but what is not known, which Result.print adds at the end."""
     say(f"Chutes API at {settings.api_url}")
     by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
     for line in lines:

@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address, Credentials
 from chutes_exporter.demo.day import Day
 from chutes_exporter.demo.replay import Replay
-from chutes_exporter.duration import HOUR, MINUTE
+from chutes_exporter.duration import HOUR, MINUTE, utc_text
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
@@ -96,15 +95,14 @@ def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_fil
     # An address without a host listens on all addresses of this machine.
     host_and_port = str(address) if address.host else f"localhost:{address.port}"
     base = f"{service.scheme}://{host_and_port}"
-    # Without the program on the path, the commands run the module with this Python.
-    is_on_path = shutil.which("chutes-exporter") is not None
-    module = f"{shlex.quote(sys.executable)} -m chutes_exporter"
-    end = datetime.fromtimestamp(replay.clock() - replay.moment() + replay.day.last, UTC)
-    program = "chutes-exporter" if is_on_path else module
+    program = "chutes-exporter"
+    if shutil.which(program) is None:
+        program = f"{shlex.quote(sys.executable)} -m chutes_exporter"
+    end = utc_text(replay.clock() - replay.moment() + replay.day.last, "%H:%M")
     click.echo(
         f"The watched miner is {miner!r}. It is invented, and the service's public code made its "
         "data.\n"
-        f"The recorded day ends at {end:%H:%M} UTC. From then on, the answers stay the same.\n"
+        f"The recorded day ends at {end}. From then on, the answers stay the same.\n"
         f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
         f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"
         f"  export CHUTES_EXPORTER_API_URL={replay.url} "

@@ -21,8 +21,8 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import read_reports, take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_table, say
-from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.ends import End
 
 Names = dict[str | None, str | None]
+"""The names of chutes by their ids. That of a private one is None without a key."""
 Row = dict[str, Any]
 """A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
@@ -92,16 +93,17 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     names_feed: Feed[Any] = CHUTES if settings.keys else UTILIZATION
     snapshot = await take_snapshot(settings, frozenset({_UNIT_USD, _DAY_UNITS}), [names_feed])
     # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
-    snapshot.gaps[:] = [gap for gap in snapshot.gaps if not gap.hotkey]
+    gaps = [gap for gap in snapshot.gaps if not gap.hotkey]
     hours = flags["hours"]
     chutes = snapshot.records(CHUTES)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        reports, gaps = await read_reports(client, settings, hours, all_losses=True, chutes=chutes)
-    snapshot.gaps.extend(gaps)
+        reports, gaps_of_reports = await read_reports(
+            client, settings, hours, all_losses=True, chutes=chutes
+        )
     ledger = Ledger(reports, chutes)
     # The reports have only the watched miners.
     ends = ledger.ends(hours)
-    snapshot.gaps.extend(_gaps(ends, has_key=bool(settings.keys)))
+    gaps += [*gaps_of_reports, *_gaps_of_ends(ends, has_key=bool(settings.keys))]
     names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
     miners = []
     for hotkey in sorted(settings.watched):
@@ -110,13 +112,13 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         percent = 100 / day_units if day_units else None
         worth = _Worth(snapshot.value(_UNIT_USD), percent, not ledger.missing_hours(hours))
         miners.append(_tables(hotkey, ledger.ends_of(hotkey, hours), names, worth))
-    period = f"From {moment(ledger.end - hours * HOUR)} to {moment(ledger.end)}."
+    period = f"From {utc_text(ledger.end - hours * HOUR)} to {utc_text(ledger.end)}."
     # Without any report, there is no time.
-    show = partial(_show, miners, period if ledger.end else "", snapshot.gaps)
-    return Result({"miners": miners}, show, snapshot.gaps)
+    show = partial(_show, miners, period if ledger.end else "", gaps)
+    return Result({"miners": miners}, show, gaps)
 
 
-def _gaps(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
+def _gaps_of_ends(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     gaps = []
     for end in ends:
         if end.loss_precision == "at_least":
@@ -187,10 +189,7 @@ def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:
 
 
 def _ended(end: End, names: Names, worth: _Worth) -> Row:
-    """Return an ended instance. An unknown chute has no name.
-
-    A duration is never negative, even if the times contradict each other.
-    """
+    # A duration is never negative, even if the times contradict each other.
     active_minutes = None
     if end.activated_at is not None:
         active_minutes = max(0.0, end.ended_at - end.activated_at) / MINUTE

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 Cells = dict[str, Any]
+"""The values of a row by their columns."""
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
-    "nodes": ("uuid device_index gpu_identifier verified_at verification_error server_id"),
-    "instances": ("chute_id active created_at activated_at instance_id billed_to"),
-    "utilization": (
-        "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count"
-    ),
+    "nodes": "uuid device_index gpu_identifier verified_at verification_error server_id",
+    "instances": "chute_id active created_at activated_at instance_id billed_to",
+    "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h "
+    "active_instance_count",
     "maintenance": "name version maintenance_status needs_upgrade current_slots "
     "max_concurrent_per_miner window_open in_maintenance target_measurement_version "
     "upgrade_window_end server_id",

@@ -14,7 +14,8 @@ from chutes_exporter.commands.options import (
     require_key,
     settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import moment, printable
+from chutes_exporter.commands.terminal import printable
+from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.jobs import is_stuck
 
@@ -43,7 +44,7 @@ def release_job(**flags: Any) -> None:
     elif not jobs:
         click.echo(f"No job is stuck with {key.address}.", err=True)
     for job in jobs:
-        created = "" if job.created_at is None else f", created {moment(job.created_at)}"
+        created = "" if job.created_at is None else f", created {utc_text(job.created_at)}"
         about = printable(f"job {job.job_id} (chute {job.chute_id}{created})")
         # Outside the event loop, in which Ctrl-C would not end the question.
         if click.confirm(f"Release {about} of {key.address} at {settings.api_url}?"):

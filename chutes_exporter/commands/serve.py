@@ -209,9 +209,8 @@ class Service:
                 "private data is served without protection",
                 addresses=" ".join(map(str, reachable)),
                 advice="let only trusted clients reach the port, for example with "
-                "--web.listen-address "
-                "127.0.0.1:10064 outside containers, or set passwords or client certificates in "
-                "--web.config.file",
+                "--web.listen-address 127.0.0.1:10064 outside containers, or set passwords or "
+                "client certificates in --web.config.file",
             )
 
     def _announce(self) -> None:

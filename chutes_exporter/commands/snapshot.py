@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.duration import DAY, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.reports import fetch_report, list_reports
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
@@ -68,8 +67,8 @@ async def read_reports(
     # There is at least one report, because list_reports raises ApiError without any.
     newest = max(listed)
     if client.api_clock() - newest > HOUR + _MADE_WITHIN:
-        reason = f"the report of {moment(newest + HOUR)} is not there yet"
-        gaps.append(NotKnown(f"the ends since {moment(newest)}", "", reason, _WAIT))
+        reason = f"the report of {utc_text(newest + HOUR)} is not there yet"
+        gaps.append(NotKnown(f"the ends since {utc_text(newest)}", "", reason, _WAIT))
     asked_ends = [newest - age * HOUR for age in range(hours)]
     for end in asked_ends:
         if end in listed:
@@ -77,8 +76,8 @@ async def read_reports(
         else:
             # At the full hour, the oldest report leaves the list at once.
             reason = "the list of reports does not have it"
-            advice = f"{_WAIT} Until {moment(end + DAY)}, losses may be larger than they are shown."
-            gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, advice))
+            advice = f"{_WAIT} Until {utc_text(end + DAY)}, losses may be larger than shown."
+            gaps.append(NotKnown(f"the report of {utc_text(end)}", "", reason, advice))
     if all_losses:
         for end in sorted(listed.keys() - {*asked_ends}, reverse=True):
             if Ledger(reports, chutes).needs_report(hours, end):
@@ -89,7 +88,7 @@ async def read_reports(
 async def _read_report(
     client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
 ) -> list[HourlyAudit]:
-    subject = f"the report of {moment(end)}"
+    subject = f"the report of {utc_text(end)}"
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:

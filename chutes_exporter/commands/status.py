@@ -21,7 +21,8 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import iso_time, moment, print_table, say, with_columns
+from chutes_exporter.commands.terminal import iso_time, print_table, say, with_columns
+from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES, Window
@@ -165,13 +166,14 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
 
 def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
     names = {instance.chute_id: instance.chute for instance in fleet.instances}
-    waits_for = [one.chute_id for one in pending.awaiting_replacement]
-    row["waits_for"] = [names.get(chute_id) or chute_id for chute_id in waits_for]
+    row["waits_for"] = [
+        names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
+    ]
     row["pending_until"] = iso_time(pending.pending_deadline)
     chutes = ", ".join(row["waits_for"]) or "none"
     row["reason"] += f" It waits for replacements of: {chutes}."
     if pending.pending_deadline is not None:
-        latest = moment(pending.pending_deadline)
+        latest = utc_text(pending.pending_deadline)
         row["reason"] += f" Its maintenance begins at {latest} at the latest."
 
 
@@ -188,7 +190,7 @@ def _print_screen(
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
-        say(f"{miner['hotkey']}  {moment(snapshot.now)}", bold=True)
+        say(f"{miner['hotkey']}  {utc_text(snapshot.now)}", bold=True)
         _print_miner(miner, [one for one in findings if one.hotkey == miner["hotkey"]])
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
@@ -239,4 +241,4 @@ def _print_maintenance(found: Mapping[str, Any]) -> None:
     for row in rows:
         say(f"{row['server']}: {row['reason']}", indent="  ")
     if rows:
-        say("Do not reboot a server before its step is boot: that would lose the units above.")
+        say("Do not reboot a server before its step is boot: what runs there would lose its score.")

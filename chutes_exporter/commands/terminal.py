@@ -58,7 +58,7 @@ class _Column:
     def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int) -> None:
         values = [row.get(heading) for row in rows]
         self.heading = heading
-        self.lines = [heading]
+        self.heading_lines = [heading]
         self.cells = _cells(values[:most])
         self.is_known = any(value is not None for value in values)
         # type, because a bool is an instance of int.
@@ -67,18 +67,20 @@ class _Column:
 
     @property
     def width(self) -> int:
-        return max(len(text) for text in (*self.lines, *self.cells))
+        return max(len(text) for text in (*self.heading_lines, *self.cells))
 
     def fold_heading(self) -> None:
         """Fold the heading between its words, as its cells need the width anyway."""
         words = self.heading.replace("_", " ")
-        self.lines = textwrap.wrap(words, max(map(len, (*words.split(), *self.cells))))
+        self.heading_lines = textwrap.wrap(words, max(map(len, (*words.split(), *self.cells))))
 
     def texts(self, height: int) -> list[str]:
         """Return all lines in the width of the column, with a heading of this height."""
-        empty_lines = [""] * (height - len(self.lines))
+        empty_lines = [""] * (height - len(self.heading_lines))
         width = self.width
-        return [self._align(text, width) for text in (*empty_lines, *self.lines, *self.cells)]
+        return [
+            self._align(text, width) for text in (*empty_lines, *self.heading_lines, *self.cells)
+        ]
 
 
 def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -112,21 +114,21 @@ def print_table(
     if len(rows) > most:
         not_shown.append(f"{len(rows) - most} of {len(rows)} rows")
     if fit:
-        not_shown += _fit(columns)
+        not_shown += _fit_to_terminal(columns)
     _print_columns(columns)
     if not_shown:
         say(f"Not shown: {', '.join(not_shown)}. --json has everything.")
 
 
 def _print_columns(columns: Sequence[_Column]) -> None:
-    height = max((len(column.lines) for column in columns), default=0)
+    height = max((len(column.heading_lines) for column in columns), default=0)
     texts_by_column = [column.texts(height) for column in columns]
     for number, texts in enumerate(zip(*texts_by_column, strict=True)):
         line = _GAP.join(texts).rstrip()
         click.echo(click.style(line, bold=number < height))
 
 
-def _fit(columns: list[_Column]) -> list[str]:
+def _fit_to_terminal(columns: list[_Column]) -> list[str]:
     """Leave out columns in which nothing is known, and make the others fit the terminal: fold their
     headings, then leave out the last ones. Return the headings of these.
     """
@@ -144,11 +146,6 @@ def _fit(columns: list[_Column]) -> list[str]:
 
 def _line_width(columns: Sequence[_Column]) -> int:
     return sum(column.width + len(_GAP) for column in columns) - len(_GAP)
-
-
-def moment(time: float) -> str:
-    """Return a Unix time as text."""
-    return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def iso_time(time: float | None) -> str | None:

@@ -33,8 +33,8 @@ class _Line(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_Line)
 
 
-class _Chain:
-    """Answers of which each is told from the one before."""
+class _Timeline:
+    """The answers of an endpoint over time, each of which is told from the one before."""
 
     def __init__(self, lines: Sequence[_Line]) -> None:
         self._lines = lines
@@ -44,7 +44,7 @@ class _Chain:
         self._next = 0
         self._body: Any = None
         # The newest answer about each path.
-        self._bodies: dict[str, Any] = {}
+        self._body_by_path: dict[str, Any] = {}
 
     def answer(self, moment: float, path: str) -> Any | None:
         """Return the newest answer until a moment, None before the first one."""
@@ -56,9 +56,9 @@ class _Chain:
                 self._body = msgspec.json.decode(line.body)
             else:
                 self._body = _apply(self._body, msgspec.json.decode(line.delta or b""))
-            self._bodies[line.path] = self._body
+            self._body_by_path[line.path] = self._body
             self._next += 1
-        return self._bodies.get(path)
+        return self._body_by_path.get(path)
 
 
 class Day:
@@ -92,7 +92,7 @@ class Day:
         for name, content in contents.items():
             for line in _DECODER.decode_lines(content):
                 lines[name, line.hotkey, line.server_id].append(line)
-        self._chains = {key: _Chain(lines_of_key) for key, lines_of_key in lines.items()}
+        self._timelines = {key: _Timeline(lines_of_key) for key, lines_of_key in lines.items()}
 
     def answer(self, endpoint: str, moment: float, hotkey: str = "", part: str = "") -> Any | None:
         """Return the JSON of an answer with the recorded times, None if there was none.
@@ -110,12 +110,12 @@ class Day:
         # A report is told from the one before, whatever its path.
         server_id, path = ("", part) if endpoint == "audit_report" else (part, "")
         of_miner, of_all = (endpoint, hotkey, server_id), (endpoint, "", server_id)
-        chain = self._chains.get(of_miner) or self._chains.get(of_all)
-        if chain is None:
+        timeline = self._timelines.get(of_miner) or self._timelines.get(of_all)
+        if timeline is None:
             return None
         # All answers of a snapshot begin with it, so that they agree with each other.
         began = max(0.0, moment // self._step * self._step)
-        return chain.answer(began + _SNAPSHOT_SECONDS, path)
+        return timeline.answer(began + _SNAPSHOT_SECONDS, path)
 
 
 def _apply(old: Any, delta: Any) -> Any:

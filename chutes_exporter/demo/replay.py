@@ -144,7 +144,7 @@ class Replay(AsyncExitStack):
             hotkey = request.headers.get("x-chutes-hotkey", "")
         part = asked.get("server_id") or asked.get("path", "")
         answer = self.recorded(_RECORDED_AS.get(name, name), hotkey, part)
-        return _part_of(answer, endpoint, asked)
+        return _selected(answer, endpoint, asked)
 
     def recorded(self, name: str, hotkey: str, part: str) -> Any:
         """Return an answer of the recording, or raise HTTPException. See :meth:`Day.answer`."""
@@ -186,7 +186,7 @@ class Replay(AsyncExitStack):
         return chain.respond(call, self._blocks[now], known)
 
 
-def _part_of(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
+def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
     """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
     if endpoint is e.STATS and "miner_hotkey" in asked:
         return _stats_of_miner(answer, asked["miner_hotkey"])

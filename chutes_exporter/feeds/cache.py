@@ -79,7 +79,7 @@ class FeedState:
 
         None while the endpoint is missing, before the first request has ended, and if nobody
         requested a newer answer within the maximum age of the last one. Ask only the copies that
-        :meth:`FeedCache.states` returns, because other states can have an older one.
+        :meth:`FeedCache.states` returns, because other states can keep one that is too old.
         """
         if self.failures:
             return None if self.missing else False
@@ -149,7 +149,7 @@ class FeedCache:
             state.fresh_until = 0.0
 
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
-        """Forget all other feeds, and let nobody read them any more.
+        """Forget all other feeds, and let nobody read them any more. End all back-offs.
 
         A miner's feeds that these are only compared with stay, too, because a comparison requests
         them. Feeds of the platform are not requested for a comparison.
@@ -160,9 +160,6 @@ class FeedCache:
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
-
-    def end_backoffs(self) -> None:
-        """Let the next readings request feeds that failed, or whose endpoint is missing."""
         for state in self._states.values():
             state.closed_until = 0.0
 
@@ -190,7 +187,7 @@ class FeedCache:
             if self._monotonic() < state.closed_until:
                 # The cache backs off after a failure.
                 return False
-            state.flight = asyncio.create_task(self._fly(state))
+            state.flight = asyncio.create_task(self._request(state))
         if feed.in_background and self._has_succeeded(state):
             # The last answer serves while the newer one is requested.
             return True
@@ -208,7 +205,8 @@ class FeedCache:
         """Read several feeds at the same time."""
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
-    async def _fly(self, state: FeedState) -> None:
+    async def _request(self, state: FeedState) -> None:
+        """Request a feed, and note its answer or its failure in the state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
@@ -283,11 +281,13 @@ class FeedCache:
 
     async def _fetch_existing(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed. Raise MissingEndpointError if the deployment lacks its endpoint."""
+        requested_at = self._monotonic()
         try:
             return await self._fetch(feed)
         except NotFoundError as error:
             if feed.empty_if_404:
-                return Answer([], status=404)
+                seconds = self._monotonic() - requested_at
+                return Answer([], received_at=self._clock(), seconds=seconds, status=404)
             # An endpoint that answered lately exists. The 404 is a failure of the proxy before it.
             if feed.optional and self.peek(feed) is None:
                 text = f"the API has no {feed.path} (404)"

@@ -71,7 +71,7 @@ class Feed(Endpoint[T]):
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer(Generic[T]):
-    """A good answer.
+    """An answer that the cache keeps.
 
     Attributes:
         version: A unique number, as a cache key for derived data.

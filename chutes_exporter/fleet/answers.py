@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from msgspec import UNSET
+
 from chutes_exporter.api import records as r
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
-from chutes_exporter.fleet.model import Window
+from chutes_exporter.fleet.model import StuckJob, Window
+from chutes_exporter.rules.instances import instance_state
+from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
 
 if TYPE_CHECKING:
@@ -100,24 +104,21 @@ class FleetAnswers:
         models = [gpu.model or "" for gpu in server.gpus]
         return measured(target, models, self.tee_measurements.value)
 
-    def step_of(self, server: r.Server) -> r.MaintenanceServer:
+    def maintenance_of(self, server: r.Server) -> r.MaintenanceServer:
         """Return what the maintenance policy says about a server, which may be unknown.
 
         It has all servers with TEE, and none of the others, which are never upgraded. Before the
         first window, it is empty, because there is no maintenance.
         """
-        step = r.MaintenanceServer(server.server_id)
+        for record in (self.policy and self.policy.servers) or ():
+            if record.server_id == server.server_id:
+                return record
         has_all = self.maintenance.complete and self.maintenance.value.servers is not None
         if has_all or server.is_tee is False:
-            step = r.MaintenanceServer(
+            return r.MaintenanceServer(
                 server.server_id, needs_upgrade=False, maintenance_status="none"
             )
-        return self.steps.get(server.server_id, step)
-
-    @cached_property
-    def steps(self) -> dict[str, r.MaintenanceServer]:
-        """The servers of the policy."""
-        return first_of_each((self.policy and self.policy.servers) or (), "server_id")
+        return r.MaintenanceServer(server.server_id)
 
     @cached_property
     def seat(self) -> r.MetagraphNode | None:
@@ -149,6 +150,37 @@ class FleetAnswers:
         # Each of these may be one of the same chute.
         of_unknown_chute = self.active_by_chute[None] - {instance.instance_id}
         return None if of_unknown_chute else False
+
+    @cached_property
+    def demand_by_chute(self) -> dict[str | None, Demand]:
+        """The demand for each chute, by its id."""
+        return {demand.chute.chute_id: demand for demand in self.demand or ()}
+
+    def is_in_vain(self, instance: r.Instance) -> bool | None:
+        """Return whether an instance starts, but the service would refuse its activation now."""
+        state = instance_state(instance)
+        if state in ("active", "disabled"):
+            return False
+        demand = self.demand_by_chute.get(instance.chute_id)
+        return None if state is None or demand is None else demand.activation_is_refused
+
+    @property
+    def stuck_jobs(self) -> tuple[StuckJob, ...] | None:
+        """The miner's stuck jobs, None while it is unknown of a job."""
+        if not self.jobs.complete:
+            return None
+        stuck = []
+        for job in self.jobs.value:
+            # A job that does not name its miner may be one of this miner. Then it is unknown
+            # whether it is stuck, unless it is finished.
+            if job.miner_hotkey not in (self.hotkey, UNSET) or is_stuck(job) is False:
+                continue
+            if is_stuck(job) is None:
+                return None
+            chute = self.chutes_by_id.get(job.chute_id)
+            name = job.chute_id if chute is None else chute.name
+            stuck.append(StuckJob(job.job_id, name, job.created_at))
+        return tuple(stuck)
 
     @property
     def listed_gpus(self) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:

@@ -10,33 +10,29 @@ from msgspec import UNSET
 
 from chutes_exporter.fleet.answers import are_complete, first_of_each
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, StuckJob
+from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
 from chutes_exporter.fleet.offers import find_markets
 from chutes_exporter.fleet.outages import find_outages
 from chutes_exporter.fleet.placement import find_left_out, plan_servers
 from chutes_exporter.fleet.places import Holder, find_holders, find_places
 from chutes_exporter.rules.instances import deadlines_of, instance_state, is_private
-from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 from chutes_exporter.rules.money import later_units_per_second
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.api import records as r
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import GpuState, ServerPlan, Topic
-    from chutes_exporter.rules.launch import Demand
 
 Placed = TypeVar("Placed", Gpu, Instance)
 
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
-    holders = find_holders(answers)
-    gpus = _gpus(answers, holders)
+    gpus = _gpus(answers)
     instances = _instances(answers, gpus)
     servers = _servers(answers, gpus, instances)
     window = answers.window
@@ -61,7 +57,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         markets=markets,
         left_out=left_out,
         plans=plans,
-        stuck_jobs=_stuck_jobs(answers),
+        stuck_jobs=answers.stuck_jobs,
         window=window,
         failures=failures,
         outages=outages,
@@ -72,12 +68,12 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
 # GPUs
 
 
-def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ...]:
+def _gpus(answers: FleetAnswers) -> tuple[Gpu, ...]:
     """Return all GPUs: those with a record, and those that are only in the inventory.
 
-    If two servers seem to have a GPU, it is on the one that lists it. ``holders`` says what holds a
-    GPU, by its id.
+    If two servers seem to have a GPU, it is on the one that lists it.
     """
+    holders = find_holders(answers)
     lists_are_known = are_complete(answers.servers, answers.nodes)
     holders_are_known = are_complete(answers.inventory, answers.instances)
     # Empty texts mean that a GPU is in no instance for certain.
@@ -133,13 +129,9 @@ def _instances(answers: FleetAnswers, gpus: Sequence[Gpu]) -> tuple[Instance, ..
     # The inventory also names private chutes, which the list of chutes may lack.
     names |= {gpu.chute_id: gpu.chute for gpu in gpus if gpu.chute}
     places = find_places(answers, gpus)
-    demand_by_chute: dict[str | None, Demand] = {
-        demand.chute.chute_id: demand for demand in answers.demand or ()
-    }
     instances = []
     for record in first_of_each(answers.instances.value, "instance_id").values():
         chute, place = answers.chutes_by_id.get(record.chute_id), places[record.instance_id]
-        demand = demand_by_chute.get(record.chute_id)
         instance = Instance(
             instance_id=record.instance_id,
             chute_id=record.chute_id,
@@ -154,18 +146,10 @@ def _instances(answers: FleetAnswers, gpus: Sequence[Gpu]) -> tuple[Instance, ..
             model=place.model,
             gpus=place.gpus,
             has_replacement=answers.has_replacement(record),
-            is_in_vain=_is_in_vain(record, demand),
+            is_in_vain=answers.is_in_vain(record),
         )
         instances.append(instance)
     return tuple(instances)
-
-
-def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
-    """Return whether an instance starts, but the service would refuse its activation now."""
-    state = instance_state(record)
-    if state in ("active", "disabled"):
-        return False
-    return None if state is None or demand is None else demand.activation_is_refused
 
 
 # Servers
@@ -177,8 +161,8 @@ def _servers(
     gpus_by_server, instances_by_server = _by_server(gpus), _by_server(instances)
     servers = []
     for server_id, record in first_of_each(answers.servers.value, "server_id").items():
-        step = answers.step_of(record)
-        status = maintenance_status(step)
+        maintenance = answers.maintenance_of(record)
+        status = maintenance_status(maintenance)
         has_slot = holds_slot(record, status)
         server = Server(
             server_id=server_id,
@@ -186,11 +170,11 @@ def _servers(
             # None is a server that has never booted an image.
             version=None if record.version is UNSET else record.version or "",
             tee=record.is_tee,
-            # If the policy does not know of the slot, the step is unknown.
+            # If the policy does not know of the slot, the status is unknown.
             maintenance=None if has_slot and status == "none" else status,
             holds_slot=has_slot,
             boots=answers.boots(record),
-            needs_upgrade=step.needs_upgrade,
+            needs_upgrade=maintenance.needs_upgrade,
             gpus=tuple(gpus_by_server[server_id]),
             instances=tuple(instances_by_server[server_id]),
             is_complete=are_complete(answers.servers, answers.nodes) and record.gpus is not None,
@@ -212,24 +196,6 @@ def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
 
 
 # The miner
-
-
-def _stuck_jobs(answers: FleetAnswers) -> tuple[StuckJob, ...] | None:
-    """Return the miner's stuck jobs, None while it is unknown of a job."""
-    if not answers.jobs.complete:
-        return None
-    stuck = []
-    for job in answers.jobs.value:
-        # A job that does not name its miner may be one of this miner. Then it is unknown whether it
-        # is stuck, unless it is finished.
-        if job.miner_hotkey not in (answers.hotkey, UNSET) or is_stuck(job) is False:
-            continue
-        if is_stuck(job) is None:
-            return None
-        chute = answers.chutes_by_id.get(job.chute_id)
-        name = job.chute_id if chute is None else chute.name
-        stuck.append(StuckJob(job.job_id, name, job.created_at))
-    return tuple(stuck)
 
 
 def _known_topics(

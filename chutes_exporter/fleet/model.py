@@ -193,7 +193,7 @@ class Server:
 
     Attributes:
         version: That of its TEE image at the last boot.
-        maintenance: Its step, if that is known.
+        maintenance: Its status, None if it is unknown.
         holds_slot: Whether it holds an upgrade slot, so that launches are refused.
         boots: Whether the service accepts its version at the next boot. None also for a version of
             which no answer tells.

@@ -138,8 +138,6 @@ def _offer(
     first = first_units_per_second(chute, model, answers.rates)
     later = later_units_per_second(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
-    # The service accepts the launch, so TEE is known. With the later pay, the kind and the factors
-    # of the chute are.
     if size is None or first is None or later is None or room is None:
         return None
     if room_after_starting is None:
@@ -148,6 +146,8 @@ def _offer(
     if not math.isfinite(_MOST_INSTANCES * first_day):
         # A sum of the pay would not be finite.
         return None
+    # The service accepts the launch, so TEE is known. The later pay is known, so the kind and the
+    # factors of the chute are.
     return Offer(
         model=model,
         tee=bool(chute.tee),

@@ -65,7 +65,9 @@ def find_outages(
 
 
 def _clusters(ends: Iterable[End]) -> list[list[End]]:
-    """Return the ends of active instances that follow each other within minutes, two at least."""
+    """Return groups of ends of active instances that did not answer probes. The ends of a group
+    follow each other within minutes, and are at least two.
+    """
     clusters: list[list[End]] = []
     last = -math.inf
     for end in sorted(ends, key=lambda end: end.ended_at):

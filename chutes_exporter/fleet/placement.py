@@ -32,7 +32,7 @@ def find_left_out(
 ) -> dict[str, LeftOut]:
     """Return why nothing should be launched on servers at a Unix time, by the server's id.
 
-    Servers that can be used are left out of the result.
+    The result has no server that can be used.
     """
     left_out: dict[str, LeftOut] = {}
     for server in servers:

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from chutes_exporter.fleet.model import Window
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Phase, Server, Window
+    from typing import Self
+
+    from chutes_exporter.fleet.model import Fleet, Phase, Server
 
 Step = Literal[
     "cannot come back",  # It certainly does not boot with the target. Ask the operators.
@@ -31,8 +34,8 @@ class Upgrade:
 
     Attributes:
         reason: Why this is the step, as a sentence.
-        place: Its place in the order of those that wait, from 1. None if it does not wait, or must
-            not be upgraded, or while the order is unknown.
+        position: Its position among those that wait, from 1. None if it does not wait, or must not
+            be upgraded, or while the order is unknown.
         done_at: Unix time at which it is done at the latest, None if that is unknown or never.
         is_late: Whether that is after the end of the window.
     """
@@ -40,7 +43,7 @@ class Upgrade:
     server: Server
     step: Step
     reason: str
-    place: int | None = None
+    position: int | None = None
     done_at: float | None = None
     is_late: bool | None = None
 
@@ -66,7 +69,7 @@ class UpgradePlan:
     @property
     def late(self) -> int | None:
         """How many servers that may come back will not make it, None while that is unknown."""
-        are_late = [upgrade.is_late for upgrade in self.servers if upgrade.place is not None]
+        are_late = [upgrade.is_late for upgrade in self.servers if upgrade.position is not None]
         return None if not self.order_is_known or None in are_late else are_late.count(True)
 
     @property
@@ -86,28 +89,35 @@ class Slots:
     begins_at: float
     ends_at: float | None
 
+    @classmethod
+    def of(cls, window: Window, now: float) -> Self | None:
+        """Return the slots of a window that is open or announced, None if they are unknown."""
+        begins_at = {"open": now, "announced": window.starts_at}.get(window.phase(now) or "")
+        if begins_at is None or window.slots is None or window.used_slots is None:
+            return None
+        return cls(window.slots, window.used_slots, begins_at, window.ends_at)
+
     @property
     def free(self) -> int:
         """Servers whose maintenance can be requested now."""
         return max(0, math.floor(self.number - self.used))
 
-    def done_at(self, place: int) -> float | None:
-        """Return when the server with a place in the order is done at the latest.
+    def done_at(self, position: int) -> float | None:
+        """Return when the server with a position in the order is done at the latest.
 
         A server that already holds a slot is counted as if its upgrade began with the first of the
         others, so no time is too early. Without slots, it is never done.
         """
         if self.number < 1:
             return None
-        rounds = math.ceil((self.used + place) / self.number)
+        rounds = math.ceil((self.used + position) / self.number)
         return self.begins_at + rounds * UPGRADE_SECONDS
 
-    def is_late(self, place: int) -> bool | None:
-        """Return whether the server with a place in the order is done after the window, or never.
-
-        None is unknown.
+    def is_late(self, position: int) -> bool | None:
+        """Return whether the server with a position in the order is done after the window or never,
+        None if that is unknown.
         """
-        done_at = self.done_at(place)
+        done_at = self.done_at(position)
         if self.ends_at is None:
             return None
         return done_at is None or done_at > self.ends_at
@@ -115,22 +125,22 @@ class Slots:
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
-    phase = None if fleet.window is None else fleet.window.phase(now)
-    slots = _slots(fleet.window, phase, now)
+    window = fleet.window or Window(is_open=None)
+    phase, slots = window.phase(now), Slots.of(window, now)
     order = _order(fleet, phase)
-    places = {server_id: place for place, server_id in enumerate(order or (), 1)}
+    positions = {server_id: position for position, server_id in enumerate(order or (), 1)}
     upgrades = []
     for server in fleet.servers:
         if server.tee is False:
             continue
-        place = places.get(server.server_id)
-        step, reason = _step(server, phase, place, slots)
+        position = positions.get(server.server_id)
+        step, reason = _step(server, phase, position, slots)
         done_at = is_late = None
-        if place is not None and slots is not None:
-            done_at, is_late = slots.done_at(place), slots.is_late(place)
-        upgrades.append(Upgrade(server, step, reason, place, done_at, is_late))
+        if position is not None and slots is not None:
+            done_at, is_late = slots.done_at(position), slots.is_late(position)
+        upgrades.append(Upgrade(server, step, reason, position, done_at, is_late))
     # What needs most care comes first.
-    upgrades.sort(key=lambda one: (STEPS.index(one.step), one.place or 0, one.server.name or ""))
+    upgrades.sort(key=lambda one: (STEPS.index(one.step), one.position or 0, one.server.name or ""))
     return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, order is not None)
 
 
@@ -157,23 +167,13 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
     return [server_id for *_, server_id in sorted(waiting)]
 
 
-def _slots(window: Window | None, phase: Phase | None, now: float) -> Slots | None:
-    """Return the slots of a window that is open or announced, None if they are unknown."""
-    if window is None or window.slots is None or window.used_slots is None:
-        return None
-    begins_at = {"open": now, "announced": window.starts_at}.get(phase or "")
-    if begins_at is None:
-        return None
-    return Slots(window.slots, window.used_slots, begins_at, window.ends_at)
-
-
 def _step(
-    server: Server, phase: Phase | None, place: int | None, slots: Slots | None
+    server: Server, phase: Phase | None, position: int | None, slots: Slots | None
 ) -> tuple[Step, str]:
     """Return the step of a TEE server, and why.
 
-    ``place`` is its place in the order, None if it has none. Only "boot" and "request now" tell to
-    do something that cannot be undone, so they need all that proves it safe.
+    ``position`` is that in the order, None if it has none. Only "boot" and "request now" tell to do
+    something that cannot be undone, so they need all that proves it safe.
     """
     if server.holds_slot:
         return _step_in_slot(server)
@@ -186,11 +186,11 @@ def _step(
         return "not known", "The answers do not say whether it holds a slot."
     if server.needs_upgrade is False or phase in ("none", "over"):
         return "nothing", "No window is open or announced in which it needs an upgrade."
-    return _step_outside_slot(server, phase, place, slots)
+    return _step_outside_slot(server, phase, position, slots)
 
 
 def _step_outside_slot(
-    server: Server, phase: Phase | None, place: int | None, slots: Slots | None
+    server: Server, phase: Phase | None, position: int | None, slots: Slots | None
 ) -> tuple[Step, str]:
     """Return the step of a server that holds no slot and may need the upgrade, and why."""
     if server.needs_upgrade is None or phase is None:
@@ -202,9 +202,9 @@ def _step_outside_slot(
             "The service lists the target version for no host, the API has no GPUs of it, or the "
             "list cannot be read. So it may not come back."
         )
-    if slots is None or place is None:
+    if slots is None or position is None:
         return "not known", "The answers do not say whether a slot is free for it now."
-    if place <= slots.free:
+    if position <= slots.free:
         return "request now", "A slot is free for its maintenance."
     return "wait", "No slot is free for it yet."
 

@@ -125,7 +125,6 @@ class Exporter:
         """
         self._adopt(settings)
         self.feeds.keep_only(self.plan.feeds)
-        self.feeds.end_backoffs()
 
     def _adopt(self, settings: Settings) -> None:
         """Use these settings from now on."""

@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -93,8 +94,4 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     """
     if demand_is_unknown(chutes):
         return [*_NEVER_ZERO, "rate_limit_count"]
-
-    def is_unmeasured(field: str) -> bool:
-        return not any(getattr(chute, field) for chute in chutes)
-
-    return list(filter(is_unmeasured, _NEVER_ZERO))
+    return [field for field in _NEVER_ZERO if not any(map(attrgetter(field), chutes))]

@@ -78,11 +78,11 @@ class Demand:
         The first active instance of a private chute needs a bounty, whatever the target says. All
         others need a target above the active instances.
         """
-        private = follows_private_rules(self.chute)
-        if private is None or self.active is None or self.target is None:
+        has_private_rules = follows_private_rules(self.chute)
+        if has_private_rules is None or self.active is None or self.target is None:
             return None
         room = self.target - self.active
-        if not private:
+        if not has_private_rules:
             return self._public_room(room)
         if self.active == 0:
             return int(self.bounty is not None)
@@ -126,16 +126,32 @@ class Demand:
         The service does not delete a refused instance, which holds its GPUs until it is purged.
         """
         is_checked = activation_is_checked(self.chute)
-        if not is_checked or self.active is None or self.target is None:
-            return False if is_checked is False else None
+        if is_checked is False:
+            return False
+        if is_checked is None or self.active is None or self.target is None:
+            return None
         if_public = self.active >= self.target
         # A bounty is enough for the first active instance of a private chute.
         has_bounty = self.active == 0 and self.bounty is not None
         if_private = not has_bounty and (if_public or self.target_expired)
         if if_public is if_private:
+            # It does not matter which rules the chute follows.
             return if_public
-        is_private = follows_private_rules(self.chute)
-        return {True: if_private, False: if_public, None: None}[is_private]
+        has_private_rules = follows_private_rules(self.chute)
+        return {True: if_private, False: if_public, None: None}[has_private_rules]
+
+    @property
+    def refusal_without_room(self) -> LaunchRefusal:
+        """Why the service would refuse another instance, if there is no room for it."""
+        # Without room, both numbers are known.
+        active, target = self.active or 0, self.target or 0
+        if not follows_private_rules(self.chute):
+            return "no_room" if active >= target else "enough_starting"
+        if active == 0:
+            return "no_bounty"
+        # The service takes an expired target as 0: it accepts the launch, but refuses the
+        # activation.
+        return "target_expired" if self.target_expired else "no_room"
 
 
 def demand_for(
@@ -161,9 +177,9 @@ def demand_for(
         # A private chute has no target then. For a public one, the service takes the present number
         # of instances, disabled ones included. While it is unknown which rules a chute follows, its
         # target does not matter, because its room is unknown.
-        active, inactive = len(active_ids), len(not_active)
-        target = 0 if follows_private_rules(chute) else active + inactive
-        return Demand(chute, active, starting, target, target_expired=True, bounty=bounty)
+        known = len(active_ids)
+        target = 0 if follows_private_rules(chute) else known + len(not_active)
+        return Demand(chute, known, starting, target, target_expired=True, bounty=bounty)
     wanted = target_instances(utilization)
     if wanted is None and None not in (utilization.scale_allowance, utilization.target_count):
         # The target of the autoscaler's last run is out of date. The present one is at most the
@@ -172,7 +188,8 @@ def demand_for(
     expired = None
     if utilization.timestamp is not None:
         expired = now - utilization.timestamp > _TARGET_LIFETIME
-    return Demand(chute, utilization.active_instance_count, starting, wanted, expired, bounty)
+    active = utilization.active_instance_count
+    return Demand(chute, active, starting, target=wanted, target_expired=expired, bounty=bounty)
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -248,7 +265,7 @@ def _refusal_on_any_server(
         ("not_registered", seat is None),
         ("blacklisted", seat is not None and is_blacklisted(seat)),
         ("disabled", None if chute.disabled is UNSET else bool(chute.disabled)),
-        (_refusal_without_room(demand), None if room is None else room <= 0),
+        (demand.refusal_without_room, None if room is None else room <= 0),
         ("unknown", bool(past_decides)),
     )
 
@@ -261,26 +278,12 @@ def _first_certain(*checks: tuple[LaunchRefusal, bool | None]) -> LaunchRefusal 
     return "unknown" if any(refuses is None for _, refuses in checks) else None
 
 
-def _refusal_without_room(demand: Demand) -> LaunchRefusal:
-    """Return why the service would refuse an instance for which there is no room.
-
-    The numbers of active instances and of the target are known.
-    """
-    active, target = demand.active or 0, demand.target or 0
-    if not follows_private_rules(demand.chute):
-        return "no_room" if active >= target else "enough_starting"
-    if active == 0:
-        return "no_bounty"
-    # The service takes an expired target as 0: it accepts the launch, but refuses the activation.
-    return "target_expired" if demand.target_expired else "no_room"
-
-
 def activation_is_checked(chute: Chute) -> bool | None:
     """Return whether the service checks the room of a chute again when an instance is activated.
 
     It does so for private chutes, and for public ones without TEE. None is unknown.
     """
-    private = follows_private_rules(chute)
-    if private or chute.tee is False:
+    has_private_rules = follows_private_rules(chute)
+    if has_private_rules or chute.tee is False:
         return True
-    return None if private is None or chute.tee is None else False
+    return None if None in (has_private_rules, chute.tee) else False

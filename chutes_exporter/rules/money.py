@@ -44,7 +44,7 @@ def first_units_per_second(chute: Chute, model: str, rates: Mapping[str, float])
     models = set(selector.supported_gpus or ())
     if models == {model}:
         return multiplier
-    if not {model} <= models <= rates.keys():
+    if model not in models or not models <= rates.keys():
         return None
     cheapest_rate = min(rates[allowed_model] for allowed_model in models)
     return multiplier * rates[model] / cheapest_rate

@@ -50,11 +50,9 @@ if TYPE_CHECKING:
 
 ON_SERVERS: Final = {"server": "~$server"}
 BY_SERVER: Final = "hotkey, server_id, server"
-ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
-_IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
-IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
-STATE: Final = "hotkey_server_id:chutes_server_state:number"
-FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
+_STATE: Final = "hotkey_server_id:chutes_server_state:number"
+STATE: Final = recorded(_STATE, **ON_SERVERS)
+FAILED_STARTS: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 _OF_GPU: Final = ("gpu_id", "server", "gpu", "device_index", "state")
 GPU_STATE: Final = f"({of_miners('chutes_gpu_state', *_OF_GPU, **ON_SERVERS)} == 1)"
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
@@ -69,15 +67,19 @@ CAUSES: Final = (
     f"and on (hotkey, server_id) {select('chutes_server_state', MINERS)}"
 )
 """The alert about each server. One that says not to reboot it comes before the others."""
-_STATE: Final = recorded(STATE, **ON_SERVERS)
 NOT_EARNING: Final = (
-    f"clamp_max(time() - max_over_time((timestamp({_STATE}) "
-    f"* on (hotkey, server_id) ({STATE} >= bool 6))[1d:10m]), 86400) > 600 "
+    f"clamp_max(time() - max_over_time((timestamp({STATE}) "
+    f"* on (hotkey, server_id) ({_STATE} >= bool 6))[1d:10m]), 86400) > 600 "
     "and on (hotkey, server_id) chutes_server_state"
 )
 """Seconds since all GPUs of a server earned, at most a day. The states from 6 on are those in which
 they do.
 """
+IDLE_UNITS: Final = of_miners(
+    "chutes_server_idle_compute_units_per_second", "server_id", "server", **ON_SERVERS
+)
+NOT_EARNED: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD} > 0"
+"""Dollars that the idle GPUs of a server do not earn in a day, where that is known."""
 _STEP: Final = "chutes_server_maintenance_step"
 _STEP_BY: Final = "hotkey, server_id, server, step"
 STEPS_NOW: Final = (
@@ -101,10 +103,6 @@ EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_
 def _gpus_by_model(**where: str) -> str:
     """Return the GPUs of each server by model and state."""
     return of_miners("chutes_server_gpus", "server_id", "server", "gpu", "state", **where)
-
-
-NOT_EARNED: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD} > 0"
-"""Dollars that the idle GPUs of a server do not earn in a day, where that is known."""
 
 
 def idle_gpus(size: tuple[int, int]) -> Panel:
@@ -141,13 +139,13 @@ def _dcgm(metric: str) -> str:
     # NVIDIA's exporter calls the label `UUID`, and our metric `uuid`.
     by_uuid = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
     chosen = select("chutes_gpu_state", MINERS, **ON_SERVERS)
-    named = _named(f"group by (uuid, server, device_index) ({chosen})")
+    named = with_gpu_name(f"group by (uuid, server, device_index) ({chosen})")
     # `group_left` fails if a GPU has two series there, such as one for each of two servers.
     one_name_each = f"topk by (uuid) (1, {named})"
     return f"{by_uuid} * on (uuid) group_left (GPU, server) {one_name_each}"
 
 
-def _named(query: str) -> str:
+def with_gpu_name(query: str) -> str:
     """Add the label `GPU`: the server and the index of the GPU.
 
     It has capital letters, because the label `gpu` is the model.
@@ -184,7 +182,7 @@ FLEET.show(
         "earn in the first day, where that is known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
-        Column("State", short(_STATE), width=175, states=SERVER),
+        Column("State", short(STATE), width=175, states=SERVER),
         Column("", "server_id"),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
@@ -223,7 +221,7 @@ FLEET.show(
         ),
         Column(
             "Failed starts, 6 h",
-            f"sum by ({BY_SERVER}) ({recorded(FAILED, **ON_SERVERS)})",
+            f"sum by ({BY_SERVER}) ({recorded(FAILED_STARTS, **ON_SERVERS)})",
             COUNT,
             thresholds=[(3, RED)],
             missing=" ",
@@ -243,7 +241,7 @@ FLEET.show(
     timeline(
         "Servers over time",
         "State of each server. A step from earning to idle is an instance that ended.",
-        Query(while_known(f"max by (server) ({_STATE})", _STATE), "{{server}}", step="5m"),
+        Query(while_known(f"max by (server) ({STATE})", STATE), "{{server}}", step="5m"),
         states=SERVER,
         size=(24, 8),
     ),
@@ -296,7 +294,7 @@ FLEET.show(
         "GPUs",
         "Each GPU with its state, and the error of its last failed verification. A timeout points "
         "at load and network, a failed attestation at driver and firmware.",
-        Column("", short(_named(GPU_STATE))),
+        Column("", short(with_gpu_name(GPU_STATE))),
         Column("State", "state", width=100, states=GPU),
         Column("GPU", "GPU", width=150),
         Column("Model", "gpu", width=90),

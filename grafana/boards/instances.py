@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.alerts import FIRST, verdict
+from grafana.alerts import FIRST_STEP_OF, verdict
 from grafana.boards.fleet import THIS_SERVER
 from grafana.dashboard import Board
 from grafana.panels import (
@@ -61,14 +61,10 @@ UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_i
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
 
 
-def _decided(decision: str) -> str:
-    """Select instances by what is to be decided about them."""
-    labels = ("instance_id", "chute_id", "chute", "decision")
-    where = {"decision": decision, "chute_id": "~$chute"}
-    return f"({of_miners('chutes_instance_decision', *labels, **where)} == 1)"
-
-
-DECISION: Final = _decided("!none")
+_OF_DECISION: Final = ("instance_id", "chute_id", "chute", "decision")
+_NEEDED: Final = {"decision": "!none", "chute_id": "~$chute"}
+DECISION: Final = f"({of_miners('chutes_instance_decision', *_OF_DECISION, **_NEEDED)} == 1)"
+"""What is to be decided about each instance that needs it."""
 _KNOWN: Final = select("chutes_fleet_known", MINERS, topic="instances")
 _EACH: Final = select("chutes_instance_state", MINERS, chute_id="~$chute")
 _DECIDED: Final = select("chutes_instance_decision", decision="none")
@@ -77,9 +73,9 @@ NONE_TO_DECIDE: Final = (
 )
 """All instances are known, and it is known of each that it needs no decision."""
 FIRST_DECISIONS: Final = (
-    State("slow", FIRST["ChutesInstancePurgeNear"]),
-    State("in_vain", FIRST["ChutesStartInVain"]),
-    State("disabled", FIRST["ChutesPrivateInstanceAtRisk"]),
+    State("slow", FIRST_STEP_OF["ChutesInstancePurgeNear"]),
+    State("in_vain", FIRST_STEP_OF["ChutesStartInVain"]),
+    State("disabled", FIRST_STEP_OF["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
 
@@ -135,19 +131,19 @@ def _shown(query: str) -> str:
     return f"{query} and on (hotkey, instance_id) {STATE}"
 
 
-def _ended_in_hour(label: str, **where: str) -> str:
-    """Return the number of ended instances by a label, in the report of the hour that ends at the
+def _ended_in_hour() -> str:
+    """Return the number of ended instances by reason, in the report of the hour that ends at the
     time of the query.
 
     The exporter has the report only some minutes after the hour, so the query looks 10 minutes
     ahead. If there is no report by then, it returns nothing.
     """
-    selected = select("chutes_miner_window_ended_instances", MINERS, **where, window="1h")
+    selected = select("chutes_miner_window_ended_instances", MINERS, window="1h")
     # Several exporters have the report, with the same labels.
     in_ten_minutes = f"max by (hotkey, reason, outcome) ({selected} offset -10m)"
     report_end = select("chutes_audit_report_end_timestamp_seconds")
     has_report = f"max({report_end} offset -10m) >= time()"
-    return f"sum by ({label}) ({in_ten_minutes} and on () {has_report})"
+    return f"sum by (reason) ({in_ten_minutes} and on () {has_report})"
 
 
 def _in(state: str) -> str:
@@ -291,7 +287,7 @@ INSTANCES.show(
         "Instances that ended by reason. The bar at 12:00 counts those "
         "from 11:00 to 12:00. Many at once point at one server or one chute.",
         Query(
-            f"{_ended_in_hour('reason')} > 0",
+            f"{_ended_in_hour()} > 0",
             "{{reason}}",
             step="1h",
         ),

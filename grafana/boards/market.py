@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.alerts import verdict
-from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
-from grafana.boards.fleet import THIS_SERVER, idle_gpus
+from grafana.boards.fleet import FAILED_STARTS, THIS_SERVER, idle_gpus
 from grafana.dashboard import Board
 from grafana.panels import (
     AMOUNT,
@@ -43,8 +42,7 @@ LATER: Final = of_miners(
     "chutes_launch_later_units_per_gpu_second", "gpu", "chute_id", "chute", **ON_CHUTES
 )
 IDLE: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="idle")
-ALL_IDLE: Final = of_known(total(IDLE, with_gpus=True), "gpus")
-NONE_IDLE: Final = f"{ALL_IDLE} == 0"
+NONE_IDLE: Final = f"{of_known(total(IDLE, with_gpus=True), 'gpus')} == 0"
 MOVE: Final = of_miners(
     "chutes_server_launch_instances", "server_id", "server", "gpu", "chute_id", "chute"
 )
@@ -56,8 +54,8 @@ _ENDED: Final = select(
     window="1d",
     outcome="~lost|never_active",
 )
-FAILED: Final = f"sum by (hotkey, chute_id) (max by (hotkey, chute_id, outcome) ({_ENDED}))"
-FAILED_STARTS: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS_BY_CHUTE})"
+FAILED_HERE: Final = f"sum by (hotkey, chute_id) (max by (hotkey, chute_id, outcome) ({_ENDED}))"
+FAILED_STARTS_OF_SERVER: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS})"
 
 
 def _of_move(pay: str) -> str:
@@ -83,10 +81,10 @@ _LAUNCHED: Final = of_platform(
 )
 """A series of each offer, also of other miners."""
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
-YOURS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
-YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
-PLATFORM: Final = of_platform("chutes_platform_gpus", "gpu", "state")
-PLATFORM_IDLE: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
+GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
+IDLE_GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
+GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", "state")
+IDLE_GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
 
 MARKET: Final = Board(
@@ -113,7 +111,7 @@ MARKET.show(
         Column("GPU", "gpu", width=90, missing=" "),
         Column(
             "Failed starts, 6 h",
-            f"0 * {MOVE} + on (hotkey, server_id) group_left () ({FAILED_STARTS} > 0)",
+            f"0 * {MOVE} + on (hotkey, server_id) group_left () ({FAILED_STARTS_OF_SERVER} > 0)",
             COUNT,
             thresholds=[(1, ORANGE), (3, RED)],
             missing=" ",
@@ -162,7 +160,7 @@ MARKET.show(
         Column("Room", _offer("room_instances"), COUNT, missing=" "),
         Column(
             "Failed here",
-            f"0 * {_LAUNCHED} + on (hotkey, chute_id) group_left () ({FAILED} > 0)",
+            f"0 * {_LAUNCHED} + on (hotkey, chute_id) group_left () ({FAILED_HERE} > 0)",
             COUNT,
             thresholds=[(1, ORANGE)],
             missing=" ",
@@ -182,15 +180,15 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column("Yours", of_known(f"sum by (gpu) ({YOURS})", "gpus"), COUNT),
+        Column("Yours", of_known(f"sum by (gpu) ({GPUS})", "gpus"), COUNT),
         Column(
             "Idle",
-            of_known(f"sum by (gpu) ({YOUR_IDLE})", "gpus"),
+            of_known(f"sum by (gpu) ({IDLE_GPUS})", "gpus"),
             COUNT,
             thresholds=[(1, RED)],
         ),
-        Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT),
-        Column("Unused, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT),
+        Column("All", f"sum by (gpu) ({GPUS_OF_ALL}) and on (gpu) {GPUS}", COUNT),
+        Column("Unused, all", f"{IDLE_GPUS_OF_ALL} and on (gpu) {GPUS}", COUNT),
         sort=["-Yours"],
         size=(24, 6),
     ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from grafana.alerts import BOARDS, FIRST_STEPS, severities, verdict, verdict_number
+from grafana.alerts import BOARD_OF, FIRST_STEPS, severities, verdict, verdict_number
 from grafana.boards.fleet import idle_gpus
 from grafana.boards.instances import LOST, LOST_UNITS
 from grafana.boards.subnet import before_loss
@@ -14,13 +14,13 @@ from grafana.panels import (
     CENTS,
     COUNT,
     DOLLARS,
+    FACTOR,
     MINER_COLUMNS,
     RUNBOOK,
     SHARE,
     TIME,
     Column,
     Query,
-    Unit,
     board_link,
     graph,
     stacked,
@@ -53,22 +53,20 @@ from grafana.states import (
     State,
 )
 
-if TYPE_CHECKING:
-    from grafana.panels import Panel
-
 SCORE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
+POINTS_SINCE_YESTERDAY: Final = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
+PLACES_SINCE_YESTERDAY: Final = f"min({yesterday(RANK)}) - on () min({RANK})"
 EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
 NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 """The recording has the 26 %, and docs/advise.md how they were found."""
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
-FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
-GPUS_BY_STATE: Final = of_known(f"sum by (state) ({FLEET})", "gpus")
-OF_ALERTS: Final = "alert:chutes_alerts:"
+GPUS: Final = "hotkey_state:chutes_fleet_gpus:sum"
+GPUS_BY_STATE: Final = of_known(f"sum by (state) ({recorded(GPUS)})", "gpus")
 SEVERITIES: Final = severities("$hotkey")
 NO_ALERT: Final = verdict_number("$hotkey")
-LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
+LOST_PER_DAY: Final = recorded("alert:chutes_alerts:compute_units_per_day")
 IS_FIRING: Final = "alertname, hotkey, place"
 SINCE: Final = (
     f"min by ({IS_FIRING}, server) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
@@ -77,7 +75,8 @@ SINCE: Final = (
 
 
 def _gpus(states: str) -> str:
-    return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
+    """Return the number of GPUs of each miner in some states, a regular expression."""
+    return f"sum by (hotkey) ({recorded(GPUS, state=states)})"
 
 
 def _by_chute(window: str) -> str:
@@ -85,34 +84,6 @@ def _by_chute(window: str) -> str:
     units = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
     no_record_is_missing = select("chutes_feed_records", feed="stats_per_chute")
     return f"sum by (chute_id) ({units}) and on () {no_record_is_missing}"
-
-
-def _next_day() -> Panel:
-    """Return the stat of what the miners will earn."""
-    return stat(
-        "Next 24 h",
-        "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
-        "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
-        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
-        "sure it is.",
-        Query(NEXT_DAY, "dollars, about"),
-        unit=DOLLARS,
-        size=(8, 3),
-    )
-
-
-def _since_yesterday() -> Panel:
-    """Return the stat of what changed in a day."""
-    points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
-    places = f"min({yesterday(RANK)}) - on () min({RANK})"
-    return stat(
-        "Since yesterday",
-        "What changed within 24 hours: the share of all scores in percentage points, and the rank "
-        "of the best of the chosen miners. More is better.",
-        Query(points, "points of the score", Unit("none", 2)),
-        Query(places, "ranks"),
-        size=(16, 3),
-    )
 
 
 OVERVIEW: Final = Board(
@@ -145,7 +116,7 @@ OVERVIEW.show(
                 f"{NO_ALERT} == 1004 unless on () {SEVERITIES}", "alertname", KEYLESS.value
             ),
         ),
-        Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
+        Column("", "board", states=[State(name, uid) for name, uid in BOARD_OF.items()]),
         Column(
             "Alert",
             "alertname",
@@ -223,8 +194,24 @@ OVERVIEW.show(
     ),
     idle_gpus((6, 3)),
     before_loss((6, 3), of_miners),
-    _next_day(),
-    _since_yesterday(),
+    stat(
+        "Next 24 h",
+        "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
+        "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
+        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
+        "sure it is.",
+        Query(NEXT_DAY, "dollars, about"),
+        unit=DOLLARS,
+        size=(8, 3),
+    ),
+    stat(
+        "Since yesterday",
+        "What changed within 24 hours: the share of all scores in percentage points, and the rank "
+        "of the best of the chosen miners. More is better.",
+        Query(POINTS_SINCE_YESTERDAY, "points of the score", FACTOR),
+        Query(PLACES_SINCE_YESTERDAY, "ranks"),
+        size=(16, 3),
+    ),
     stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "

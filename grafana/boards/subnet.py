@@ -112,24 +112,13 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
     )
 
 
-def _in_a_day() -> Panel:
-    """Return the stat of the chosen miner's score share in 24 hours."""
-    return stat(
-        "Score in 24 h",
-        "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
-        "its heading. A lost seat, a collapse and a lasting change are not predicted.",
-        Query(MY_SHARE, "now"),
-        Query(f"0.57 * {MY_SHARE} + on () 0.43 * max({MY_HEADING})", "about"),
-        unit=SHARE,
-        size=(6, 3),
-    )
-
-
 def _all(metric: str, **where: str) -> str:
+    """Select a metric of all exported miners."""
     return of_platform(metric, "hotkey", **where)
 
 
 def _near(query: str) -> str:
+    """Keep the chosen miner and its neighbours in rank."""
     return f"{query} and on (hotkey) {NEAR}"
 
 
@@ -153,7 +142,15 @@ SUBNET.show(
         thresholds=[(1, ORANGE)],
         size=(6, 3),
     ),
-    _in_a_day(),
+    stat(
+        "Score in 24 h",
+        "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
+        "its heading. A lost seat, a collapse and a lasting change are not predicted.",
+        Query(MY_SHARE, "now"),
+        Query(f"0.57 * {MY_SHARE} + on () 0.43 * max({MY_HEADING})", "about"),
+        unit=SHARE,
+        size=(6, 3),
+    ),
     table(
         "Neighbours in rank",
         "The chosen miner, four miners before and four after it, and who may overtake whom if all "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from grafana.alerts import FIRST
+from grafana.alerts import FIRST_STEP_OF
 from tests.alertmanager.test_routing import Receivers, alertmanager, post
 from tests.day import DAY, LAST
 from tests.exporters import served
@@ -83,9 +83,9 @@ def test_a_day_has_few_messages_and_each_event_one_in_time_that_says_what_to_do_
         name, _ = event.alert.split()
         begin, end = minute(event.since), minute(event.by)
         in_time = [text for at, text in messages if begin <= at <= end]
-        told = [text for text in in_time if all(said in text for said in event.says)]
-        assert len(told) == 1, (event, in_time)
+        about_event = [text for text in in_time if all(said in text for said in event.says)]
+        assert len(about_event) == 1, (event, in_time)
         for command in re.findall(
-            r"chutes-(?:exporter|miner) (?:query |tee )?[a-z-]+", FIRST[name]
+            r"chutes-(?:exporter|miner) (?:query |tee )?[a-z-]+", FIRST_STEP_OF[name]
         ):
-            assert command in told[0], (event, told)
+            assert command in about_event[0], (event, about_event)

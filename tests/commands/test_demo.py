@@ -18,7 +18,7 @@ from tests.support import HOTKEY, PATIENCE, PATIENT, wait_for
 ANY_PORT = ("--demo.listen-address", "127.0.0.1:0")
 
 
-def printed(process: subprocess.Popen[str]) -> list[str]:
+def printed_instructions(process: subprocess.Popen[str]) -> list[str]:
     """Return the lines that the demo prints. The last one has the last command, ``check``."""
     assert process.stdout is not None
     lines = [process.stdout.readline()]
@@ -42,7 +42,7 @@ def run_in_shell(script: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_the_demo_prints_works_word_for_word() -> None:
     with running("demo", *LISTEN, *ANY_PORT) as service:
-        lines = printed(service.process)
+        lines = printed_instructions(service.process)
         assert "It is invented, and the service's public code made its data." in lines[0]
         (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:3]))
         text = ""

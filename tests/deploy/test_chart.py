@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-import jsonschema
 import pytest
 import yaml
 
@@ -117,7 +116,9 @@ def test_helm_lint_finds_nothing(setup: str) -> None:
 
 @pytest.mark.parametrize("setup", SETUPS)
 def test_every_object_is_valid_by_the_schemas_of_its_kind(setup: str) -> None:
-    import kubernetes_validate  # noqa: PLC0415 - it takes seconds, in each process that collects the tests
+    # These take seconds, in each process that collects the tests.
+    import jsonschema  # noqa: PLC0415
+    import kubernetes_validate  # noqa: PLC0415
 
     for found in built(setup):
         assert found["metadata"]["namespace"] == "chutes"

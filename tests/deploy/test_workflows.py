@@ -49,6 +49,7 @@ def test_the_linters_find_nothing(command: tuple[str, ...]) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_every_locked_package_has_a_wheel_for_each_python_and_the_platforms_of_the_image(
     platform: str, tmp_path: Path

@@ -57,7 +57,7 @@ def names(found: UpgradePlan) -> str:
 
 def ordered(found: UpgradePlan) -> list[Upgrade]:
     """Return the servers to upgrade, in their order."""
-    return sorted((one for one in found.servers if one.place), key=lambda one: one.place or 0)
+    return sorted((one for one in found.servers if one.position), key=lambda one: one.position or 0)
 
 
 def test_the_fewest_last_instances_come_first_and_then_the_most_idle_gpus() -> None:
@@ -72,14 +72,14 @@ def test_the_fewest_last_instances_come_first_and_then_the_most_idle_gpus() -> N
     for order in itertools.permutations(servers):
         found = plan(*order)
         assert names(found) == "d e c b a"
-        assert [one.place for one in ordered(found)] == [1, 2, 3, 4, 5]
+        assert [one.position for one in ordered(found)] == [1, 2, 3, 4, 5]
 
 
 def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
     # Upgrades take 4 hours. In the only slot, the 3 servers that are being upgraded now need all 12
     # hours of the window, so each server in the order is late.
     found = plan(waits("a"), waits("b", measured="not_measured"), used_slots=3)
-    assert [one.server.server_id for one in found.servers if one.place is None] == ["b"]
+    assert [one.server.server_id for one in found.servers if one.position is None] == ["b"]
     assert (names(found), found.late) == ("a", 1)
     # A server of which no answer decides whether it comes back stays in the order.
     assert names(plan(waits("a", measured="undecided"))) == "a"

@@ -39,11 +39,6 @@ def metrics(expression: str) -> set[str]:
     return {selector.name or "" for selector in selectors(expression)}
 
 
-def calls(expression: str) -> list[tuple[str, str]]:
-    """Return the functions of a query, with the text of what they are called on."""
-    return [(part.func.name, part.prettify()) for part in _parts(expression, promql_parser.Call)]
-
-
 def _is_number(part: Expr) -> bool:
     """Return whether the result of a part is a number, and no series."""
     if isinstance(part, promql_parser.ParenExpr | promql_parser.UnaryExpr):

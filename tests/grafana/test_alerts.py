@@ -16,8 +16,8 @@ def test_each_alert_has_a_first_step_that_its_own_text_names_too() -> None:
         # The watchdog always fires, and reports no problem.
         if rule["alert"] != "Watchdog":
             texts[rule["alert"]] += rule["annotations"]["description"]
-    assert alerts.FIRST.keys() == texts.keys()
-    for name, step in alerts.FIRST.items():
+    assert alerts.FIRST_STEP_OF.keys() == texts.keys()
+    for name, step in alerts.FIRST_STEP_OF.items():
         # Such as "chutes-exporter query nodes" or "chutes-exporter advise".
         for command in re.findall(r"chutes-exporter (?:query )?[a-z-]+(?: --[a-z]+)?", step):
             assert command in texts[name], (name, command)

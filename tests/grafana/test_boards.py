@@ -13,7 +13,7 @@ from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
 from deploy.reference import ALL_METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
-from grafana.alerts import FIRST
+from grafana.alerts import FIRST_STEP_OF
 from grafana.boards import BOARDS
 from grafana.dashboard import BOARD_ORDER, dashboard_json
 from tests.grafana.display import PANELS, committed
@@ -142,7 +142,7 @@ def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
 
 def test_no_state_of_a_server_or_alert_tells_to_reboot_it_now() -> None:
     texts = [state.text for table in (states.SERVER, states.STEPS) for state in table]
-    texts += FIRST.values()
+    texts += FIRST_STEP_OF.values()
     for text in (text for text in texts if "reboot" in text):
         assert "not reboot" in text, text
     # What is in maintenance may be booted only when nothing earns on it.

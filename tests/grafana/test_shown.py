@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from grafana import states
-from grafana.alerts import FIRST
+from grafana.alerts import FIRST_STEP_OF
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.dashboard import BOARD_ORDER
@@ -124,7 +124,7 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     assert {row["Alert"] for row in rows[:2]} == {"ChutesGpusIdle"}
     assert [row["Where"] for row in rows[:2]] == [states.WHOLE_MINER.text, "tyr"]
     assert rows[1]["USD a day"].startswith("$397.")
-    assert rows[0]["What to do first"] == FIRST["ChutesGpusIdle"]
+    assert rows[0]["What to do first"] == FIRST_STEP_OF["ChutesGpusIdle"]
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 
 

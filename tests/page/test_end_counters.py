@@ -78,7 +78,7 @@ async def counted(exporter: Exporter, hotkey: str = HOTKEY) -> dict[tuple[str, .
         await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
         await until(lambda: not asked_by(exporter))
         exporter.feeds.expire(AUDIT_REPORT)
-        exporter.feeds.end_backoffs()
+        exporter.feeds.keep_only(exporter.plan.feeds)
     page = await page_of(exporter)
     values: dict[tuple[str, ...], float] = {}
     for (name, labels), value in page.items():

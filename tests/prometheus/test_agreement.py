@@ -96,8 +96,8 @@ def test_status_landing_page_overview_and_alerts_say_the_same(hour: int, tmp_pat
         alerts = firing(key.address, now, now)
         # What still fires later is not over yet.
         for alert, place in alerts & firing(key.address, min(now + OVER, LAST), LAST):
-            told = [found[kind] for kind in FINDINGS.get(alert, ()) if kind in found]
-            assert alert not in FINDINGS or any(place in things for things in told), alert
+            named = [found[kind] for kind in FINDINGS.get(alert, ()) if kind in found]
+            assert alert not in FINDINGS or any(place in things for things in named), alert
         soon = {name for name, _ in firing(key.address, now, now + DELAY)}
         for kind in found.keys() - QUIET:
             assert any(kind in FINDINGS.get(name, ()) for name in soon), (kind, soon)

@@ -19,7 +19,7 @@ class Raised:
 
     Attributes:
         since: The event. The alert must not fire before it.
-        by: When it fires at the latest. It is scraped every 10 or 20 minutes.
+        by: When it fires at the latest. The day is scraped every 10 or 20 minutes.
         alert: Its name and severity.
         place: The server or the chute, empty if it is about none.
         says: What its text says when it fires at the latest.

@@ -85,3 +85,10 @@ def test_only_the_report_of_its_activation_has_all_records_of_an_instance(
     history = join_records({hour: [ComputeRecord("i", UnixTime(0), 3.5, UnixTime(2000))]})
     loss = loss_of(DELETED, history, now=7200)
     assert (loss.units, loss.precision) == (3.5 * 2000, precision)
+
+
+def test_a_record_whose_end_no_report_shows_counts_until_the_last_report_that_has_it() -> None:
+    newest = [ComputeRecord("i", UnixTime(1500), 2.0, UnixTime(2000))]
+    history = join_records({7200: newest, 1000: [ComputeRecord("i", UnixTime(0), 3.5)]})
+    loss = loss_of(DELETED, history, now=7200)
+    assert (loss.units, loss.precision) == (3.5 * 1000 + 2.0 * 500, "at_least")

@@ -38,22 +38,11 @@ if TYPE_CHECKING:
 WHOLE: Final = "whole"
 LANDING: Final = "landing page"
 MONEY: Final = ("--gpu.cost=h200=1.9", "--gpu.cost=pro_6000=0.8")
-COMMANDS: Final = {
-    LANDING: (),
-    "status": MONEY,
-    "advise": (),
-    "incidents": (),
-    "check": (),
-}
+COMMANDS: Final = {LANDING: (), "status": MONEY, "advise": (), "incidents": (), "check": ()}
 """The flags of each command. The landing page says what the command status says."""
-OTHERS: Final = {
-    "not_known",
-    "records",
-    "status",
-    "count",
-    "seconds",
-    "lost_compute_units_now",
-    "hours_missing",
+MAY_DIFFER: Final = {
+    *("not_known", "records", "status", "count", "seconds"),
+    *("lost_compute_units_now", "hours_missing"),
 }
 """Keys of numbers that may differ: a finding may name fewer things, and the API's clock is known to
 the second.
@@ -74,15 +63,9 @@ FINE: Final = (
     *("All checks of the API and of the settings passed.", "No instance ended.", "$0"),
 )
 """Texts that say that all is fine."""
-GROUPS: Final = (
-    "kind",
-    "instance_id",
-    "server_id",
-    "chute_id",
-    "gpu",
-    "subject",
-    "hotkey",
-    "reason",
+NAMING: Final = (
+    *("kind", "instance_id", "server_id", "chute_id", "gpu"),
+    *("subject", "hotkey", "reason"),
 )
 """Keys that tell the objects of a list apart."""
 
@@ -159,7 +142,7 @@ def numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         case int() | float():
             yield path, value
         case dict():
-            for key in value.keys() - OTHERS:
+            for key in value.keys() - MAY_DIFFER:
                 yield from numbers(value[key], (*path, key))
         case list():
             for part in value:
@@ -170,7 +153,7 @@ def _name_of(part: Any) -> str:
     """Return what tells a part of a list from the others."""
     if not isinstance(part, dict):
         return f"{part}"
-    names = [f"{part[key]}" for key in GROUPS if key in part]
+    names = [f"{part[key]}" for key in NAMING if key in part]
     if "gpu" in part:
         # A chute may be in rows about several models, and a model in rows with other reasons.
         return " ".join([*names, f"{part.get('meaning')}"])
