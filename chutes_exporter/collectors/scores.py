@@ -156,6 +156,7 @@ def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     rates = dict.fromkeys(miners.watched, 0.0) | _rates(answers[ACTIVE_INSTANCES])
     hotkeys = sorted(can_have_score & rates.keys())
     rate_of_all = sum(rates[hotkey] for hotkey in hotkeys)
+    # Nobody earns, or the rate of a miner is unknown.
     if rate_of_all == 0:
         return
     for hotkey in filter(miners.exports, hotkeys):
