@@ -14,7 +14,7 @@ from grafana.states import NOTHING
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Topic
 
-RULES: Final = "prometheus:chutes_rules:loaded"
+RULES: Final = 'group(ALERTS{alertname="Watchdog", rules="chutes"})'
 """Present while the rules are loaded."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +38,6 @@ _LONG = (
 """Files that take more than 5 seconds. They run first, so that no process has one of them left when
 the others have ended.
 """
-
-# httpx looks for this module at each lock. Not to find it takes a tenth of the time of a request.
-sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class _FilesScheduling(LoadFileScheduling):

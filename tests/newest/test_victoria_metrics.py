@@ -17,6 +17,7 @@ import pytest
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
+from grafana.queries import RULES
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.day import LAST, day_of_both, evaluate
 from tests.exporters import watching
@@ -157,7 +158,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         watched = await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
         assert {dict(labels)["hotkey"] for labels in watched} == {HOTKEY}
         # A recording rule is evaluated, and its result is in the store.
-        await asyncio.to_thread(store.wait_for, "prometheus:chutes_rules:loaded")
+        await asyncio.to_thread(store.wait_for, RULES)
         # An alert fires and reaches Alertmanager, with the link to its board.
         alerts: list[dict[str, Any]] = []
 
