@@ -32,7 +32,7 @@ FIRST_STEP_OF: Final = {
     "ChutesGpusGone": "Does the server answer, and still have its GPUs?",
     "ChutesGpusIdle": "Server alive? Then run chutes-exporter advise",
     "ChutesGpusUnverified": "Run chutes-exporter query nodes: see the errors",
-    "ChutesServerInMaintenance": "Once nothing earns, boot it if it can come back",
+    "ChutesServerInMaintenance": "Do what its step on the Fleet board says",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
     "ChutesUpgradeWindow": "Run chutes-miner tee start-maintenance",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",

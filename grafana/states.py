@@ -41,7 +41,7 @@ NOTHING: Final = State("nothing", "No alert fires")
 KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 """Likewise if no alert about GPUs can fire."""
 VERDICT: Final = (
-    State(998, "exporter down", RED),
+    State(998, "exporter down: read its log", RED),
     State(999, "act now", RED),
     State(1000, "act today", ORANGE),
     State(1002, "all is well", GREEN),
@@ -61,7 +61,7 @@ NONE_STARTING: Final = State(10**10, "none")
 """Stands for the seconds until a purge if no instance is starting."""
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
 NONE_ENDED: Final = (State("nothing", "None ended"),)
-NONE_FAILED: Final = (State("nothing", "None failed"),)
+NONE_FAILED: Final = (State("nothing", "No start failed, no score lost"),)
 NO_UPGRADE: Final = State("nothing", "No server needs an upgrade")
 OUTCOMES: Final = (
     State("counts", "counts"),

@@ -178,10 +178,10 @@ FLEET.show(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
         "unverified, idle, starting, disabled and earning. "
-        "The time looks back a day at most. Dollars are what its idle GPUs would "
-        "earn in the first day, where that is known. The cause is an alert "
-        "about it, and a click on it opens its runbook. A failed start never became active. The "
-        "profit is the pay of a day less the price of all GPUs.",
+        "The time looks back a day at most. Dollars are what its idle GPUs would earn in the first "
+        "day: none are known where nothing can be launched. The cause is an alert about it, and a "
+        "click on it opens its runbook. A failed start never became active. The profit is the pay "
+        "of a day less the price of all GPUs.",
         Column("State", short(STATE), width=175, states=SERVER),
         Column("", "server_id"),
         Column("Server", "server", width=125, link=THIS_SERVER),
@@ -199,10 +199,15 @@ FLEET.show(
             CENTS,
             155,
             thresholds=[(0.01, RED)],
-            missing=" ",
+            missing="none known",
         ),
         Column(
-            "Cause", "alertname", width=240, link=RUNBOOK, tooltip="Open the runbook", missing=" "
+            "Cause",
+            "alertname",
+            width=240,
+            link=RUNBOOK,
+            tooltip="Open the runbook",
+            missing="no alert",
         ),
         Column(
             "What to do first",

@@ -54,7 +54,11 @@ def tables(seen: Seen) -> list[tuple[str, str]]:
 STATS: Final = [
     ("sick", "chutes-overview: Verdict", ["act now"]),
     ("healthy", "chutes-overview: Verdict", ["all is well"]),
-    *(("down", f"{uid}: Verdict", ["exporter down"]) for uid in BOARD_ORDER if uid != EXPORTER),
+    *(
+        ("down", f"{uid}: Verdict", ["exporter down: read its log"])
+        for uid in BOARD_ORDER
+        if uid != EXPORTER
+    ),
     ("without rules", "chutes-overview: Verdict", ["rules not loaded"]),
     ("keyless", "chutes-overview: Verdict", ["no key: set --hotkey-file"]),
     ("sick", "chutes-exporter: Trust the boards", ["yes"]),
@@ -79,7 +83,7 @@ NOTHING: Final = [
     ("healthy", "chutes-overview: What is wrong", "Alert", states.NOTHING.text),
     ("keyless", "chutes-overview: What is wrong", "Alert", states.KEYLESS.text),
     ("healthy", "chutes-exporter: Bad feeds", "Feed", states.ALL_GOOD.text),
-    ("empty", "chutes-instances: Failed by chute, 24 h", "Chute", "None failed"),
+    ("empty", "chutes-instances: Failed by chute, 24 h", "Chute", "No start failed, no score lost"),
     ("healthy", "chutes-instances: Ended in the hour to $report:00 UTC", "Reason", "None ended"),
     (
         *("healthy", "chutes-instances: Instances that need a decision"),
