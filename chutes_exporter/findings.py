@@ -195,7 +195,7 @@ def _silent_instances(moment: Moment) -> Iterator[Subject]:
 
 def _deleted_instances(moment: Moment) -> Iterator[Subject]:
     deleted = moment.fleet.failures.deleted
-    if sum(end.outcome == "lost" for end in deleted) < FAILS_FROM:
+    if not any(end.outcome == "lost" for end in deleted):
         return
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
     for end in deleted:
@@ -419,8 +419,8 @@ KINDS = {
     ),
     "silent_instances": Kind(
         _silent_instances,
-        "Instances that did not answer probes, and were ended, in the 6 hours before the newest "
-        "audit report.",
+        "Instances that lost their score because they did not answer probes, in the 6 hours before "
+        "the newest audit report, also those of failing chutes.",
         "Look at the server and its network",
         "chutes-exporter incidents --hours 6",
     ),
@@ -449,7 +449,7 @@ KINDS = {
     ),
     "unmeasured_servers": Kind(
         partial(_at_step, "cannot come back", down=False),
-        "TEE servers that cannot come back from the upgrade: {count}. The service lists "
+        "TEE servers that would not boot after an upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
         "See",
@@ -502,7 +502,7 @@ KINDS = {
     "dead_servers": Kind(
         _dead_servers,
         "Servers that have probably died: {count}. Several instances ended within "
-        "minutes, and nothing earns there since.",
+        "minutes, and nothing earns there since. What starts on a dead server fails: delete it.",
         "First see whether they answer",
         "chutes-miner tee node-health --name SERVER",
     ),

@@ -170,16 +170,22 @@ def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_th
 
 
 @pytest.mark.parametrize(
-    ("times", "things"), [(2, []), (3, ["c: 3 deleted, at least 10 units lost"])]
+    ("lost_units", "thing"),
+    [
+        ([5.0], "c: 1 deleted, 5 units lost"),
+        ([None], "c: 1 deleted, unknown units lost"),
+        ([5.0, None], "c: 2 deleted, at least 5 units lost"),
+    ],
 )
-def test_three_deletions_before_the_score_is_safe_need_action(
-    times: int, things: list[str]
+def test_a_deletion_before_the_score_is_safe_needs_action(
+    lost_units: list[float | None], thing: str
 ) -> None:
-    lost = end(lost_units=5.0, reason="miner")
-    unknown = end(lost_units=None, loss_precision="at_least")
-    failures = Failures(deleted=[lost, lost, unknown][:times])
-    found = find(make_fleet(failures=failures), NOW, COSTS)
-    assert [one.things for one in found] == [things] * bool(things)
+    deleted = [
+        end(lost_units=lost, reason="miner", loss_precision="at_least" if lost is None else "exact")
+        for lost in lost_units
+    ]
+    found = find(make_fleet(failures=Failures(deleted=deleted)), NOW, COSTS)
+    assert [one.things for one in found] == [[thing]]
 
 
 def test_the_earliest_deadline_comes_first_and_then_what_costs_most() -> None:
