@@ -147,7 +147,7 @@ def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add each exported miner's part of what all miners earn. It has no value if nobody earns.
 
     Miners can have a score with a seat that is not on the blacklist, and with an active instance or
-    if they are watched. Nothing is known if the blacklist is unknown.
+    if they are watched. Nothing is known if the rate of any miner, or the blacklist, is unknown.
     """
     seats = answers[METAGRAPH]
     if any(seat.blacklist_reason is UNSET for seat in seats):
@@ -155,9 +155,9 @@ def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
     rates = dict.fromkeys(miners.watched, 0.0) | _rates(answers[ACTIVE_INSTANCES])
     hotkeys = sorted(can_have_score & rates.keys())
-    rate_of_all = sum(rates[hotkey] for hotkey in hotkeys)
-    # Nobody earns, or the rate of a miner is unknown.
-    if rate_of_all == 0:
+    rate_of_all = total(rates[hotkey] for hotkey in hotkeys)
+    # Nobody earns, or the rate of a miner, or of all together, is unknown.
+    if not rate_of_all:
         return
     for hotkey in filter(miners.exports, hotkeys):
         out.add(HEADING, rates[hotkey] / rate_of_all, hotkey)

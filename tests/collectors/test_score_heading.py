@@ -40,6 +40,12 @@ def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(
     assert run(MINE + OTHERS, seats, miners="all") == ratios(me=1)
 
 
+def test_where_the_rates_are_too_many_for_a_number_nobody_has_a_share() -> None:
+    # Each is a number, and their sum is not.
+    huge = [active(1, ME, 1e308), active(2, "other", 1e308)]
+    assert run(huge, SEATS, miners="all") == {}
+
+
 def test_where_it_is_unknown_whether_a_miner_is_blacklisted_nobody_has_a_share() -> None:
     assert run(MINE + OTHERS, [seat(ME), {"hotkey": "other"}]) == {}
 
