@@ -502,7 +502,7 @@ KINDS = {
     "dead_servers": Kind(
         _dead_servers,
         "Servers that have probably died: {count}. Several instances ended within "
-        "minutes, and nothing earns there since. What starts on a dead server fails: delete it.",
+        "minutes, and nothing earns there since.",
         "First see whether they answer",
         "chutes-miner tee node-health --name SERVER",
     ),
