@@ -77,10 +77,12 @@ def verdict_number(hotkeys: str) -> str:
 
 
 def verdict_query(hotkeys: str) -> str:
-    """Return the number of the verdict. All is well only where everything is known."""
+    """Return the number of the verdict. All is well only where everything is known: Prometheus may
+    have the recordings, but not the alerts.
+    """
     return (
-        f"998 + min({severities(hotkeys)} % 10) or on () {verdict_number(hotkeys)} "
-        f"or on () 1007 * absent({RULES})"
+        f"1007 * absent({RULES}) or on () 998 + min({severities(hotkeys)} % 10) "
+        f"or on () {verdict_number(hotkeys)}"
     )
 
 

@@ -29,6 +29,7 @@ from grafana.panels import (
 )
 from grafana.queries import (
     ALERTS,
+    RULES,
     UNIT_USD,
     copied,
     nothing_row,
@@ -109,7 +110,9 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_row(f"{NO_ALERT} != 1004 unless on () {SEVERITIES}", "alertname"),
+            nothing_row(
+                f"{NO_ALERT} != 1004 and on () {RULES} unless on () {SEVERITIES}", "alertname"
+            ),
         ),
         Column(
             "",

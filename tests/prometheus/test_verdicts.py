@@ -11,7 +11,7 @@ import pytest
 from grafana.alerts import verdict_query
 from grafana.boards.exporter import TRUSTED
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario
+from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
 from tests.prometheus.test_boards import ME, asked
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down(
     gone = Scenario(30).fail("one:1", range(10, 31))
     fires = {12: [], 30: ["ChutesMinerUnwatched critical"]}
     gone.check(tmp_path, fires, values={verdict: {12: {}, 30: {"{}": 998}}})
+
+
+def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts(
+    tmp_path: Path,
+) -> None:
+    verdict = filled_in(verdict_query("$hotkey"), [HOTKEY])
+    no_alert = asked("chutes-overview", "What is wrong", 1)
+    said = [
+        {"expr": verdict, "eval_time": "5m", "exp_samples": [{"labels": "{}", "value": 1007}]},
+        {"expr": no_alert, "eval_time": "5m", "exp_samples": []},
+    ]
+    recorded = {"series": f"hotkey:chutes_miner_verdict:number{{{ME}}}", "values": "1002x10"}
+    test = {"interval": "1m", "input_series": [recorded], "promql_expr_test": said}
+    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
