@@ -135,15 +135,16 @@ class Hotkey:
             pair = deserialize_keypair_from_keyfile_data(content)
             # The library accepts a file with only public parts. Its key cannot sign.
             pair.sign(b"")
-            # Without the address of the pair in the file, this raises ValueError. Otherwise, half a
-            # private key would pass for the seed of another key.
-            content.index(pair.ss58_address.encode())
         except (KeyfileError, ValueError):
             # Omit the library's message: it may quote the file.
+            pair = None
+        # The file must also have the address of the pair. Otherwise, half a private key would pass
+        # for the seed of another key.
+        if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
                 f"{source} has no key that belongs to its ss58Address: use the file of a "
                 "hotkey as the wallet wrote it"
-            ) from None
+            )
         if pair.crypto_type != CRYPTO_SR25519:
             raise HotkeyError(
                 f"{source} has a key of another type: Chutes accepts only those of the type sr25519"
