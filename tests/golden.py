@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import functools
 import json
 import lzma
 import re
@@ -235,6 +236,7 @@ def steady(page: str) -> str:
     return _VERSIONS.sub(r"\1 (varies)", _VARYING.sub(r"\1 (varies)", "".join(lines)))
 
 
+@functools.cache
 def golden() -> dict[str, dict[str, str]]:
     """Return the outputs that were reviewed, by case and name."""
     found: dict[str, dict[str, str]] = json.loads(lzma.decompress(FILE.read_bytes()))
