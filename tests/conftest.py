@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 # Without a deadline: how long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
-
-# httpcore looks for this module, which is not installed, several times for each request. That takes
-# 7 % of the time of a page.
-sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 _SHARING = (
     *("alertmanager/test_day.py", "grafana/test_answers.py", "grafana/test_shown.py"),

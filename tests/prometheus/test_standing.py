@@ -98,6 +98,10 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_score_heading_ratio", 0, 30)
         .set("chutes_miner_window_compute_units", 4800, window="1d")
         .fires({30: [], 45: [NOTHING]}),
+        "a miner that has not earned yet is silent": Scenario(2 * HOUR)
+        .set("chutes_miner_score_heading_ratio", 0)
+        .set("chutes_miner_window_compute_units", 0, window="7d")
+        .fires({2 * HOUR: []}),
         # They earn until the service deletes them.
         "a miner whose instances are all disabled still earns": Scenario(2 * HOUR)
         .set("chutes_miner_score_heading_ratio", 0, 30)
