@@ -178,8 +178,8 @@ class Exporter:
         """
         while True:
             await asyncio.sleep(PAUSE)
-            snapshot = self.feeds.peek(AUDIT_REPORT)
-            if snapshot is not None and snapshot.answer.value.unread > 0:
+            kept = self.feeds.peek(AUDIT_REPORT)
+            if kept is not None and kept.answer.value.unread > 0:
                 self.feeds.expire(AUDIT_REPORT)
                 await self.feeds.read_all([AUDIT_REPORT], self.settings.api_timeout)
 
