@@ -81,6 +81,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     # A hotkey without its key is not enough.
     require_key(settings)
     snapshot = await take_snapshot(settings, frozenset({_UNIT_USD}))
+    gaps = [*snapshot.gaps]
     miners = []
     for hotkey in sorted(settings.watched):
         fleet = snapshot.fleets[hotkey]
@@ -92,11 +93,11 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         for market in fleet.markets or ():
             if market.refused.get("unknown"):
                 subject = f"chutes for {market.model}"
-                snapshot.gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
+                gaps.append(NotKnown(subject, hotkey, _NO_LAUNCHES, TRY_AGAIN))
         miners.append(miner)
     show = partial(_show, miners, snapshot.now)
     needs_action = any(miner["chutes"] for miner in miners)
-    return Result({"api": settings.api_url, "miners": miners}, show, snapshot.gaps, needs_action)
+    return Result({"api": settings.api_url, "miners": miners}, show, gaps, needs_action)
 
 
 def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
