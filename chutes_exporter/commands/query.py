@@ -20,7 +20,7 @@ from chutes_exporter.commands.options import (
     require_key,
     settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
+from chutes_exporter.commands.terminal import iso_time, print_table, printable
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
@@ -107,10 +107,12 @@ def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> N
             f"there is no column {', '.join(unknown)}: the columns are {', '.join(known)}"
         )
     if flags["as_json"]:
-        click.echo(json.dumps(with_columns(rows, chosen or known), indent=2))
+        names = chosen or known
+        shown = [dict(zip(names, map(row.get, names), strict=True)) for row in rows]
+        click.echo(json.dumps(shown, indent=2))
         return
     useful = _COLUMNS.get(endpoint, "").split()
-    print_table(with_columns(rows, chosen or useful or known), fit=not chosen)
+    print_table(rows, chosen or useful or known, fit=not chosen)
     click.echo(f"Rows: {len(rows)}", err=True)
 
 
