@@ -33,16 +33,14 @@ async def take_snapshot(
     """Request once what the metrics need, and some feeds, by default those of the fleets with the
     newest audit reports.
 
-    What is not known becomes a gap of the snapshot.
+    The gaps of the snapshot are all that is not known.
     """
     reports: list[HourlyAudit] = []
-    report_gaps: list[NotKnown] = []
+    gaps: list[NotKnown] = []
     async with Exporter(settings) as exporter:
         if feeds is None:
-            reports, report_gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
-        snapshot = await exporter.snapshot(metrics, feeds, timeout=PATIENCE, reports=reports)
-    snapshot.gaps.extend(report_gaps)
-    return snapshot
+            reports, gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
+        return await exporter.snapshot(metrics, feeds, timeout=PATIENCE, reports=reports, gaps=gaps)
 
 
 async def read_reports(

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.fleet.upgrades import Upgrade
-    from chutes_exporter.page.exporter import Snapshot
     from chutes_exporter.rules.money import Costs
 
 _MOST_NAMES = 5
@@ -69,6 +68,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     """
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
+    gaps = [*snapshot.gaps]
     miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
     for hotkey, fleet in sorted(snapshot.fleets.items()):
@@ -78,10 +78,10 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
-        miners.append(miner | await _read_maintenance(settings, snapshot, fleet))
+        miners.append(miner | await _read_maintenance(settings, fleet, snapshot.now, gaps))
     conclusion = "Nothing is known, because no request succeeded."
     if any(state.kept for state in snapshot.states.values()):
-        conclusion = verdict(findings, all_known=not snapshot.gaps)
+        conclusion = verdict(findings, all_known=not gaps)
     needs_action = any(finding.needs_action for finding in findings)
     summary = {
         "api": settings.api_url,
@@ -90,8 +90,8 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, findings, snapshot, settings)
-    return Result(summary, show, snapshot.gaps, needs_action)
+    show = partial(_print_screen, summary, findings, gaps, snapshot.now, settings)
+    return Result(summary, show, gaps, needs_action)
 
 
 def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
@@ -106,14 +106,16 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
     return rows
 
 
-async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet) -> dict[str, Any]:
+async def _read_maintenance(
+    settings: Settings, fleet: Fleet, now: float, gaps: list[NotKnown]
+) -> dict[str, Any]:
     """Return the maintenance of a miner: the newest window, and a row for each server.
 
-    What a pending server waits for becomes a gap of the snapshot if it is not known.
+    What a pending server waits for is added to the gaps if it is not known.
     """
     keys = {key.address: key for key in settings.keys}
-    plan = plan_upgrades(fleet, snapshot.now)
-    rows = [_row(upgrade, snapshot.now) for upgrade in plan.servers]
+    plan = plan_upgrades(fleet, now)
+    rows = [_row(upgrade, now) for upgrade in plan.servers]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for row in rows:
             if row["status"] != "pending":
@@ -124,7 +126,7 @@ async def _read_maintenance(settings: Settings, snapshot: Snapshot, fleet: Fleet
                 answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
             except ApiError as error:
                 subject = f"server_maintenance of {row['server']}"
-                snapshot.gaps.append(NotKnown.after(error, subject, fleet.hotkey))
+                gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             else:
                 _add_pending(row, answer.value, fleet)
     window = plan.window or Window(is_open=None)
@@ -171,7 +173,7 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
     ]
     row["pending_until"] = iso_time(pending.pending_deadline)
     chutes = ", ".join(row["waits_for"]) or "none"
-    row["reason"] += f" It waits for replacements of: {chutes}."
+    row["reason"] += f" It waits until these chutes are active on other servers: {chutes}."
     if pending.pending_deadline is not None:
         latest = utc_text(pending.pending_deadline)
         row["reason"] += f" Its maintenance begins at {latest} at the latest."
@@ -183,14 +185,15 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
 def _print_screen(
     summary: Mapping[str, Any],
     findings: Sequence[Finding],
-    snapshot: Snapshot,
+    gaps: Sequence[NotKnown],
+    now: float,
     settings: Settings,
 ) -> None:
-    color = "yellow" if snapshot.gaps else "green"
+    color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
-        say(f"{miner['hotkey']}  {utc_text(snapshot.now)}", bold=True)
+        say(f"{miner['hotkey']}  {utc_text(now)}", bold=True)
         _print_miner(miner, [one for one in findings if one.hotkey == miner["hotkey"]])
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")

@@ -55,7 +55,7 @@ class Snapshot:
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     now: float
-    gaps: list[NotKnown]
+    gaps: Sequence[NotKnown]
     states: States
     fleets: Mapping[str, Fleet]
 
@@ -178,8 +178,8 @@ class Exporter:
         """
         while True:
             await asyncio.sleep(PAUSE)
-            snapshot = self.feeds.peek(AUDIT_REPORT)
-            if snapshot is not None and snapshot.answer.value.unread > 0:
+            kept = self.feeds.peek(AUDIT_REPORT)
+            if kept is not None and kept.answer.value.unread > 0:
                 self.feeds.expire(AUDIT_REPORT)
                 await self.feeds.read_all([AUDIT_REPORT], self.settings.api_timeout)
 
@@ -190,13 +190,15 @@ class Exporter:
         *,
         timeout: float | None = None,
         reports: Sequence[HourlyAudit] | None = None,
+        gaps: Iterable[NotKnown] = (),
     ) -> Snapshot:
         """Return the fleets, what is not known, and the samples of all collectors that have one of
         the metrics and are on.
 
         It needs the feeds of these collectors, and those of ``feeds`` that the plan has, by default
         all of the fleets. ``reports`` replace the audit reports of the feed, which reads one with
-        each request. Without a timeout, it takes the cached answers, and sends no request.
+        each request, and ``gaps`` are what is not known of them. Without a timeout, it takes the
+        cached answers, and sends no request.
         """
 
         def is_asked(entry: Entry) -> bool:
@@ -217,10 +219,15 @@ class Exporter:
         async with self._rendering:
             all_states = self._states(wanted)
             states = {feed: all_states[feed] for feed in wanted}
-            return await self._in_thread(partial(self._snapshot_of, plan.entries, states, reports))
+            make = partial(self._snapshot_of, plan.entries, states, reports, gaps)
+            return await self._in_thread(make)
 
     def _snapshot_of(
-        self, entries: Sequence[Entry], states: States, reports: Sequence[HourlyAudit] | None
+        self,
+        entries: Sequence[Entry],
+        states: States,
+        reports: Sequence[HourlyAudit] | None,
+        gaps: Iterable[NotKnown],
     ) -> Snapshot:
         """Run collectors on the answers that are known, and join the fleets of watched miners."""
         joined = join(states, self.settings.watched, self._fleets, reports)
@@ -237,8 +244,8 @@ class Exporter:
         watched = sorted(self.settings.watched)
         fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
         now = self.client.api_clock()
-        gaps = find_gaps(states, failed, fleets, self.settings, now)
-        return Snapshot(samples, now, gaps, states, fleets)
+        found = find_gaps(states, failed, fleets, self.settings, now)
+        return Snapshot(samples, now, [*found, *gaps], states, fleets)
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""

@@ -29,7 +29,7 @@ from tests.support import PATIENCE, SEEDS, Clock, recorded_day, some
 from tests.unknown.taken import AT_24, CASES, Case, asked_once, optional_fields, without
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.api.records import HourlyAudit
@@ -218,7 +218,7 @@ ToDo = set[tuple[str, str]]
 
 async def _todo_and_gaps(
     exporter: Exporter, hotkey: str, now: float, reports: list[HourlyAudit]
-) -> tuple[ToDo, list[NotKnown]]:
+) -> tuple[ToDo, Sequence[NotKnown]]:
     """Return what needs action, and what is not known."""
     snapshot = await exporter.snapshot(timeout=PATIENCE, reports=reports)
     todo = set()
