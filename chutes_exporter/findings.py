@@ -11,13 +11,11 @@ import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.ends import sum_of_losses
-from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
 from chutes_exporter.rules.sums import total
 
@@ -155,39 +153,31 @@ def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
 
 def _failing_chutes(moment: Moment) -> Iterator[Subject]:
     """Yield the chutes that failed again and again, the worst first, such as ``gemma: 4 times
-    (probes 3, requests 1), 900 units lost. If it is one server's fault: s1 or s2``.
+    (probes 3, requests 1), 900 units lost. Had room for each of the 3: s1, s2``.
     """
     failures = moment.fleet.failures
+    silent_chutes = {end.chute_id for end in failures.silent}
     for chute_id in failures.failing:
         ends = failures.ends[chute_id]
         reasons = Counter(end.reason for end in ends).most_common()
         by_reason = ", ".join(f"{reason} {times}" for reason, times in reasons)
         name = ends[0].chute or chute_id
-        first_reason, _ = reasons[0]
-        of_reason = [end for end in ends if end.reason == first_reason]
         text = f"{name}: {len(ends)} times ({by_reason}), {_lost_units(ends)}"
-        yield Subject(text + _suspects(moment, of_reason))
+        if [reason for reason, _ in reasons] == ["probes"] and len(silent_chutes) > 1:
+            yield Subject(f"{text}. Other chutes fail like this: probably a server's fault")
+        else:
+            yield Subject(text + _suspects(moment, failures.of_main_reason(chute_id)))
 
 
-def _suspects(moment: Moment, ends: Iterable[End]) -> str:
+def _suspects(moment: Moment, ends: Sequence[End]) -> str:
     """Return the end of a text: which servers may be at fault for failures of one reason."""
-    # The reports do not tell where instances ran, only on which servers they fit.
-    servers = moment.fleet.failures.suspects(ends)
-    # Those of all servers say nothing.
-    if not 0 < len(servers) < len(moment.fleet.servers):
-        return ""
-    names = sorted(moment.fleet.servers_by_id[one].shown_name for one in servers)
-    return f". If it is one server's fault: {' or '.join(names)}"
+    names = moment.fleet.suspects(ends)
+    return f". Had room for each of the {len(ends)}: {', '.join(names)}" if names else ""
 
 
 def _silent_instances(moment: Moment) -> Iterator[Subject]:
-    """Yield all instances that probes ended, if there are as many as of a chute that fails. A
-    server that died explains its own.
-    """
-    failed = chain.from_iterable(moment.fleet.failures.ends.values())
-    silent = {end for end in failed if end.reason == "probes" and end.outcome == "lost"}
-    ends = silent.difference(*(outage.ends for outage in moment.fleet.outages))
-    if len(ends) >= FAILS_FROM:
+    ends = moment.fleet.failures.silent
+    if ends:
         chutes = {end.chute_id for end in ends}
         text = f"{len(ends)} instances of {len(chutes)} chutes, {_lost_units(ends)}"
         yield Subject(text + _suspects(moment, ends))
@@ -200,9 +190,13 @@ def _deleted_instances(moment: Moment) -> Iterator[Subject]:
     by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
     for end in deleted:
         by_chute[end.chute_id].append(end)
-    for chute_id, ends in by_chute.items():
-        name = ends[0].chute or chute_id or "unknown chute"
-        yield Subject(f"{name}: {len(ends)} deleted, {_lost_units(ends)}")
+    # The largest known loss comes first.
+    for ends in sorted(by_chute.values(), key=lambda ends: -sum_of_losses(ends).known):
+        name = ends[0].chute or ends[0].chute_id or "unknown chute"
+        text = f"{name}: {len(ends)} deleted"
+        if last := sum(end.is_last_of_chute is True for end in ends):
+            text += f" (last of the chute: {last})"
+        yield Subject(f"{text}, {_lost_units(ends)}")
 
 
 def _lost_units(ends: Iterable[End]) -> str:
@@ -257,11 +251,13 @@ def _dead_servers(moment: Moment) -> Iterator[Subject]:
         times = f"from {utc_text(first, '%H:%M')} to {utc_text(last, '%H:%M')}"
         text = f"{names}: {len(outage.ends)} instances ended {times}"
         if starting := sum(len(server.instances) for server in outage.servers):
-            text += f", starting there now: {starting}"
+            text += f". Starts there that will probably fail: {starting}"
         # Of several servers, it is unknown which one died.
         subject = Subject(gpus=None)
         if len(outage.servers) == 1:
-            subject = _about_server(outage.servers[0])
+            [server] = outage.servers
+            # What starts on it does not earn either.
+            subject = replace(_about_server(server), gpus=server.gpus)
         yield replace(subject, name=text)
 
 
@@ -274,11 +270,11 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
         if upgrade.step != step or down not in (None, is_down(server)):
             continue
         subject = _about_server(server)
-        # What runs there earns until a reboot, and idle GPUs that can be used are in another
-        # finding.
-        if not is_down(server):
-            is_unknown = step == "cannot come back" and server.earning_instances is None
-            subject = replace(subject, gpus=None if is_unknown else ())
+        if step == "cannot come back" and server.earning_instances is None:
+            subject = replace(subject, gpus=None)
+        elif not server.holds_slot:
+            # Its idle GPUs can be used, so they are in another finding.
+            subject = replace(subject, gpus=())
         yield subject
 
 
@@ -413,23 +409,25 @@ KINDS = {
     "failing_chutes": Kind(
         _failing_chutes,
         "Chutes that fail again and again: {count}, each 3 times or more in the 6 hours "
-        "before the newest audit report.",
+        "before the newest audit report. The reports do not say on which servers.",
         "Find out why before they are launched again",
         "chutes-exporter incidents --hours 6",
     ),
     "silent_instances": Kind(
         _silent_instances,
         "Instances that lost their score because they did not answer probes, in the 6 hours before "
-        "the newest audit report, also those of failing chutes.",
-        "Look at the server and its network",
+        "the newest audit report, also those of failing chutes. The reports do not say on which "
+        "servers. It need not be the server on which a chute fails for another reason.",
+        "Look at the servers and their network",
         "chutes-exporter incidents --hours 6",
     ),
     "deleted_instances": Kind(
         _deleted_instances,
         "Chutes of which the miner deleted instances before their score was safe, or the last one: "
         "{count}, in the 6 hours before the newest audit report.",
-        "Let a public instance be active for an hour, and a private one until its user is done. "
-        "Do not delete the last instance of a chute. See",
+        "If you did not delete them, your own software did: look at gepetto's log. Let a public "
+        "instance be active for an hour, and a private one until its user is done. Do not delete "
+        "the last instance of a chute. See",
         "chutes-exporter incidents --hours 6",
     ),
     "maintenance": Kind(

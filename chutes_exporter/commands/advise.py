@@ -142,19 +142,22 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
 def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
     """Return a row for each launch, the servers with the most units first, then their sum."""
     rows: list[Row] = []
+    suspects = fleet.suspected_servers if fleet.known["reports"] else None
     for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
         for launch in plan.launches:
             offer = launch.offer
             pay = _pay(launch.first_day_units, launch.later_units_per_second, usd_per_unit)
+            server = fleet.servers_by_id[plan.server_id].shown_name
             rows.append(
                 {
-                    "server": fleet.servers_by_id[plan.server_id].shown_name,
+                    "server": server,
                     "chute": offer.chute,
                     "instances": launch.instances,
                     "gpus": launch.gpus,
                     "gpu": plan.model,
                     **pay,
                     "bounty_expires_at": iso_time(offer.bounty_expires_at),
+                    "suspected": None if suspects is None else server in suspects,
                     "chute_id": offer.chute_id,
                     "private": offer.private,
                     "urgency_boost": offer.urgency_boost,
@@ -224,10 +227,19 @@ def _show(miners: Iterable[Mapping[str, Any]], now: float) -> None:
         elif not miner["plan"]:
             say("No chute can run on the idle GPUs now.")
         print_table(miner["plan"], title="Plan")
+        _show_cautions(miner)
         print_table(miner["stay_idle"], title="Idle in the plan")
         _show_chutes(miner["chutes"] or [])
         print_table(miner["refused"], title="Chutes that cannot be launched")
         click.echo()
+
+
+def _show_cautions(miner: Mapping[str, Any]) -> None:
+    planned = miner["plan"] or ()
+    if any(row.get("bounty_expires_at") for row in planned):
+        say("A bounty counts only if the instance is active before it expires.")
+    if suspects := ", ".join(sorted({row["server"] for row in planned if row.get("suspected")})):
+        say(f"Instances may have failed on {suspects}: see status first.", fg="yellow")
 
 
 def _show_chutes(chutes: list[Row]) -> None:

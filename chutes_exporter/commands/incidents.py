@@ -64,6 +64,8 @@ _MEANINGS: Final = {
     _UNCLEAR: "the name of the private chute would tell",
 }
 """What each reason says, and where to look."""
+_OF_SERVER: Final = ("probes", "requests", "verification", "gpu_missing")
+"""Reasons for which one looks at the server."""
 _MOST_ROWS: Final = 20
 """Most instances on the screen, those that lost most."""
 _MOST_CHUTES: Final = 5
@@ -221,3 +223,10 @@ def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> No
         print_table(miner["sums"] if miner["ended"] else (), title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
         print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
+        failed = [row["instance_id"] for row in miner["ended"] if row["reason"] in _OF_SERVER]
+        if failed:
+            place = f'last_over_time(chutes_instance_gpus{{instance_id="{failed[0]}"}}[1d])'
+            say(
+                "The reports do not say on which server an instance ran. Prometheus does, if it "
+                f"scraped the instance. The costliest one that failed: {place}"
+            )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.api.records import Chute
+    from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import DeadlineKind, InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
@@ -264,16 +265,17 @@ class Server:
         earning = self._earning
         return None if earning is None else len(earning)
 
-    def can_have_held(self, chute: Chute | None, ended_at: float) -> bool:
+    def can_have_held(self, chute: Chute | None, ended_at: float, held: int) -> bool:
         """Return whether an instance of a chute that ended at a Unix time can have been on it:
-        there are enough GPUs beside those of older instances that still exist.
+        there are enough GPUs beside those of older instances that still exist, and those that
+        others are known to have held then.
         """
         # An instance whose age is unknown may be newer.
         older = [one for one in self.instances if one.created_at and one.created_at < ended_at]
         held_by = {instance.instance_id for instance in older}
         free = [gpu for gpu in self.gpus if gpu.instance_id not in held_by]
         fitting = sum(runs_on(chute, gpu.model) is not False for gpu in free)
-        return not self.is_complete or fitting >= (gpus_of_instance(chute) or 0)
+        return not self.is_complete or fitting - held >= (gpus_of_instance(chute) or 0)
 
     @property
     def usable_gpus(self) -> list[Gpu]:
@@ -569,6 +571,25 @@ class Fleet:
     failures: Failures = field(default_factory=Failures)
     outages: tuple[Outage, ...] = ()
     known: Mapping[Topic, bool] = field(default_factory=dict)
+
+    def suspects(self, ends: Iterable[End]) -> list[str]:
+        """Return the names of the servers on which each of these failures can have been.
+
+        The list is empty if that says nothing, because they can have been on all servers.
+        """
+        server_ids = self.failures.suspects(ends)
+        if len(server_ids) == len(self.servers):
+            return []
+        return sorted(self.servers_by_id[server_id].shown_name for server_id in server_ids)
+
+    @property
+    def suspected_servers(self) -> set[str]:
+        """The names of the servers that may be at fault for failures."""
+        failures = self.failures
+        groups = [failures.of_main_reason(chute_id) for chute_id in failures.failing]
+        if failures.silent:
+            groups.append([*failures.silent])
+        return {name for ends in groups for name in self.suspects(ends)}
 
     @cached_property
     def servers_by_id(self) -> dict[str, Server]:

@@ -109,6 +109,7 @@ async def test_without_a_report_only_enough_failures_are_known(
     # The plan is made from what is known, and what is not known is named.
     assert offers[FAILING]["fails_here"] is (None if number is None else True)
     assert (FAILING in str(found["plan"])) is (number is None)
+    assert {launch["suspected"] for launch in found["plan"][:-1]} == {None}
     assert any("report" in gap for gap in found["gaps"])
 
 

@@ -28,10 +28,10 @@ async def status(replay: Replay, *arguments: str, **variables: str) -> tuple[int
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(body=b'{"awaiting_replacement": []}'), " It waits for replacements of: none."),
+        (Fault(body=b'{"awaiting_replacement": []}'), " are active on other servers: none."),
         (
             Fault(body=b'{"awaiting_replacement": [{"chute_id": "c"}]}'),
-            " It waits for replacements of: c.",
+            " are active on other servers: c.",
         ),
         (Fault(status=503), ""),
     ],
