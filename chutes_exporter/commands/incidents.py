@@ -20,7 +20,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import PATIENCE, read_reports
-from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
@@ -239,10 +239,16 @@ def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> No
         print_table(miner["sums"] if miner["ended"] else (), title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
         print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
-        failed = [row["instance_id"] for row in miner["ended"] if row["reason"] in _OF_SERVER]
-        if failed:
-            place = f'last_over_time(chutes_instance_gpus{{instance_id="{failed[0]}"}}[1d])'
-            say(
-                "The reports do not say on which server an instance ran. Prometheus does, if it "
-                f"scraped the instance. The costliest one that failed: {place}"
-            )
+        _say_where_failures_ran(miner["ended"])
+
+
+def _say_where_failures_ran(rows: list[Row]) -> None:
+    failed = [row for row in rows if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
+    if failed:
+        costliest = failed[0]
+        instance = f'instance_id="{costliest["instance_id"]}"'
+        say(
+            "The reports do not say on which server an instance ran. Prometheus does, if it "
+            f"scraped the instance, such as that of {cell_text(costliest['ended_at'])}: "
+            f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
+        )

@@ -175,7 +175,7 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
     ]
     row["pending_until"] = iso_time(pending.pending_deadline)
     chutes = ", ".join(row["waits_for"]) or "none"
-    row["reason"] += f" It waits until these chutes are active on other servers: {chutes}."
+    row["reason"] += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
     if pending.pending_deadline is not None:
         latest = utc_text(pending.pending_deadline)
         row["reason"] += f" Its maintenance begins at {latest} at the latest."
