@@ -44,7 +44,7 @@ class Miners:
     Attributes:
         choice: Which miners are exported besides the watched ones.
         hotkey: The miner that the answers are about, or :data:`THE_PLATFORM`.
-        neighbours: The present neighbours of the watched miners.
+        neighbours: The present neighbours of the watched miners, none if the choice is another.
         chutes: Which chutes are exported.
     """
 
@@ -57,9 +57,7 @@ class Miners:
 
     def exports(self, hotkey: str) -> bool:
         """Return whether a miner's public data is exported."""
-        if self.choice == "all" or hotkey in self.watched:
-            return True
-        return self.choice == "neighbours" and hotkey in self.neighbours
+        return self.choice == "all" or hotkey in self.watched or hotkey in self.neighbours
 
 
 class Answers:
