@@ -231,10 +231,8 @@ class Part:
             each watched hotkey (``miner``).
         metrics: All that it may export.
         of_chutes: Whether it has samples only of exported chutes.
-        add_samples: Its function.
     """
 
-    add_samples: AddSamples
     of_chutes = False
 
     def __init__(
@@ -248,6 +246,7 @@ class Part:
         scopes = [scope, *(feed.scope for feed in self.all_feeds)]
         self.scope = max(scopes, key=_SCOPES.index)
         self.metrics: list[Metric] = []
+        self._functions: list[AddSamples] = []
 
     def metric(
         self,
@@ -275,9 +274,14 @@ class Part:
         return metric
 
     def function(self, function: AddSamples) -> AddSamples:
-        """Decorate the function that adds its samples."""
-        self.add_samples = function
+        """Decorate a function that adds samples. Several functions add theirs in this order."""
+        self._functions.append(function)
         return function
+
+    def add_samples(self, answers: Answers, miners: Miners, out: Samples) -> None:
+        """Add the samples of all its functions."""
+        for function in self._functions:
+            function(answers, miners, out)
 
     @property
     def needs_key(self) -> bool:
