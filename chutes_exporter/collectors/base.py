@@ -149,9 +149,7 @@ class Samples:
 
         The state is the last label.
         """
-        if present is not None:
-            for state in states:
-                self.add(metric, state == present, *labels, state)
+        self.add_counts(metric, [present], states, *labels)
 
     def add_counts(
         self,
@@ -355,11 +353,10 @@ class Collector:
     @property
     def metrics(self) -> list[Metric]:
         """The metrics of its parts. If two parts have the same one, that of the first."""
-        by_name: dict[str, Metric] = {}
+        metrics: list[Metric] = []
         for part in self.parts:
-            for metric in part.metrics:
-                by_name.setdefault(metric.name, metric)
-        return list(by_name.values())
+            metrics += part.metrics
+        return distinct(metrics, lambda metric: metric.name)
 
     @property
     def scope(self) -> Scope:
