@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
 """Hours of each window."""
-_REPLACED: Final = "replaced"
-_UNCLEAR: Final = "unclear"
-_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
+_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, "replaced", "unclear")
 # What is unknown because of a missing record, the ledger decides.
 _PART = Part(AUDIT_REPORT, also=(CHUTES,), scope="miner")
 _metric = _PART.metric
@@ -182,10 +180,10 @@ def _outcome_by_chute(end: End) -> str:
     An end that lost its score, or was never active, and is no failure was only replaced.
     """
     if end.is_failure is None:
-        return _UNCLEAR
+        return "unclear"
     if end.is_failure or end.outcome == "counts":
         return end.outcome
-    return _REPLACED
+    return "replaced"
 
 
 COLLECTOR = Collector(

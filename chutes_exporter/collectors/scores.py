@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,10 +42,11 @@ class Score(NamedTuple):
 
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
-    first_places: dict[float, int] = {}
-    for place, value in enumerate(sorted(values.values(), reverse=True), 1):
-        first_places.setdefault(value, place)
-    return {key: first_places[value] for key, value in values.items()}
+    ascending = sorted(values.values())
+    # The part of the list from here on is higher.
+    return {
+        key: 1 + len(ascending) - bisect_right(ascending, value) for key, value in values.items()
+    }
 
 
 def next_better(values: Mapping[str, float]) -> dict[str, float | None]:
