@@ -124,7 +124,7 @@ class Hotkey:
             content = read_file(path)
         except (OSError, RuntimeError) as error:
             # RuntimeError: the home directory of an unknown user.
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", error)
             raise HotkeyError(
                 f"cannot read the hotkey file {source}: {reason}. Check the path and its "
                 "permissions"

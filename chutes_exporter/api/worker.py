@@ -18,8 +18,7 @@ class Worker:
     However much work an upstream causes there, the caller's event loop goes on.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -43,7 +42,7 @@ class Worker:
             self._loop = asyncio.new_event_loop()
             # A daemon, so that a program ends even if it did not close the worker.
             self._thread = threading.Thread(
-                target=self._loop.run_forever, name=self._name, daemon=True
+                target=self._loop.run_forever, name="upstream", daemon=True
             )
             self._thread.start()
         return self._loop

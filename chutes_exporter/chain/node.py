@@ -47,7 +47,7 @@ class _Changes(msgspec.Struct):
 
 
 _Version: Final = msgspec.defstruct("_Version", [("specVersion", int)])
-_REPLY: Final = Shape[_Reply](_Reply, lambda reply: reply, lambda _: 1)
+_REPLY: Final = Shape[_Reply](_Reply, count=lambda _: 1)
 CHAIN: Final = Endpoint("chain", "", _REPLY, method="POST", max_bytes=4 * MB)
 """The address of the node."""
 

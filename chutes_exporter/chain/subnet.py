@@ -7,6 +7,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import Annotated, Any, Final, get_type_hints
 
 from bittensor_core import decode_ss58, encode_ss58
@@ -290,6 +291,13 @@ class Subnet:
             replace(seat, registrations_before_loss=counts_by_hotkey.get(seat.hotkey))
             for seat in seats
         ]
+
+    @property
+    def in_line(self) -> list[str]:
+        """The hotkeys whose seat can be lost, the next one first."""
+        seats = [seat for seat in self.seats if seat.registrations_before_loss is not None]
+        seats.sort(key=attrgetter("registrations_before_loss"))
+        return [seat.hotkey for seat in seats]
 
     @property
     def alpha_per_day(self) -> float | None:

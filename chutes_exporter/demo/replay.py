@@ -89,10 +89,8 @@ class Replay(AsyncExitStack):
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        # MINER_GPUS and PLATFORM_GPUS have the path of HELD_GPUS. Their query tells them apart.
-        endpoints = [one for one in e.ENDPOINTS if one not in (e.MINER_GPUS, e.PLATFORM_GPUS)]
         routes = [Route("/chain", partial(self._serve, CHAIN), methods=[CHAIN.method])]
-        for endpoint in endpoints:
+        for endpoint in e.ENDPOINTS:
             serve = partial(self._serve, endpoint)
             routes.append(Route(endpoint.path, serve, methods=[endpoint.method]))
         self.app = Starlette(routes=routes)
@@ -107,6 +105,7 @@ class Replay(AsyncExitStack):
 
     async def _serve(self, endpoint: Endpoint[Any], request: Request) -> Response:
         """Answer a request, with the date of the service's clock."""
+        # The first of the endpoints with this path gets all requests. Their query tells them apart.
         if endpoint is e.HELD_GPUS and "hotkey" in request.query_params:
             endpoint = e.MINER_GPUS
         elif endpoint is e.HELD_GPUS and "detailed" not in request.query_params:
@@ -139,7 +138,7 @@ class Replay(AsyncExitStack):
         name = endpoint.name
         if endpoint is e.STATS and asked.get("per_chute") == "true":
             name = "stats_per_chute"
-        hotkey = asked.get("hotkey", "")
+        hotkey = asked.get("hotkey") or asked.get("miner_hotkey", "")
         if endpoint.signed:
             hotkey = request.headers.get("x-chutes-hotkey", "")
         part = asked.get("server_id") or asked.get("path", "")
@@ -153,11 +152,14 @@ class Replay(AsyncExitStack):
             raise HTTPException(404, "Not Found")
         if not name.startswith("stats"):
             return answer
-        # The service sends these records under two names, of which the recording has one.
-        return {
-            window: stats | {"compute_units": stats["instance_stats"]}
-            for window, stats in answer.items()
-        }
+        windows: dict[str, dict[str, Any]] = {}
+        for window, stats in answer.items():
+            found = windows[window] = {}
+            for kind, records in stats.items():
+                found[kind] = [one for one in records if hotkey in ("", one["miner_hotkey"])]
+            # The service sends these records under two names, of which the recording has one.
+            found["compute_units"] = found["instance_stats"]
+        return windows
 
     def _moved(self, body: bytes) -> bytes:
         """Return the JSON of an answer with its times moved."""
@@ -190,8 +192,6 @@ class Replay(AsyncExitStack):
 
 def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
     """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
-    if endpoint is e.STATS and "miner_hotkey" in asked:
-        return _stats_of_miner(answer, asked["miner_hotkey"])
     if endpoint is e.MINER_GPUS:
         miner = asked["hotkey"]
         return {miner: answer[miner]} if miner in answer else {}
@@ -201,12 +201,3 @@ def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) ->
         if (chute["chute_id"], chute["version"]) == (asked["chute_id"], asked["version"]):
             return chute
     raise HTTPException(404, "Not Found")
-
-
-def _stats_of_miner(windows: Any, miner: str) -> Any:
-    found: dict[str, dict[str, Any]] = {}
-    for window, stats in windows.items():
-        found[window] = {}
-        for kind, records in stats.items():
-            found[window][kind] = [one for one in records if one["miner_hotkey"] == miner]
-    return found

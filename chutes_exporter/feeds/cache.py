@@ -74,6 +74,14 @@ class FeedState:
         return isinstance(self.last_error, MissingEndpointError)
 
     @property
+    def doubt(self) -> str | None:
+        """Reason to doubt the newest answer, or None."""
+        # A doubted answer is refused with an error, or in use because there is no older one.
+        if isinstance(self.last_error, DoubtedError):
+            return self.last_error.doubt
+        return None if self.kept is None else self.kept.answer.doubt
+
+    @property
     def up(self) -> bool | None:
         """Whether the last request succeeded.
 
@@ -86,15 +94,12 @@ class FeedState:
         return None if self.kept is None else True
 
     @property
-    def was_requested(self) -> bool:
-        """Whether a request has ended, even if it failed."""
-        return bool(self.failures) or self.last_success is not None
-
-    @property
-    def complete(self) -> bool:
+    def complete(self) -> bool | None:
         """Whether the answer lacks no record and is fresh: the last request succeeded, and no
-        reader waits for another.
+        reader waits for another. None while the endpoint is missing.
         """
+        if self.missing:
+            return None
         readers_wait = self.flight is not None and not self.feed.in_background
         if self.kept is None or self.failures or readers_wait:
             return False
@@ -126,14 +131,19 @@ class FeedCache:
         self._wanted: set[Feed[Any]] | None = None
         self._states: dict[Feed[Any], FeedState] = {}
 
-    def states(self) -> dict[Feed[Any], FeedState]:
-        """Return the state of every feed at this moment.
+    def states(self, feeds: Iterable[Feed[Any]] = ()) -> dict[Feed[Any], FeedState]:
+        """Return the state of every feed at this moment, also of the given ones that nobody has
+        read.
 
         Answers beyond their maximum age leave memory.
         """
+        states = {}
         for feed, state in self._states.items():
             state.kept = self.peek(feed)
-        return {feed: replace(state) for feed, state in self._states.items()}
+            states[feed] = replace(state)
+        for feed in feeds:
+            states.setdefault(feed, FeedState(feed))
+        return states
 
     def peek(self, feed: Feed[T]) -> KeptAnswer[T] | None:
         """Return the answer that is kept of a feed, if it is not too old, without a request."""
@@ -224,11 +234,11 @@ class FeedCache:
             state.closed_until = self._monotonic() + wait
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
+        failure = state.last_error
         if (bool(state.failures), state.missing) != before:
-            _log_change(state.feed, state.last_error)
-        if state.last_failure is not None:
+            _log_change(state.feed, failure)
+        if failure is not None:
             # The frames of a traceback hold whole answers.
-            _, failure = state.last_failure
             failure.__traceback__ = None
             failure.__context__ = None
 

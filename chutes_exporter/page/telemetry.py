@@ -5,7 +5,6 @@ collectors.
 from __future__ import annotations
 
 import platform
-import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState, States
+    from chutes_exporter.feeds.cache import States
     from chutes_exporter.page.maker import Lines
     from chutes_exporter.page.plan import Entry
 
@@ -81,8 +80,6 @@ CLOCK_OFFSET = Metric(
     "The API refuses signatures if the difference exceeds 600 seconds.",
     source="exporter: the answers' Date",
 )
-_CLOCK_MAX_AGE = 600.0
-"""Seconds after the newest date of the API at which the clock offset is dropped."""
 
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
@@ -95,15 +92,6 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
         metric = Metric(name, row.text, (*labels, *row.labels), stability=row.stability)
         rows_by_metric[metric] = row
     return rows_by_metric
-
-
-def _doubts(state: FeedState) -> dict[str, bool]:
-    """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
-    # A doubted answer was refused with an error, or is in use because there is no older one.
-    doubt = getattr(state.last_error, "doubt", None)
-    if doubt is None and state.kept is not None:
-        doubt = state.kept.answer.doubt
-    return {reason: reason == doubt for reason in state.feed.checks}
 
 
 _OF_FEED = _declare(
@@ -121,7 +109,7 @@ _OF_FEED = _declare(
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, no_demand, "
         "no_bounties. docs/runbooks/exporter.md explains. The last good answer stays in use.",
-        _doubts,
+        lambda state: {reason: reason == state.doubt for reason in state.feed.checks},
         by="reason",
     ),
     chutes_feed_up=Row(
@@ -206,23 +194,11 @@ def own_metrics(
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    out.add(CLOCK_OFFSET, clock_offset(client))
+    out.add(CLOCK_OFFSET, client.api_clock.offset)
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.families()
     yield from telemetry.requests.registry.collect()
-
-
-def clock_offset(client: ChutesClient) -> float | None:
-    """Return the seconds by which the local clock is ahead of the API's, None without a recent
-    answer.
-    """
-    offset = client.api_clock.offset
-    is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
-    if offset is None or not is_recent:
-        return None
-    # Two clocks are never read at once. More digits would change with each page.
-    return round(offset, 1)
 
 
 def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> None:
@@ -235,7 +211,7 @@ def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> 
         # Without a feed that it needs, a collector neither succeeds nor fails. It can do without
         # any other feed that is missing.
         if not missing & collector.needed_feeds:
-            is_complete = all(states[feed].missing or states[feed].complete for feed in feeds)
+            is_complete = all(states[feed].complete is not False for feed in feeds)
             succeeded = is_complete and hotkey not in lines.failed
             out.add(COLLECTOR_SUCCESS, succeeded, collector.name, hotkey)
     # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.

@@ -120,7 +120,7 @@ def _gaps(gaps: list[NotKnown]) -> str:
     if not gaps:
         return ""
     html = "<p>Not known:</p><ul>"
-    for subjects, reason, advice in grouped(gaps):
+    for (reason, advice), subjects in grouped(gaps).items():
         html += f"<li>{_html(f'{subjects}: {reason}')}<br>{_html(advice)}</li>"
     return f"{html}</ul>"
 
