@@ -163,7 +163,7 @@ class Telemetry:
     """The metrics of the exporter about itself."""
 
     def __init__(self) -> None:
-        self.requests = RequestCounters()
+        self.request_counters = RequestCounters()
         self.registry = CollectorRegistry()
         self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
@@ -198,7 +198,7 @@ def own_metrics(
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.families()
-    yield from telemetry.requests.registry.collect()
+    yield from telemetry.request_counters.registry.collect()
 
 
 def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> None:
