@@ -239,7 +239,11 @@ def _show_cautions(miner: Mapping[str, Any]) -> None:
     if any(row.get("bounty_expires_at") for row in planned):
         say("A bounty counts only if the instance is active before it expires.")
     if suspects := ", ".join(sorted({row["server"] for row in planned if row.get("suspected")})):
-        say(f"Instances may have failed on {suspects}: see status first.", fg="yellow")
+        say(
+            f"Instances may have failed on {suspects} (see status). The plan still uses them: look "
+            "after an hour whether what you launch there still earns.",
+            fg="yellow",
+        )
 
 
 def _show_chutes(chutes: list[Row]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.snapshot import PATIENCE
-from chutes_exporter.commands.terminal import print_table, say, with_columns
+from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
@@ -71,6 +72,26 @@ class Line(NotKnown):
     records: int | None = None
     seconds: float | None = None
 
+    @classmethod
+    def of(cls, state: FeedState) -> Line:
+        """Return the line of a requested feed: its answer, and why that is missing or incomplete.
+
+        Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
+        incomplete, it is ``not known``.
+        """
+        gap = gap_of(state)
+        line = cls(state.feed.name, state.feed.hotkey, "", "", "ok")
+        if gap is not None:
+            # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and
+            # True if the answer is only incomplete.
+            verdict: Verdict = "failed" if state.up is False else "not known"
+            line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
+        if state.kept is None:
+            # A request that got no response has no status.
+            return replace(line, status=getattr(state.last_error, "status", None))
+        answer = state.kept.answer
+        return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
+
 
 @click.command(cls=Command)
 @miner_options("Without a hotkey, the whole subnet is watched.")
@@ -101,7 +122,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
     lines = [*_setting_lines(settings, credentials)]
-    lines += [_feed_line(states[feed]) for feed in requested]
+    lines += [Line.of(states[feed]) for feed in requested]
     # A failed request for the metagraph has its line.
     metagraph = states[METAGRAPH].kept
     if metagraph is not None:
@@ -109,10 +130,13 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines += missing
     lines += _clock_lines(client.api_clock.offset, states)
     lines += _change_lines(client.changes)
-    failed = any(line.verdict == "failed" for line in lines)
     summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
-    gaps = [line for line in lines if line.verdict == "not known"]
-    return Result(summary, partial(_print_report, settings, lines), gaps, needs_action=failed)
+    by_verdict = defaultdict[Verdict, list[Line]](list)
+    for line in lines:
+        by_verdict[line.verdict].append(line)
+    show = partial(_print_report, summary, by_verdict)
+    failed = bool(by_verdict["failed"])
+    return Result(summary, show, by_verdict["not known"], needs_action=failed)
 
 
 def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
@@ -146,26 +170,6 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
             yield Line("web configuration", "", with_variables(str(error)), advice, "failed")
     for warning in settings.warnings:
         yield Line("settings", "", warning, "", "ok")
-
-
-def _feed_line(state: FeedState) -> Line:
-    """Return the line of a requested feed: its answer, and why that is missing or incomplete.
-
-    Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
-    incomplete, it is ``not known``.
-    """
-    gap = gap_of(state)
-    line = Line(state.feed.name, state.feed.hotkey, "", "", "ok")
-    if gap is not None:
-        # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if
-        # the answer is only incomplete.
-        verdict: Verdict = "failed" if state.up is False else "not known"
-        line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
-    if state.kept is None:
-        # A request that got no response has no status.
-        return replace(line, status=getattr(state.last_error, "status", None))
-    answer = state.kept.answer
-    return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
 
 
 def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
@@ -223,12 +227,9 @@ def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> L
     return Line("registration", hotkey, reason, advice, "failed")
 
 
-def _print_report(settings: Settings, lines: list[Line]) -> None:
+def _print_report(summary: Mapping[str, Any], by_verdict: Mapping[Verdict, list[Line]]) -> None:
     """Print all but what is not known, which Result.print adds at the end."""
-    say(f"Chutes API at {settings.api_url}")
-    by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
-    for line in lines:
-        by_verdict[line.verdict].append(line)
+    say(f"Chutes API at {summary['api']}")
     if failed := by_verdict["failed"]:
         say(f"{len(failed)} failed.", fg="red")
     elif by_verdict["not known"]:
@@ -236,6 +237,6 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     else:
         say("All checks of the API and of the settings passed.", fg="green")
     print_remarks("failed", failed, "red")
-    print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
+    print_table(summary["checks"], _COLUMNS)
     # Most lines that passed have no reason.
     print_remarks("ok", [line for line in by_verdict["ok"] if line.reason], "green")

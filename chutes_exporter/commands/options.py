@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
@@ -24,13 +23,15 @@ from chutes_exporter.config import ConfigError, Credentials, Settings
 from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
+    from chutes_exporter.api.answer import Answer
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]
+    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result]]
 
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
@@ -318,17 +319,14 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
 def asks(function: Question) -> Callable[..., None]:
     """Make a command of a coroutine function that takes the settings and the flags.
 
-    The command prints the result and exits with its status, which is 0 without a result.
+    The command prints the result and exits with its status.
     """
 
     @wraps(function)
     def command(**flags: Any) -> None:
         settings = settings_with_warnings(flags)
         result = asyncio.run(function(settings, flags))
-        exit_status = 0
-        if result is not None:
-            exit_status = result.print(as_json=flags["as_json"])
-        click.get_current_context().exit(exit_status)
+        click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
     return command
 
@@ -349,15 +347,15 @@ def require_key(settings: Settings) -> Hotkey:
     return settings.keys[0]
 
 
-@asynccontextmanager
-async def client_of(settings: Settings, subject: str) -> AsyncIterator[ChutesClient]:
-    """Yield a client of the API.
-
-    A failed request ends the command with an error, which begins with its subject.
+async def fetch_once(
+    settings: Settings, endpoint: Endpoint[Any], subject: str, key: Hotkey | None, **params: str
+) -> Answer[Any]:
+    """Request an endpoint. If that fails, end the command with an error, which begins with the
+    subject.
     """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-            yield client
+            return await client.fetch(endpoint, key=key, params=params)
     except ApiError as error:
         raise click.ClickException(
             f"{subject}: {printable(str(error))}\n→ {error.advice}"

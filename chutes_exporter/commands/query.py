@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from itertools import chain
@@ -13,13 +14,13 @@ from click.core import ParameterSource
 
 from chutes_exporter.commands.options import (
     Command,
-    asks,
-    client_of,
+    fetch_once,
     json_option,
     miner_options,
     require_key,
+    settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
+from chutes_exporter.commands.terminal import iso_time, print_table, printable
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
@@ -69,9 +70,9 @@ del _ENDPOINTS["miner_gpus"]
     "--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order."
 )
 @json_option
-@asks
-async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
+def query(**flags: Any) -> None:
     """Request an endpoint and print its answer."""
+    settings = settings_with_warnings(flags)
     endpoint = _ENDPOINTS[flags["endpoint"]]
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names_of_ids = re.findall(r"\{(\w+)\}", endpoint.path)
@@ -84,8 +85,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     hotkeys: Collection[str] = flags["hotkeys"] if is_chosen else settings.watched
     key = _signing_key(endpoint, settings, hotkeys)
     path = dict(zip(names_of_ids, flags["ids"], strict=True))
-    async with client_of(settings, endpoint.name) as client:
-        answer = await client.fetch(endpoint, key=key, params=path)
+    answer = asyncio.run(fetch_once(settings, endpoint, endpoint.name, key, **path))
     rows = _rows_of(endpoint, answer.value)
     if answer.rejected:
         reason = printable(answer.first_error)
@@ -107,10 +107,12 @@ def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> N
             f"there is no column {', '.join(unknown)}: the columns are {', '.join(known)}"
         )
     if flags["as_json"]:
-        click.echo(json.dumps(with_columns(rows, chosen or known), indent=2))
+        names = chosen or known
+        shown = [dict(zip(names, map(row.get, names), strict=True)) for row in rows]
+        click.echo(json.dumps(shown, indent=2))
         return
     useful = _COLUMNS.get(endpoint, "").split()
-    print_table(with_columns(rows, chosen or useful or known), fit=not chosen)
+    print_table(rows, chosen or useful or known, fit=not chosen)
     click.echo(f"Rows: {len(rows)}", err=True)
 
 

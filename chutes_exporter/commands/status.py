@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +22,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import iso_time, print_table, say, with_columns
+from chutes_exporter.commands.terminal import iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
@@ -70,15 +71,16 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     gaps = [*snapshot.gaps]
     miners: list[dict[str, Any]] = []
-    findings: list[Finding] = []
+    found: dict[str, list[Finding]] = {}
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        findings += find(fleet, snapshot.now, settings.costs)
+        found[hotkey] = find(fleet, snapshot.now, settings.costs)
         miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, fleet, snapshot.now, gaps))
+    findings = [*chain.from_iterable(found.values())]
     conclusion = "Nothing is known, because no request succeeded."
     if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not gaps)
@@ -90,7 +92,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, findings, gaps, snapshot.now, settings)
+    show = partial(_print_screen, summary, found, gaps, snapshot.now, settings)
     return Result(summary, show, gaps, needs_action)
 
 
@@ -173,7 +175,7 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
     ]
     row["pending_until"] = iso_time(pending.pending_deadline)
     chutes = ", ".join(row["waits_for"]) or "none"
-    row["reason"] += f" It waits until these chutes are active on other servers: {chutes}."
+    row["reason"] += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
     if pending.pending_deadline is not None:
         latest = utc_text(pending.pending_deadline)
         row["reason"] += f" Its maintenance begins at {latest} at the latest."
@@ -184,31 +186,28 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
 
 def _print_screen(
     summary: Mapping[str, Any],
-    findings: Sequence[Finding],
+    findings: Mapping[str, Sequence[Finding]],
     gaps: Sequence[NotKnown],
     now: float,
     settings: Settings,
 ) -> None:
+    """Print the screen. The findings are by hotkey."""
     color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {utc_text(now)}", bold=True)
-        _print_miner(miner, [one for one in findings if one.hotkey == miner["hotkey"]])
+        for number, finding in enumerate(findings[miner["hotkey"]], 1):
+            _print_finding(finding, number)
+        print_table([miner], _STANDING, title="Standing")
+        if miner["heading_share"] is not None:
+            say("Without changes, the share becomes heading_share within a day.")
+        print_table(miner["gpus"], title="GPUs")
+        _print_maintenance(miner)
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
         say("For earnings in US dollars, add --chain.url URL.")
-
-
-def _print_miner(miner: Mapping[str, Any], findings: Sequence[Finding]) -> None:
-    for number, finding in enumerate(findings, 1):
-        _print_finding(finding, number)
-    print_table(with_columns([miner], [*_STANDING]), title="Standing")
-    if miner["heading_share"] is not None:
-        say("Without changes, the share becomes heading_share within a day.")
-    print_table(miner["gpus"], title="GPUs")
-    _print_maintenance(miner)
 
 
 def _print_finding(finding: Finding, number: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _UNLIMITED = 1_000_000
 """The width of a terminal that leaves out no columns."""
@@ -83,13 +83,9 @@ class _Column:
         ]
 
 
-def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return rows with these columns only. A value that a row lacks is None."""
-    return [dict(zip(columns, map(row.get, columns), strict=True)) for row in rows]
-
-
 def print_table(
     rows: Sequence[Mapping[str, Any]] | None,
+    headings: Iterable[str] = (),
     *,
     title: str = "",
     most: int = _UNLIMITED,
@@ -98,8 +94,9 @@ def print_table(
     """Print a table that fits the terminal, and below it what is not shown: the rows after the
     first ``most``, and the last columns, if they do not fit. Without rows, print nothing.
 
-    The keys of the first row are the headings. A column in which nothing is known is left out.
-    Columns with numbers are aligned to the right, with the same number of decimals in all rows.
+    By default, the keys of the first row are the headings. A column in which nothing is known is
+    left out. Columns with numbers are aligned to the right, with the same number of decimals in all
+    rows.
 
     The width is that of the variable ``COLUMNS``, otherwise that of the terminal. Without both, or
     without ``fit``, it is unlimited, and no column is left out.
@@ -109,7 +106,7 @@ def print_table(
     if title:
         click.echo()
         say(title, bold=True)
-    columns = [_Column(heading, rows, most) for heading in rows[0]]
+    columns = [_Column(heading, rows, most) for heading in headings or rows[0]]
     not_shown = []
     if len(rows) > most:
         not_shown.append(f"{len(rows) - most} of {len(rows)} rows")

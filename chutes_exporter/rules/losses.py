@@ -78,13 +78,10 @@ def end_reason(instance: AuditInstance, chute: Chute | None) -> str | None:
     gives no reason then, nor the mark of a valid end. Only the name or the factors of the chute,
     which is None if it is unknown, show whether it is one of these.
     """
-    reason = reason_of_text(instance.deletion_reason)
     if instance.billed_to is None or instance.deletion_reason or instance.valid_termination:
-        return reason
+        return reason_of_text(instance.deletion_reason)
     is_redeployed = None if chute is None else _ends_all_at_once(chute)
-    if is_redeployed is None:
-        return None
-    return REDEPLOYED if is_redeployed else reason
+    return {True: REDEPLOYED, False: NO_REASON, None: None}[is_redeployed]
 
 
 def _ends_all_at_once(chute: Chute) -> bool | None:
@@ -294,26 +291,29 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     paid = PaidTime.of(instance, now)
     lost = _lost_score(instance, history, paid)
     cut, precision = _cut(instance, history)
-    units = lost.units
     if cut:
-        # The units are by the multiplier after the cut. What the cut took is lost as well.
-        units = total([units, product(cut, paid.seconds_of(history.records[-1]))])
-    if units is None or lost.precision == "at_least":
+        # The score is by the multiplier after the cut. What the cut took is lost as well.
+        lost.append(product(cut, paid.seconds_of(history.records[-1])))
+    units = total(filter(None, lost))
+    if units is None or None in lost:
         precision = "at_least"
     if not units and precision == "at_least":
         units = None
     return Loss(units, precision, None if cut is None else cut > 0)
 
 
-def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> Loss:
-    """Return what an instance loses of its score by the multipliers at its end."""
+def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> list[float | None]:
+    """Return the compute units that an instance loses of its score, by the multipliers at its end.
+
+    What is unknown is None.
+    """
     if outcome_of(instance) != "lost":
-        return Loss(0.0, "exact")
+        return []
     units = [paid.units_of(record) for record in history.records]
-    is_complete = history.covers(paid) and not history.may_lack_first(instance.activated_at, paid)
-    if None in units or not is_complete:
-        return Loss(total(one or 0.0 for one in units), "at_least")
-    return Loss(total(units), "exact")
+    if not history.covers(paid) or history.may_lack_first(instance.activated_at, paid):
+        # Other records are missing.
+        units.append(None)
+    return units
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
