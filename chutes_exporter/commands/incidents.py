@@ -233,22 +233,20 @@ def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> No
     for miner in miners:
         say(miner["hotkey"], bold=True)
         say(period)
-        if not miner["ended"]:
+        ended = miner["ended"]
+        if not ended:
             # While something is not known, an end may be missing.
             say("No ended instance is known." if gaps else "No instance ended.")
-        print_table(miner["sums"] if miner["ended"] else (), title="By reason")
+            continue
+        print_table(miner["sums"], title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
-        print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
-        _say_where_failures_ran(miner["ended"])
-
-
-def _say_where_failures_ran(rows: list[Row]) -> None:
-    failed = [row for row in rows if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
-    if failed:
-        costliest = failed[0]
-        instance = f'instance_id="{costliest["instance_id"]}"'
-        say(
-            "The reports do not say on which server an instance ran. Prometheus does, if it "
-            f"scraped the instance, such as that of {cell_text(costliest['ended_at'])}: "
-            f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
-        )
+        print_table(ended, title="Ended instances", most=_MOST_ROWS)
+        # The costliest one comes first.
+        failed = [row for row in ended if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
+        if failed:
+            instance = f'instance_id="{failed[0]["instance_id"]}"'
+            say(
+                "The reports do not say on which server an instance ran. Prometheus does, if it "
+                f"scraped the instance, such as that of {cell_text(failed[0]['ended_at'])}: "
+                f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
+            )

@@ -60,10 +60,10 @@ class _Column:
         self.heading = heading
         self.heading_lines = [heading]
         self.cells = _cells(values[:most])
-        self.is_known = any(value is not None for value in values)
-        # type, because a bool is an instance of int.
-        has_numbers = any(type(value) in (int, float) for value in values)
-        self._align = str.rjust if has_numbers else str.ljust
+        # With isinstance, a bool would be a number.
+        types = {*map(type, values)}
+        self.is_known = types != {type(None)}
+        self._align = str.rjust if types & {int, float} else str.ljust
 
     @property
     def width(self) -> int:
