@@ -143,7 +143,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         if pay is not None and server.gpus:
             out.add(SERVER_IDLE_UNITS, pay, *labels)
         reason = fleet.left_out.get(server.server_id)
-        if server.idle_models and reason not in (None, "use_not_known"):
+        if server.count_in("idle") and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
     # Otherwise, the best use may have a chute that fails here.
     if fleet.failures.are_all_known:

@@ -156,7 +156,7 @@ def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
         "units_lost_by_reboot": lost,
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
-        "unused_gpus": server.idle_gpus,
+        "unused_gpus": server.unused_gpus,
         "version": server.version,
         "status": server.maintenance,
         "server_id": server.server_id,
