@@ -32,7 +32,7 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.fleet import fleet_answers, join
+from chutes_exporter.feeds.fleet import Joined, fleet_answers, known_answers
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.offers import find_demand
 from chutes_exporter.page.exporter import Exporter
@@ -95,17 +95,17 @@ async def least(
 def families_of(running: Exporter) -> list[Any]:
     """Return the families of a page as the library takes them."""
     states = running.feeds.states()
-    joined = join(states)
+    joined = Joined(known_answers(states))
     miners = exported_miners(running.settings, joined)
     found: list[Any] = []
     for entry in running.plan.entries:
         samples = Samples()
-        run_collector(entry, states, joined, miners, samples)
+        run_collector(entry, joined, miners, samples)
         found += samples.families()
     return [
         *found,
         *running.telemetry.registry.collect(),
-        *running.telemetry.requests.registry.collect(),
+        *running.telemetry.request_counters.registry.collect(),
     ]
 
 

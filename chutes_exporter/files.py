@@ -21,12 +21,9 @@ def read_file(path: Path) -> bytes:
         OSError: It cannot be read, is too large, or is no regular file. A pipe or a device may have
             no end.
     """
-
-    def open_without_waiting(name: str, flags: int) -> int:
-        # Without this flag, a pipe waits here for its writer.
-        return os.open(name, flags | os.O_NONBLOCK)
-
-    with io.BufferedReader(io.FileIO(path, opener=open_without_waiting)) as file:
+    # Without this flag, a pipe would wait here for its writer.
+    file_io = io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    with io.BufferedReader(file_io) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         content = file.read(MAX_BYTES + 1)

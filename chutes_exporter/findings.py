@@ -153,7 +153,7 @@ def _stuck_jobs(moment: Moment) -> Iterator[Subject]:
 
 def _failing_chutes(moment: Moment) -> Iterator[Subject]:
     """Yield the chutes that failed again and again, the worst first, such as ``gemma: 4 times
-    (probes 3, requests 1), 900 units lost. Had room for each of the 3: s1, s2``.
+    (probes 3, requests 1), 900 units lost. Only s1 or s2 had GPUs free for each of the 3``.
     """
     failures = moment.fleet.failures
     silent_chutes = {end.chute_id for end in failures.silent}
@@ -164,7 +164,7 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
         name = ends[0].chute or chute_id
         text = f"{name}: {len(ends)} times ({by_reason}), {_lost_units(ends)}"
         if [reason for reason, _ in reasons] == ["probes"] and len(silent_chutes) > 1:
-            yield Subject(f"{text}. Other chutes fail like this: probably a server's fault")
+            yield Subject(f"{text}. Other chutes failed like this, too: see the next item")
         else:
             yield Subject(text + _suspects(moment, failures.of_main_reason(chute_id)))
 
@@ -172,7 +172,9 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
 def _suspects(moment: Moment, ends: Sequence[End]) -> str:
     """Return the end of a text: which servers may be at fault for failures of one reason."""
     names = moment.fleet.suspects(ends)
-    return f". Had room for each of the {len(ends)}: {', '.join(names)}" if names else ""
+    if not names:
+        return ""
+    return f". Only {' or '.join(names)} had GPUs free for each of the {len(ends)}"
 
 
 def _silent_instances(moment: Moment) -> Iterator[Subject]:
@@ -442,7 +444,8 @@ KINDS = {
         partial(_at_step, "cannot come back", down=True),
         "TEE servers in maintenance that cannot come back: {count}. The service refuses to boot "
         "the target version there, because it lists it for no host with their GPUs.",
-        "Ask the operators of Chutes to list it for them before they are booted. See",
+        "Ask the operators of Chutes to list it for these GPUs. Do not boot the servers before. "
+        "See",
         _MAINTENANCE,
     ),
     "unmeasured_servers": Kind(
@@ -465,7 +468,7 @@ KINDS = {
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
         "free: {count}. An upgrade takes up to 4 hours. Last moment to request it in this window: "
         "{when}.",
-        "Reboot none of them yet. Request their maintenance in this order",
+        "Request their maintenance in this order, and reboot none of them yet",
         "chutes-miner tee start-maintenance --name SERVER",
     ),
     "waiting_upgrades": Kind(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import math
 import ssl
 import time
 import urllib.request
@@ -13,7 +12,6 @@ from contextlib import aclosing, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -26,7 +24,7 @@ from chutes_exporter.api.clock import ApiClock, steady
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.request_metrics import RequestCounters
-from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.schema_drift import FieldChecks
 from chutes_exporter.api.worker import Worker
 
 if TYPE_CHECKING:
@@ -97,9 +95,7 @@ class ChutesClient:
 
     Attributes:
         api_clock: Returns the Unix time of the API, for all that is compared with its answers.
-        clock_checked_at: Monotonic time of the newest answer with a date, minus infinity before the
-            first.
-        changes: The newest check of the fields of an answer, by the name of the endpoint.
+        changes: The newest check of each endpoint's fields.
     """
 
     def __init__(
@@ -113,11 +109,9 @@ class ChutesClient:
     ) -> None:
         self._base_url = base_url
         self.api_clock = ApiClock(clock, monotonic)
-        self.clock_checked_at = -math.inf
-        self.changes: dict[str, FieldCheck] = {}
+        self.changes = FieldChecks()
         self._monotonic = monotonic
         self._counters = counters or RequestCounters()
-        self._worker = Worker("upstream")
         # These belong to the event loop of the worker.
         self._decoding = asyncio.Lock()
         self._slots = defaultdict[str, asyncio.Semaphore](
@@ -126,6 +120,7 @@ class ChutesClient:
         self._http = _http_client(base_url, timeout)
         # httpx calls these before it reads the address in a redirect, which may fail.
         self._http.event_hooks = {"response": [self._set_api_clock, _require_ok]}
+        self._worker = Worker()
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,17 +142,14 @@ class ChutesClient:
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
 
-        The key is used only if the endpoint needs a signature. ``params`` are the values for the
-        braces in the endpoint's path, and else query parameters. The body is sent as JSON.
+        The key is used only if the endpoint needs a signature. For ``params``, see
+        :meth:`Endpoint.path_and_query`. The body is sent as JSON.
         """
-        path, query = _path_and_query(endpoint, params)
+        path, query = endpoint.path_and_query(params)
         # An empty query would replace the one of the base address. None keeps it.
         request = {"url": path or self._base_url, "params": query or None, "json": body}
         tally = Tally()
-        last_check = self.changes.get(endpoint.name)
-        now = self._monotonic()
-        if last_check is None or now >= last_check.at + CHECKED_EVERY:
-            tally.check = FieldCheck(now)
+        tally.check = self.changes.begin(endpoint.name, self._monotonic())
         exchange = self._exchange(endpoint, tally, key, request)
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
@@ -173,11 +165,16 @@ class ChutesClient:
             seconds = time.monotonic() - started
             self._counters.add(endpoint.name, code, seconds, tally)
             # Paths and headers can be private, so the log has only the endpoint's name.
-            log = _log.bind(endpoint=endpoint.name)
-            log.debug("requested", status=code, seconds=round(seconds, 3), bytes=tally.size)
+            _log.debug(
+                "requested",
+                endpoint=endpoint.name,
+                status=code,
+                seconds=round(seconds, 3),
+                bytes=tally.size,
+            )
             # An answer that cannot be decoded is complete, too, and its changes may be the reason.
             if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
-                self._keep_check(endpoint, tally.check)
+                self.changes.keep(endpoint.name, tally.check)
         return Answer(
             value,
             count=tally.accepted,
@@ -186,17 +183,6 @@ class ChutesClient:
             received_at=self.api_clock(),
             seconds=seconds,
         )
-
-    def _keep_check(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
-        """Keep a check of an answer's fields, and log what the last one did not find."""
-        last = self.changes.get(endpoint.name)
-        # A check of an answer without records does not replace an earlier one.
-        if last is not None and not check.lacks:
-            return
-        self.changes[endpoint.name] = check
-        for change in check.found:
-            if last is None or change not in last.found:
-                _log.info("the API changed", endpoint=endpoint.name, found=change)
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]
@@ -234,7 +220,6 @@ class ChutesClient:
             date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
             # The header is rounded down to whole seconds, which is half a second on average.
             self.api_clock.set(date.timestamp() + 0.5)
-            self.clock_checked_at = time.monotonic()
 
     async def _read(
         self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
@@ -262,23 +247,6 @@ class ChutesClient:
         async with self._decoding:
             _require_room(endpoint, await asyncio.to_thread(memory_of, body))
             return await asyncio.to_thread(endpoint.shape.decode, body, tally)
-
-
-def _path_and_query(
-    endpoint: Endpoint[Any], params: Mapping[str, str]
-) -> tuple[str, dict[str, str]]:
-    """Return the path and the query of a request, or raise BadRequestError."""
-    path, query = endpoint.path, dict(endpoint.query)
-    for name, value in params.items():
-        if f"{{{name}}}" not in path:
-            query[name] = value
-            continue
-        # The value is one segment of the path and must stay one. `quote` escapes slashes, but not
-        # "." and "..".
-        if value in ("", ".", ".."):
-            raise errors.BadRequestError("the id is invalid", advice="Check the id.")
-        path = path.replace(f"{{{name}}}", quote(value, safe=""))
-    return path, query
 
 
 def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:

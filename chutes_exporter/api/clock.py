@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OFFSET_MAX_AGE = 600.0
+"""Seconds after the newest date of the API at which the offset of the local clock is dropped."""
+
 
 def steady() -> float:
     """Return the time in seconds of a monotonic clock that also runs while the machine sleeps."""
@@ -28,6 +31,8 @@ class ApiClock:
         self._monotonic = monotonic
         # Seconds by which the API's time is ahead of the monotonic clock.
         self._lead: float | None = None
+        # Monotonic time of the newest date.
+        self._set_at = 0.0
 
     def __call__(self) -> float:
         """Return the Unix time of the API."""
@@ -37,11 +42,13 @@ class ApiClock:
 
     def set(self, now: float) -> None:
         """Set the clock to a date of the API, in Unix seconds, that has just arrived."""
-        self._lead = now - self._monotonic()
+        self._set_at = self._monotonic()
+        self._lead = now - self._set_at
 
     @property
     def offset(self) -> float | None:
-        """Seconds by which the local clock is ahead of the API now. None before the first date."""
-        if self._lead is None:
+        """Seconds by which the local clock is ahead of the API now, None without a recent date."""
+        if self._lead is None or self._monotonic() - self._set_at >= OFFSET_MAX_AGE:
             return None
-        return self._clock() - self()
+        # Two clocks are never read at once, so that more digits would change all the time.
+        return round(self._clock() - self(), 1)

@@ -217,13 +217,13 @@ class Shape(Generic[T]):
 
     Attributes:
         kind: The type into which the JSON text is decoded.
-        value: Makes the value of the answer from what was decoded.
+        value: Makes the value of the answer from what was decoded, by default the same.
         count: Returns the number of records of a value. Without it, a value is a list.
         never_empty: Whether an answer without records is an error.
     """
 
     kind: Any
-    value: Callable[[Any], T]
+    value: Callable[[Any], T] = lambda decoded: decoded
     count: Callable[[Any], int] = len
     never_empty: bool = False
 
@@ -249,7 +249,7 @@ class Shape(Generic[T]):
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     """Make the shape of a JSON list of records."""
-    return Shape(list[record], lambda rows: rows, never_empty=never_empty)  # type: ignore[valid-type]
+    return Shape(list[record], never_empty=never_empty)  # type: ignore[valid-type]
 
 
 def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
@@ -257,7 +257,7 @@ def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape
 
     ``count`` returns how many records of the API are in it.
     """
-    return Shape(record, lambda value: value, count)
+    return Shape(record, count=count)
 
 
 def by_model(record: type[R]) -> Shape[list[R]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+from chutes_exporter.api.errors import BadRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +45,23 @@ class Endpoint(Generic[T]):
     query: Mapping[str, str] = field(default_factory=dict)
     purpose: Purpose = "miner"
     max_bytes: int = MB
+
+    def path_and_query(self, params: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+        """Return the path and the query of a request, or raise BadRequestError.
+
+        ``params`` are the values for the braces in the path, and else query parameters.
+        """
+        path, query = self.path, dict(self.query)
+        for name, value in params.items():
+            if f"{{{name}}}" not in path:
+                query[name] = value
+                continue
+            # The value is one segment of the path and must stay one. `quote` escapes slashes, but
+            # not "." and "..".
+            if value in ("", ".", ".."):
+                raise BadRequestError("the id is invalid", advice="Check the id.")
+            path = path.replace(f"{{{name}}}", quote(value, safe=""))
+        return path, query
 
     @property
     def source(self) -> str:

@@ -47,7 +47,7 @@ class _Changes(msgspec.Struct):
 
 
 _Version: Final = msgspec.defstruct("_Version", [("specVersion", int)])
-_REPLY: Final = Shape[_Reply](_Reply, lambda reply: reply, lambda _: 1)
+_REPLY: Final = Shape[_Reply](_Reply, count=lambda _: 1)
 CHAIN: Final = Endpoint("chain", "", _REPLY, method="POST", max_bytes=4 * MB)
 """The address of the node."""
 
@@ -108,12 +108,12 @@ class Node:
         # One request for all seats: first the owner's hotkeys, then the hotkey of each seat, then
         # the block of its registration.
         items = [s.OWNED_HOTKEYS.of_account(state.owner)]
-        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seats)]
-        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seats)]
+        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seat_count)]
+        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seat_count)]
         owned, *values_of_seats = await self._values(items)
-        hotkeys = values_of_seats[: state.seats]
-        registered = values_of_seats[state.seats :]
-        if len(set(hotkeys)) < state.seats:
+        hotkeys = values_of_seats[: state.seat_count]
+        registered = values_of_seats[state.seat_count :]
+        if len(set(hotkeys)) < state.seat_count:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
         try:
             text = await self._call(

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from chutes_exporter.api.records import ActiveInstance, Instance, RollingUpdate, ThrashCooldown
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table, Total
+from chutes_exporter.collectors.table import Info, Row, Table, Total, fields_named
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     INSTANCES,
     ROLLING_UPDATES,
     THRASH_COOLDOWNS,
 )
-from chutes_exporter.rules.instances import disabled_rate, is_outdated
+from chutes_exporter.rules.instances import disabled_units_per_second, is_outdated
 from chutes_exporter.rules.sums import total
 
 INSTANCE = Table[Instance](
@@ -23,12 +23,7 @@ INSTANCE = Table[Instance](
     chutes_instance_info=Info(
         "The version of the instance and of the chutes library, and the ids of its launch and "
         "deployment, which its pod has in the labels chutes/config-id and chutes/deployment-id.",
-        {
-            "version": "version",
-            "chutes_version": "chutes_version",
-            "config_id": "config_id",
-            "deployment_id": "deployment_id",
-        },
+        fields_named("version", "chutes_version", "config_id", "deployment_id"),
     ),
     chutes_instance_created_timestamp_seconds=Row(
         "When the instance claimed its launch token. Once the instance becomes active, its score "
@@ -61,7 +56,7 @@ INSTANCE = Table[Instance](
         "deadline purge of chutes_instance_deadline_timestamp_seconds. "
         "chutes_miner_score_heading_ratio leaves them out.",
         total,
-        of=disabled_rate,
+        of=disabled_units_per_second,
     ),
 )
 
@@ -125,36 +120,29 @@ UPDATE = Table[RollingUpdate](
 )
 
 
-class _Instance(NamedTuple):
+class _Update(NamedTuple):
     instance_id: str
-    is_outdated: bool | None
+    is_needed: bool | None
 
 
-def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
-    """Return each instance with whether a rolling update of its chute will replace it."""
-    # Of two updates of a chute, the first counts.
-    by_chute = {update.chute_id: update for update in reversed(updates)}
-    return [
-        _Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances
-    ]
-
-
-OUTDATED_INSTANCE = Table[_Instance](
+INSTANCE_UPDATE = Table[_Update](
     INSTANCES,
     ROLLING_UPDATES,
     key="instance_id",
-    records=_instances,
+    records=lambda instances, updates: [
+        _Update(instance.instance_id, is_outdated(instance, updates)) for instance in instances
+    ],
     chutes_instance_outdated=Row(
         "Whether a rolling update will replace the instance (1), because the instance does "
         "not run the new version.",
-        lambda instance: instance.is_outdated,
+        lambda update: update.is_needed,
     ),
 )
 
 ROLLING_UPDATES_COLLECTOR = Collector(
     "rolling_updates",
     "chutes that get a new version, and the miner's instances that will be replaced",
-    (UPDATE, OUTDATED_INSTANCE),
+    (UPDATE, INSTANCE_UPDATE),
 )
 
 

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import (
-    Answers,
-    Collector,
-    Miners,
-    Part,
-    Samples,
-    distinct,
-)
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct
 from chutes_exporter.collectors.fleet import OF_SERVER
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import (
@@ -21,11 +14,7 @@ from chutes_exporter.feeds.definitions import (
     SERVERS,
     STATS,
 )
-from chutes_exporter.rules.money import (
-    compute_unit_usd,
-    in_usd,
-    profit_per_day_usd,
-)
+from chutes_exporter.rules.money import compute_unit_usd, in_usd, profit_per_day_usd
 from chutes_exporter.rules.sums import product, total
 
 _SERVER_COSTS = Part(SERVERS)

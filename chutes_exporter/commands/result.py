@@ -55,7 +55,7 @@ class Result:
 
 def print_remarks(mark: str, remarks: Iterable[NotKnown], color: str) -> None:
     """Print each reason once, with all that it is about and the advice, if there is some."""
-    for subjects, reason, advice in grouped(remarks):
+    for (reason, advice), subjects in grouped(remarks).items():
         say(f"{mark} {subjects}: {reason}", indent="  ", fg=color)
         if advice:
             say(f"→ {advice}", indent="    ", start="  ")

@@ -138,7 +138,9 @@ def _apply(old: Any, delta: Any) -> Any:
             else:
                 new.append(_apply(old[part["@"]] if "@" in part else None, part))
         return new
-    changed = {name: _apply(old[name], part) for name, part in delta.get("+", {}).items()}
-    gone = delta.get("-", ())
-    kept = {name: value for name, value in old.items() if name not in gone}
-    return kept | delta.get("~", {}) | changed
+    new = old | delta.get("~", {})
+    for name, part in delta.get("+", {}).items():
+        new[name] = _apply(old[name], part)
+    for name in delta.get("-", ()):
+        del new[name]
+    return new

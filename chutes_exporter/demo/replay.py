@@ -80,19 +80,16 @@ class Replay(AsyncExitStack):
         self.clock = clock
         # Rounded down, so that the moment is never before a snapshot that begins at ``at``.
         self._shift = math.floor(clock() - at - self.day.first)
-        # The blocks that the node still knows, by the time of a call. To read the chain takes
-        # several calls.
-        self._blocks: LRUCache[float, chain.Block] = LRUCache(16)
+        # The blocks that the node still knows, by hash. To read the chain takes several calls.
+        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--demo.listen-address")
         # Without a host, the socket listens on all addresses, and the URL names one of them.
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        # MINER_GPUS and PLATFORM_GPUS have the path of HELD_GPUS. Their query tells them apart.
-        endpoints = [one for one in e.ENDPOINTS if one not in (e.MINER_GPUS, e.PLATFORM_GPUS)]
         routes = [Route("/chain", partial(self._serve, CHAIN), methods=[CHAIN.method])]
-        for endpoint in endpoints:
+        for endpoint in e.ENDPOINTS:
             serve = partial(self._serve, endpoint)
             routes.append(Route(endpoint.path, serve, methods=[endpoint.method]))
         self.app = Starlette(routes=routes)
@@ -107,6 +104,7 @@ class Replay(AsyncExitStack):
 
     async def _serve(self, endpoint: Endpoint[Any], request: Request) -> Response:
         """Answer a request, with the date of the service's clock."""
+        # The first of the endpoints with this path gets all requests. Their query tells them apart.
         if endpoint is e.HELD_GPUS and "hotkey" in request.query_params:
             endpoint = e.MINER_GPUS
         elif endpoint is e.HELD_GPUS and "detailed" not in request.query_params:
@@ -134,12 +132,15 @@ class Replay(AsyncExitStack):
     async def answer(self, endpoint: Endpoint[Any], request: Request) -> Any:
         """Return the JSON of an answer with the recorded times, or raise HTTPException."""
         if endpoint is CHAIN:
-            return self._reply_of_node(await request.json())
+            seats = self.day.answer("metagraph", self.moment()) or ()
+            head = chain.block_at(self.clock(), self.day.first + self._shift, seats)
+            self._blocks[head.hash] = head
+            return chain.respond(await request.json(), head, self._blocks)
         asked = {**request.path_params, **request.query_params}
         name = endpoint.name
         if endpoint is e.STATS and asked.get("per_chute") == "true":
             name = "stats_per_chute"
-        hotkey = asked.get("hotkey", "")
+        hotkey = asked.get("hotkey") or asked.get("miner_hotkey", "")
         if endpoint.signed:
             hotkey = request.headers.get("x-chutes-hotkey", "")
         part = asked.get("server_id") or asked.get("path", "")
@@ -153,11 +154,14 @@ class Replay(AsyncExitStack):
             raise HTTPException(404, "Not Found")
         if not name.startswith("stats"):
             return answer
-        # The service sends these records under two names, of which the recording has one.
-        return {
-            window: stats | {"compute_units": stats["instance_stats"]}
-            for window, stats in answer.items()
-        }
+        windows: dict[str, dict[str, Any]] = {}
+        for window, stats in answer.items():
+            found = windows[window] = {}
+            for kind, records in stats.items():
+                found[kind] = [one for one in records if hotkey in ("", one["miner_hotkey"])]
+            # The service sends these records under two names, of which the recording has one.
+            found["compute_units"] = found["instance_stats"]
+        return windows
 
     def _moved(self, body: bytes) -> bytes:
         """Return the JSON of an answer with its times moved."""
@@ -178,20 +182,9 @@ class Replay(AsyncExitStack):
 
         return _UNIX_TIME.sub(move_unix_time, _TIME.sub(move_time, body.decode())).encode()
 
-    def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
-        """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
-        now = self.clock()
-        if now not in self._blocks:
-            seats = self.day.answer("metagraph", self.moment()) or ()
-            self._blocks[now] = chain.block_at(now, self.day.first + self._shift, seats)
-        known = {block.hash: block for block in self._blocks.values()}
-        return chain.respond(call, self._blocks[now], known)
-
 
 def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:
     """Return the part of a recorded answer that a request asks for, or raise HTTPException."""
-    if endpoint is e.STATS and "miner_hotkey" in asked:
-        return _stats_of_miner(answer, asked["miner_hotkey"])
     if endpoint is e.MINER_GPUS:
         miner = asked["hotkey"]
         return {miner: answer[miner]} if miner in answer else {}
@@ -201,12 +194,3 @@ def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) ->
         if (chute["chute_id"], chute["version"]) == (asked["chute_id"], asked["version"]):
             return chute
     raise HTTPException(404, "Not Found")
-
-
-def _stats_of_miner(windows: Any, miner: str) -> Any:
-    found: dict[str, dict[str, Any]] = {}
-    for window, stats in windows.items():
-        found[window] = {}
-        for kind, records in stats.items():
-            found[window][kind] = [one for one in records if one["miner_hotkey"] == miner]
-    return found

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
@@ -74,6 +74,14 @@ class FeedState:
         return isinstance(self.last_error, MissingEndpointError)
 
     @property
+    def doubt(self) -> str | None:
+        """Reason to doubt the newest answer, or None."""
+        # A doubted answer is refused with an error, or in use because there is no older one.
+        if isinstance(self.last_error, DoubtedError):
+            return self.last_error.doubt
+        return None if self.kept is None else self.kept.answer.doubt
+
+    @property
     def up(self) -> bool | None:
         """Whether the last request succeeded.
 
@@ -86,19 +94,45 @@ class FeedState:
         return None if self.kept is None else True
 
     @property
-    def was_requested(self) -> bool:
-        """Whether a request has ended, even if it failed."""
-        return bool(self.failures) or self.last_success is not None
-
-    @property
-    def complete(self) -> bool:
+    def complete(self) -> bool | None:
         """Whether the answer lacks no record and is fresh: the last request succeeded, and no
-        reader waits for another.
+        reader waits for another. None while the endpoint is missing.
         """
+        if self.missing:
+            return None
         readers_wait = self.flight is not None and not self.feed.in_background
         if self.kept is None or self.failures or readers_wait:
             return False
         return self.kept.answer.complete
+
+    @property
+    def word(self) -> Literal["up", "stale", "down", "waiting", "off"]:
+        """The state in a word.
+
+        A feed that is stale is down, but serves an old answer. Without a request that has ended
+        lately, it waits. It is off while the endpoint is missing.
+        """
+        if self.up is None:
+            return "off" if self.missing else "waiting"
+        if self.up:
+            return "up"
+        return "down" if self.kept is None else "stale"
+
+    def log(self) -> None:
+        """Log that the feed is back, or why it fails."""
+        error = self.last_error
+        log = _log.bind(feed=self.feed.name)
+        if self.feed.hotkey:
+            log = log.bind(hotkey=self.feed.hotkey)
+        if error is None:
+            log.info("feed is back")
+        elif isinstance(error, MissingEndpointError):
+            log.info("feed is off", reason=str(error), advice=error.advice)
+        elif isinstance(error, ApiError):
+            log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
+        else:
+            # Not an error of the API but a bug, which needs its traceback.
+            log.error("feed failed", reason=type(error).__name__, exc_info=error)
 
 
 class FeedCache:
@@ -126,14 +160,19 @@ class FeedCache:
         self._wanted: set[Feed[Any]] | None = None
         self._states: dict[Feed[Any], FeedState] = {}
 
-    def states(self) -> dict[Feed[Any], FeedState]:
-        """Return the state of every feed at this moment.
+    def states(self, feeds: Iterable[Feed[Any]] = ()) -> dict[Feed[Any], FeedState]:
+        """Return the state of every feed at this moment, also of the given ones that nobody has
+        read.
 
         Answers beyond their maximum age leave memory.
         """
+        states = {}
         for feed, state in self._states.items():
             state.kept = self.peek(feed)
-        return {feed: replace(state) for feed, state in self._states.items()}
+            states[feed] = replace(state)
+        for feed in feeds:
+            states.setdefault(feed, FeedState(feed))
+        return states
 
     def peek(self, feed: Feed[T]) -> KeptAnswer[T] | None:
         """Return the answer that is kept of a feed, if it is not too old, without a request."""
@@ -224,11 +263,11 @@ class FeedCache:
             state.closed_until = self._monotonic() + wait
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
+        failure = state.last_error
         if (bool(state.failures), state.missing) != before:
-            _log_change(state.feed, state.last_error)
-        if state.last_failure is not None:
+            state.log()
+        if failure is not None:
             # The frames of a traceback hold whole answers.
-            _, failure = state.last_failure
             failure.__traceback__ = None
             failure.__context__ = None
 
@@ -304,16 +343,13 @@ class FeedCache:
         for other in feed.evidence:
             state = self._states.get(other)
             is_in_flight = state is not None and state.flight is not None
-            is_usable = True
+            kept = self.peek(other)
             if other.hotkey or is_in_flight:
                 # A newer list may be due, and not come. The older one may contradict the new answer
                 # of the feed only because something has changed since.
                 is_usable = await self.read(other, _EVIDENCE_WAIT)
-            kept = self.peek(other)
-            if is_usable and kept is not None:
-                evidence.append(kept.answer.value)
-            else:
-                evidence.append(None)
+                kept = self.peek(other) if is_usable else None
+            evidence.append(None if kept is None else kept.answer.value)
         return evidence
 
     async def aclose(self) -> None:
@@ -326,19 +362,3 @@ class FeedCache:
                 flights.append(state.flight)
                 state.flight = None
         await asyncio.gather(*flights, return_exceptions=True)
-
-
-def _log_change(feed: Feed[Any], error: BaseException | None) -> None:
-    """Log that a feed is back (without an error), or fails with an error."""
-    log = _log.bind(feed=feed.name)
-    if feed.hotkey:
-        log = log.bind(hotkey=feed.hotkey)
-    if error is None:
-        log.info("feed is back")
-    elif isinstance(error, MissingEndpointError):
-        log.info("feed is off", reason=str(error), advice=error.advice)
-    elif isinstance(error, ApiError):
-        log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
-    else:
-        # Not an error of the API but a bug, which needs its traceback.
-        log.error("feed failed", reason=type(error).__name__, exc_info=error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.records import HourlyAudit
-    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.cache import States
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.rules.launch import Demand
@@ -60,21 +60,13 @@ JoinedFleets = dict[str, tuple[list["Answer[Any] | None"], "Fleet"]]
 """The fleet of each miner at the last moment, with the answers of which it was joined."""
 
 
-def join(
-    states: Mapping[Feed[Any], FeedState],
-    watched: Collection[str] = (),
-    fleets: JoinedFleets | None = None,
-    reports: Sequence[HourlyAudit] | None = None,
-) -> Joined:
-    """Return what all known answers make together. Fleets whose answers are the same stay.
-
-    ``reports`` replace those of the feed.
-    """
+def known_answers(states: States) -> dict[str, dict[str, Answer[Any]]]:
+    """Return the kept answers by the name of their feed, by hotkey."""
     answers: dict[str, dict[str, Answer[Any]]] = defaultdict(dict)
     for feed, state in states.items():
         if state.kept is not None:
             answers[feed.hotkey][feed.name] = state.kept.answer
-    return Joined(answers, watched, fleets, reports)
+    return answers
 
 
 class Joined:
@@ -84,7 +76,7 @@ class Joined:
         answers: The known answers by the name of their feed, by hotkey. Those about the platform
             are under :data:`THE_PLATFORM`.
         watched: The watched miners.
-        fleets: The fleets of an earlier moment.
+        fleets: The fleets of an earlier moment. Those whose answers are the same stay.
         reports: Audit reports, instead of those of the feed.
     """
 
@@ -104,9 +96,12 @@ class Joined:
         """Return the answers about a miner and the platform, by the name of their feed."""
         return {**self._answers.get(THE_PLATFORM, {}), **self._answers.get(hotkey, {})}
 
-    def _value(self, feed: Feed[Any]) -> Any:
-        """Return the value of the answer about the platform, or nothing without one."""
-        answer = self.about(THE_PLATFORM).get(feed.name)
+    def platform(self, feed: Feed[Any]) -> Answer[Any] | None:
+        """Return the answer of a feed about the platform, None if it is not known."""
+        return self.about(THE_PLATFORM).get(feed.name)
+
+    def _records(self, feed: Feed[Any]) -> Sequence[Any]:
+        answer = self.platform(feed)
         return () if answer is None else answer.value
 
     @cached_property
@@ -118,11 +113,11 @@ class Joined:
     def ledger(self) -> Ledger:
         """The ended instances in the known reports."""
         reports = self._reports
-        answer = self.about(THE_PLATFORM).get(f.AUDIT_REPORT.name)
         if reports is None:
+            answer = self.platform(f.AUDIT_REPORT)
             reports = () if answer is None else answer.value.hours
         # The names of chutes show which ends were redeployments. Without a key, they are not known.
-        return Ledger(reports, self._value(f.CHUTES))
+        return Ledger(reports, self._records(f.CHUTES))
 
     def fleet(self, hotkey: str) -> Fleet:
         """Return the fleet of a miner, the same one as long as its answers are the same."""
@@ -137,28 +132,24 @@ class Joined:
     @cached_property
     def neighbours(self) -> frozenset[str]:
         """The miners that are near a watched one, by score or in line for the seat."""
-        neighbours: set[str] = set()
-        for line in (self._by_score(), self._in_line_for_the_seat()):
-            for place, hotkey in enumerate(line):
-                if hotkey in self._watched:
-                    neighbours.update(line[max(0, place - _NEAR) : place + _NEAR + 1])
-        return frozenset(neighbours.difference(self._watched))
+        near: set[str] = set()
+        scores = self.platform(f.SCORES)
+        # While a score may be missing, no place is known.
+        if scores is not None and scores.complete:
+            shares = {hotkey: one for hotkey, one in scores.value.shares.items() if one is not None}
+            near |= self._near(sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey)))
+        chain = self.platform(f.CHAIN)
+        if chain is not None:
+            near |= self._near(chain.value.in_line)
+        return frozenset(near.difference(self._watched))
 
-    def _by_score(self) -> list[str]:
-        """Return the miners with a known score, the best first, none while one may be missing."""
-        scores = self.about(THE_PLATFORM).get(f.SCORES.name)
-        if scores is None or not scores.complete:
-            return []
-        shares = {hotkey: one for hotkey, one in scores.value.shares.items() if one is not None}
-        return sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey))
-
-    def _in_line_for_the_seat(self) -> list[str]:
-        """Return the miners that can lose their seat, the next one first."""
-        chain = self.about(THE_PLATFORM).get(f.CHAIN.name)
-        seats = chain.value.seats if chain else ()
-        can_be_lost = [seat for seat in seats if seat.registrations_before_loss is not None]
-        can_be_lost.sort(key=operator.attrgetter("registrations_before_loss"))
-        return [seat.hotkey for seat in can_be_lost]
+    def _near(self, line: list[str]) -> set[str]:
+        """Return the watched miners of a line, and those that are near them."""
+        near: set[str] = set()
+        for place, hotkey in enumerate(line):
+            if hotkey in self._watched:
+                near.update(line[max(0, place - _NEAR) : place + _NEAR + 1])
+        return near
 
     @cached_property
     def relevant_chutes(self) -> set[str | None]:
@@ -180,9 +171,9 @@ class Joined:
 
     def _miners_and_chutes(self) -> Iterator[tuple[str | None, str | None]]:
         """Yield each miner with each chute that it runs, or ran in the past day."""
-        for instance in self._value(f.ACTIVE_INSTANCES):
+        for instance in self._records(f.ACTIVE_INSTANCES):
             yield instance.miner_hotkey, instance.chute_id
-        for gpu in self._value(f.HELD_GPUS):
+        for gpu in self._records(f.HELD_GPUS):
             yield gpu.hotkey, gpu.chute_id
         # These are about the platform, or about the only watched miner.
         for answers in self._answers.values():

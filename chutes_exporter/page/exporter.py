@@ -15,19 +15,21 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.cache import FeedCache, FeedState
+from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
-from chutes_exporter.feeds.fleet import FLEET_FEEDS, join
+from chutes_exporter.feeds.fleet import FLEET_FEEDS, Joined, known_answers
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.page import telemetry
-from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.page.gaps import BUG, NotKnown, find_gaps
 from chutes_exporter.page.maker import PageMaker, exported_miners, run_collector
-from chutes_exporter.page.plan import Entry, Plan, make_plan
+from chutes_exporter.page.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Self
+
+    from prometheus_client.samples import Sample
 
     from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.fleet import JoinedFleets
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import Format
-    from chutes_exporter.page.gaps import NotKnown
+    from chutes_exporter.page.plan import Entry
 
 T = TypeVar("T")
 
@@ -46,14 +48,14 @@ class Snapshot:
     """What the answers of one moment say about the watched miners.
 
     Attributes:
-        samples: Labels and value of each sample, by the name of the metric.
+        samples: The samples by the name of their metric.
         now: Unix time by the API's clock, to which the times in answers belong.
         gaps: What is not known.
         states: The states of the feeds that were needed.
         fleets: The fleets of the watched miners, by hotkey.
     """
 
-    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    samples: Mapping[str, Sequence[Sample]]
     now: float
     gaps: Sequence[NotKnown]
     states: States
@@ -63,9 +65,9 @@ class Snapshot:
         """Return the value of the first sample without another value of these labels, None if it
         is unknown.
         """
-        for labels_of_sample, value in self.samples.get(metric, ()):
-            if all(labels.get(name, text) == text for name, text in labels_of_sample.items()):
-                return value
+        for sample in self.samples.get(metric, ()):
+            if all(labels.get(name, text) == text for name, text in sample.labels.items()):
+                return sample.value
         return None
 
     def records(self, feed: Feed[list[T]]) -> list[T]:
@@ -84,9 +86,8 @@ class Exporter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
     ) -> None:
-        self.settings = settings
         self.telemetry = telemetry.Telemetry()
-        counters = self.telemetry.requests
+        counters = self.telemetry.request_counters
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
@@ -127,11 +128,10 @@ class Exporter:
         self.feeds.keep_only(self.plan.feeds)
 
     def _adopt(self, settings: Settings) -> None:
-        """Use these settings from now on."""
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        if self._requests.reports.watch(settings.watched):
+        if self._requests.report_reader.watch(settings.watched):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
@@ -157,8 +157,8 @@ class Exporter:
         if not self.plan.feeds:
             return True, "Ready, with no collector on."
         # An endpoint that the API does not have counts neither as an answer nor as a failure.
-        states = [state for state in self.feeds.states().values() if not state.missing]
-        if not any(state.was_requested for state in states):
+        states = self.feeds.states().values()
+        if not any(state.last_success is not None or state.up is False for state in states):
             return False, f"Not ready: waiting for the first answer from {api}."
         # Feeds of several miners have the same name, which is shown once.
         failing = dict.fromkeys(state.feed.name for state in states if state.up is False)
@@ -200,11 +200,7 @@ class Exporter:
         each request, and ``gaps`` are what is not known of them. Without a timeout, it takes the
         cached answers, and sends no request.
         """
-
-        def is_asked(entry: Entry) -> bool:
-            return any(metric.name in metrics for metric in entry.collector.metrics)
-
-        plan = Plan(filter(is_asked, self.plan.entries))
+        plan = self.plan.of_metrics(metrics)
         if feeds is None:
             # Without a key, nothing but the seat of a miner is known.
             feeds = FLEET_FEEDS if self.settings.keys else (METAGRAPH, AUDIT_REPORT)
@@ -213,11 +209,11 @@ class Exporter:
             names.discard(AUDIT_REPORT.name)
         # A dictionary keeps the order, and each feed once.
         wanted = dict.fromkeys(plan.feeds)
-        wanted |= dict.fromkeys(feed for feed in self.plan.feeds if feed.name in names)
+        wanted |= dict.fromkeys(self.plan.feeds_named(names))
         if timeout is not None:
             await self.feeds.read_all(list(wanted), timeout)
         async with self._rendering:
-            all_states = self._states(wanted)
+            all_states = self.feeds.states(wanted)
             states = {feed: all_states[feed] for feed in wanted}
             make = partial(self._snapshot_of, plan.entries, states, reports, gaps)
             return await self._in_thread(make)
@@ -230,17 +226,17 @@ class Exporter:
         gaps: Iterable[NotKnown],
     ) -> Snapshot:
         """Run collectors on the answers that are known, and join the fleets of watched miners."""
-        joined = join(states, self.settings.watched, self._fleets, reports)
+        joined = Joined(known_answers(states), self.settings.watched, self._fleets, reports)
         miners = exported_miners(self.settings, joined)
-        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
-        failed: list[tuple[str, str]] = []
+        out = Samples()
+        failed: list[NotKnown] = []
         for entry in entries:
-            out = Samples()
-            hotkeys = run_collector(entry, states, joined, miners, out)
-            failed += [(entry.collector.name, hotkey) for hotkey in hotkeys]
-            for family in out.families():
-                for sample in family.samples:
-                    samples[sample.name].append((sample.labels, sample.value))
+            hotkeys = run_collector(entry, joined, miners, out)
+            failed += [NotKnown(entry.collector.name, hotkey, *BUG) for hotkey in hotkeys]
+        samples: dict[str, list[Sample]] = defaultdict(list)
+        for family in out.families():
+            for sample in family.samples:
+                samples[sample.name].append(sample)
         watched = sorted(self.settings.watched)
         fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
         now = self.client.api_clock()
@@ -269,21 +265,10 @@ class Exporter:
         async with self._rendering:
             # Later scrapes get a later page, because this one has the answers of this moment.
             del self._pages[form, gzipped]
-            states = self._states(self.plan.feeds)
-            joined = join(states, self.settings.watched, self._fleets)
+            states = self.feeds.states(self.plan.feeds)
+            joined = Joined(known_answers(states), self.settings.watched, self._fleets)
             make = partial(self._maker.make, states, joined, form, gzipped=gzipped)
             return await self._in_thread(make)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-
-    def _states(self, feeds: Iterable[Feed[Any]]) -> States:
-        """Return the state of every feed at this moment.
-
-        The result has each of the given feeds, also those that the cache does not know, for example
-        because of a reload.
-        """
-        states = self.feeds.states()
-        for feed in feeds:
-            states.setdefault(feed, FeedState(feed))
-        return states

@@ -5,7 +5,7 @@ something.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.feeds.definitions import INSTANCES, JOBS, METAGRAPH, NODES, SERVERS
 from chutes_exporter.feeds.feed import THE_PLATFORM
@@ -31,7 +31,8 @@ NO_KEY = (
 TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
-_BUG = ("the collector failed, which is a bug", "Report it with the log.")
+BUG = ("the collector failed, which is a bug", "Report it with the log.")
+"""Reason and advice for what a collector makes."""
 UPDATE = "Update the exporter. If that does not help, report a bug."
 """Advice about records and words that this version cannot read."""
 _UNKNOWN_MAINTENANCE = (
@@ -58,40 +59,30 @@ class NotKnown:
         return cls(subject, hotkey, str(error), getattr(error, "advice", "Try again later."))
 
 
-class SharedReason(NamedTuple):
-    """A reason, with all subjects for which it holds."""
-
-    subjects: str
-    reason: str
-    advice: str
-
-
-def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
-    """Return each reason of gaps once, so that an outage is not repeated for each feed."""
+def grouped(gaps: Iterable[NotKnown]) -> dict[tuple[str, str], str]:
+    """Return all subjects with the same reason and advice, so that an outage is not repeated for
+    each feed.
+    """
     # The inner dictionary keeps the order of subjects, and each of them once.
     subjects_by_texts: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:
         subjects = subjects_by_texts.setdefault((gap.reason, gap.advice), {})
         subjects[gap.subject] = None
-    groups = []
-    for (reason, advice), subjects in subjects_by_texts.items():
-        groups.append(SharedReason(", ".join(subjects), reason, advice))
-    return groups
+    return {texts: ", ".join(subjects) for texts, subjects in subjects_by_texts.items()}
 
 
 def find_gaps(
     states: States,
-    failed: Iterable[tuple[str, str]],
+    failed: Iterable[NotKnown],
     fleets: Mapping[str, Fleet],
     settings: Settings,
     now: float,
 ) -> list[NotKnown]:
     """Return what is not known.
 
-    ``failed`` are name and hotkey of each collector that failed.
+    ``failed`` are the collectors that failed.
     """
-    incomplete = list(filter(None, map(gap_of, states.values())))
-    incomplete += [NotKnown(collector, hotkey, *_BUG) for collector, hotkey in failed]
+    incomplete = [*filter(None, map(gap_of, states.values())), *failed]
     gaps = [*incomplete, *_unknown_fields(states, settings)]
     with_key = {key.address for key in settings.keys}
     lacking = {gap.hotkey for gap in incomplete if gap.subject in _NAMES_OF_FLEET_FEEDS}
@@ -100,12 +91,14 @@ def find_gaps(
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
         # A missing feed explains what the fleet lacks.
         elif not lacking & {THE_PLATFORM, hotkey}:
-            gaps += _unknown_in_fleet(fleet, now)
+            gaps += [*_unknown_in_fleet(fleet), *_unknown_upgrades(fleet, now)]
     return gaps
 
 
-def _unknown_in_fleet(fleet: Fleet, now: float) -> Iterator[NotKnown]:
-    """Yield what the answers together do not say, of all that decides what needs action."""
+def _unknown_in_fleet(fleet: Fleet) -> Iterator[NotKnown]:
+    """Yield what the answers together do not say about GPUs and instances, of all that decides what
+    needs action.
+    """
     reasons = [_unknown_in_server(fleet, server) for server in fleet.servers]
     if not fleet.known["gpus"]:
         reasons.insert(0, "the answers do not give the states of all GPUs")
@@ -113,6 +106,9 @@ def _unknown_in_fleet(fleet: Fleet, now: float) -> Iterator[NotKnown]:
         reasons.append("the answers do not say whether a starting instance can become active")
     for reason in filter(None, reasons):
         yield NotKnown("fleet", fleet.hotkey, reason, "Try again in a minute.")
+
+
+def _unknown_upgrades(fleet: Fleet, now: float) -> Iterator[NotKnown]:
     plan = plan_upgrades(fleet, now)
     for upgrade in plan.servers:
         if upgrade.step == "not known":
@@ -137,21 +133,23 @@ def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
 def gap_of(state: FeedState) -> NotKnown | None:
     """Return why a feed is missing, old or not completely known, None if it is none of these."""
     feed, error = state.feed, state.last_error
+    answer = state.kept.answer if state.kept else None
     if state.missing:
-        return NotKnown(feed.name, feed.hotkey, str(error), _MISSING)
-    if error is not None:
+        reason, advice = str(error), _MISSING
+    elif error is not None:
         return NotKnown.after(error, feed.name, feed.hotkey)
-    if state.kept is None:
-        return NotKnown(feed.name, feed.hotkey, "no answer yet", "Try again in a minute.")
-    answer = state.kept.answer
-    if answer.rejected:
+    elif answer is None:
+        reason, advice = "no answer yet", "Try again in a minute."
+    elif answer.rejected:
         reason = (
             f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         )
-        return NotKnown(feed.name, feed.hotkey, reason, UPDATE)
-    if answer.doubt:
-        return NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN)
-    return None
+        advice = UPDATE
+    elif answer.doubt:
+        reason, advice = WORDS[answer.doubt], TRY_AGAIN
+    else:
+        return None
+    return NotKnown(feed.name, feed.hotkey, reason, advice)
 
 
 def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:

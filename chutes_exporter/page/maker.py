@@ -9,9 +9,8 @@ from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
-from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Compressor, Format, lines
-from chutes_exporter.page.telemetry import clock_offset, own_metrics
+from chutes_exporter.page.telemetry import own_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,8 +92,8 @@ class PageMaker:
             # Without the kept answers, so that old answers can leave memory.
             [replace(state, kept=None) for state in states.values()],
             dict(self._client.changes),
-            clock_offset(self._client),
-            self._telemetry.requests.total,
+            self._client.api_clock.offset,
+            self._telemetry.request_counters.total,
         )
         if form not in self._own or self._own[form][0] != origin:
             own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
@@ -120,12 +119,12 @@ class PageMaker:
         ):
             return kept
         samples = Samples(room)
-        failed = run_collector(entry, states, joined, miners, samples)
+        failed = run_collector(entry, joined, miners, samples)
         # The lines are made again for each new answer, which may have ends to count.
-        reports = joined.about(THE_PLATFORM).get(AUDIT_REPORT.name)
-        if entry.collector is ENDED_INSTANCES and reports is not None:
+        audit = joined.platform(AUDIT_REPORT)
+        if entry.collector is ENDED_INSTANCES and audit is not None:
             ends = self._telemetry.ends
-            ends.watch(miners.watched, reports.value)
+            ends.watch(miners.watched, audit.value)
             ends.count(joined.ledger)
             samples.add_families(ends.families())
         return Lines(
@@ -148,19 +147,14 @@ def exported_miners(settings: Settings, joined: Joined) -> Miners:
     )
 
 
-def run_collector(
-    entry: Entry, states: States, joined: Joined, miners: Miners, out: Samples
-) -> list[str]:
+def run_collector(entry: Entry, joined: Joined, miners: Miners, out: Samples) -> list[str]:
     """Add what a collector makes of all known answers to ``out``, and return the hotkeys for which
     it failed.
     """
     failed = []
     for hotkey, feeds in entry.feeds.items():
-        answers = {}
-        for feed in feeds:
-            state = states.get(feed)
-            if state is not None and state.kept is not None:
-                answers[feed.name] = state.kept.answer
+        known = joined.about(hotkey)
+        answers = {feed.name: known[feed.name] for feed in feeds if feed.name in known}
         miners = replace(miners, hotkey=hotkey)
         if not entry.collector.run(Answers(answers, joined), miners, out):
             failed.append(hotkey)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors import COLLECTORS, Collector
@@ -12,9 +14,9 @@ from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, RELEVANCE_FEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
-    from chutes_exporter.collectors.base import Part, Scope
+    from chutes_exporter.collectors.base import Scope
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import States
     from chutes_exporter.feeds.feed import Feed
@@ -26,20 +28,40 @@ class Entry:
 
     Attributes:
         feeds: Its feeds by hotkey, those about the platform under :data:`THE_PLATFORM`.
-        feeds_of_fleets: All feeds of the fleets of these hotkeys.
     """
 
     collector: Collector
     feeds: Mapping[str, Iterable[Feed[Any]]]
-    feeds_of_fleets: Sequence[Feed[Any]]
+
+    @classmethod
+    def of(cls, collector: Collector, settings: Settings, relevance: Iterable[Feed[Any]]) -> Entry:
+        """Return a collector with its feeds. Those of relevance tell which chutes are exported."""
+        # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
+        feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
+        for part in collector.parts:
+            for hotkey in hotkeys_of(part.scope, settings, needs_key=part.needs_key):
+                feeds_of_part = [feed.of(hotkey) for feed in part.all_feeds]
+                if part.of_chutes:
+                    feeds_of_part += relevance
+                for feed in feeds_of_part:
+                    # Without a key, a part has only the answers that need none.
+                    if settings.keys or not feed.signed:
+                        feeds[hotkey][feed] = None
+        return cls(collector, feeds)
+
+    @cached_property
+    def sources(self) -> list[Feed[Any]]:
+        """The feeds whose answers the collector reads, also as a part of a miner's fleet."""
+        fleets = product(self.feeds.keys() - {THE_PLATFORM}, FLEET_FEEDS)
+        feeds_of_fleets = [feed.of(hotkey) for hotkey, feed in fleets]
+        return [*chain(*self.feeds.values()), *feeds_of_fleets]
 
     def versions(self, states: States) -> tuple[int, ...]:
         """Return the version of each answer that the collector reads, 0 for a missing one."""
         versions = []
-        for feeds in (*self.feeds.values(), self.feeds_of_fleets):
-            for feed in feeds:
-                kept = states[feed].kept if feed in states else None
-                versions.append(0 if kept is None else kept.version)
+        for feed in self.sources:
+            kept = states[feed].kept if feed in states else None
+            versions.append(0 if kept is None else kept.version)
         return tuple(versions)
 
 
@@ -54,6 +76,18 @@ class Plan:
             for feeds in entry.feeds.values():
                 feeds_in_order.update(dict.fromkeys(feeds))
         self.feeds = tuple(feeds_in_order)
+
+    def of_metrics(self, names: Collection[str]) -> Plan:
+        """Return the collectors that have one of these metrics."""
+
+        def is_asked(entry: Entry) -> bool:
+            return any(metric.name in names for metric in entry.collector.metrics)
+
+        return Plan(filter(is_asked, self.entries))
+
+    def feeds_named(self, names: Collection[str]) -> list[Feed[Any]]:
+        """Return the feeds with these names."""
+        return [feed for feed in self.feeds if feed.name in names]
 
 
 _NEEDS: Final = {
@@ -104,31 +138,11 @@ def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
     on = [collector for collector in COLLECTORS if off_reason(collector, settings) is None]
-    return Plan(_entry(collector, settings) for collector in on)
-
-
-def _entry(collector: Collector, settings: Settings) -> Entry:
-    # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
-    feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
-    for part in collector.parts:
-        for hotkey in hotkeys_of(part.scope, settings, needs_key=part.needs_key):
-            for feed in _feeds(part, hotkey, settings):
-                # Without a key, a part has only the answers that need none.
-                if settings.keys or not feed.signed:
-                    feeds[hotkey][feed] = None
-    feeds_of_fleets: list[Feed[Any]] = []
-    for hotkey in feeds.keys() - {THE_PLATFORM}:
-        feeds_of_fleets += [feed.of(hotkey) for feed in FLEET_FEEDS]
-    return Entry(collector, feeds, feeds_of_fleets)
-
-
-def _feeds(part: Part, hotkey: str, settings: Settings) -> list[Feed[Any]]:
-    """Return the feeds of a part about a hotkey."""
-    feeds = [feed.of(hotkey) for feed in part.all_feeds]
-    if part.of_chutes and settings.chutes == "relevant":
-        for watched in sorted(settings.watched):
-            feeds += [feed.of(watched) for feed in RELEVANCE_FEEDS]
-    return feeds
+    relevance: list[Feed[Any]] = []
+    if settings.chutes == "relevant":
+        for hotkey in sorted(settings.watched):
+            relevance += [feed.of(hotkey) for feed in RELEVANCE_FEEDS]
+    return Plan(Entry.of(collector, settings, relevance) for collector in on)
 
 
 def hotkeys_of(scope: Scope, settings: Settings, *, needs_key: bool) -> list[str]:

@@ -5,7 +5,6 @@ collectors.
 from __future__ import annotations
 
 import platform
-import time
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.cache import FeedState, States
+    from chutes_exporter.feeds.cache import States
     from chutes_exporter.page.maker import Lines
     from chutes_exporter.page.plan import Entry
 
@@ -81,8 +80,6 @@ CLOCK_OFFSET = Metric(
     "The API refuses signatures if the difference exceeds 600 seconds.",
     source="exporter: the answers' Date",
 )
-_CLOCK_MAX_AGE = 600.0
-"""Seconds after the newest date of the API at which the clock offset is dropped."""
 
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
@@ -97,15 +94,6 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     return rows_by_metric
 
 
-def _doubts(state: FeedState) -> dict[str, bool]:
-    """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
-    # A doubted answer was refused with an error, or is in use because there is no older one.
-    doubt = getattr(state.last_error, "doubt", None)
-    if doubt is None and state.kept is not None:
-        doubt = state.kept.answer.doubt
-    return {reason: reason == doubt for reason in state.feed.checks}
-
-
 _OF_FEED = _declare(
     ("feed", "hotkey"),
     chutes_feed_rejected_records=Row(
@@ -114,14 +102,14 @@ _OF_FEED = _declare(
         "kept.answer.rejected",
     ),
     chutes_feed_records=Row(
-        "Records of the newest good answer. Absent if some of its records may be missing.",
+        "Records of the cached answer. Absent if some of its records may be missing.",
         "kept.answer",
         convert=lambda answer: answer.count if answer.complete else None,
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, no_demand, "
-        "no_bounties. docs/runbooks/exporter.md explains. The last good answer stays in use.",
-        _doubts,
+        "no_bounties. docs/runbooks/exporter.md explains. Meanwhile, an older answer stays cached.",
+        lambda state: {reason: reason == state.doubt for reason in state.feed.checks},
         by="reason",
     ),
     chutes_feed_up=Row(
@@ -131,21 +119,22 @@ _OF_FEED = _declare(
     ),
     chutes_feed_failure_info=Info(
         "Reason of the feed's last failed request. Only while the feed is down. Examples: "
-        "signature_refused, "
-        "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
+        "signature_refused, not_registered, rate_limited, unavailable, timed_out, cut_off, "
+        "doubted, undecodable.",
         {"reason": lambda state: state.last_error and getattr(state.last_error, "reason", "error")},
     ),
     chutes_feed_last_success_timestamp_seconds=Row(
-        "When the newest good answer was requested. The data can be older: the service computes "
+        "When the last successful request was sent. The data can be older: the service computes "
         "stats, scores and history every 10 minutes and does not send the time.",
         "last_success",
     ),
     chutes_feed_ttl_seconds=Row(
-        "Seconds for which an answer of the feed is at least fresh.", lambda state: state.feed.ttl
+        "Time to live in seconds: an answer is requested again at the earliest after it.",
+        "feed.ttl",
     ),
     chutes_feed_max_age_seconds=Row(
-        "Age in seconds at which an answer of the feed is dropped.",
-        lambda state: state.feed.max_age,
+        "Maximum age in seconds: an answer is dropped from the cache after it.",
+        "feed.max_age",
     ),
 )
 _OF_ENDPOINT = _declare(
@@ -175,7 +164,7 @@ class Telemetry:
     """The metrics of the exporter about itself."""
 
     def __init__(self) -> None:
-        self.requests = RequestCounters()
+        self.request_counters = RequestCounters()
         self.registry = CollectorRegistry()
         self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
@@ -206,27 +195,14 @@ def own_metrics(
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    out.add(CLOCK_OFFSET, clock_offset(client))
+    out.add(CLOCK_OFFSET, client.api_clock.offset)
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.families()
-    yield from telemetry.requests.registry.collect()
-
-
-def clock_offset(client: ChutesClient) -> float | None:
-    """Return the seconds by which the local clock is ahead of the API's, None without a recent
-    answer.
-    """
-    offset = client.api_clock.offset
-    is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
-    if offset is None or not is_recent:
-        return None
-    # Two clocks are never read at once. More digits would change with each page.
-    return round(offset, 1)
+    yield from telemetry.request_counters.registry.collect()
 
 
 def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> None:
-    """Add the state of a collector of a page."""
     collector = entry.collector
     missing_of_all: set[str] = set()
     for hotkey, feeds in entry.feeds.items():
@@ -235,7 +211,7 @@ def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> 
         # Without a feed that it needs, a collector neither succeeds nor fails. It can do without
         # any other feed that is missing.
         if not missing & collector.needed_feeds:
-            is_complete = all(states[feed].missing or states[feed].complete for feed in feeds)
+            is_complete = all(states[feed].complete is not False for feed in feeds)
             succeeded = is_complete and hotkey not in lines.failed
             out.add(COLLECTOR_SUCCESS, succeeded, collector.name, hotkey)
     # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.

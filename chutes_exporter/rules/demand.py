@@ -32,6 +32,17 @@ def target_instances(chute: ChuteUtilization) -> float | None:
     return sent
 
 
+def highest_target(chute: ChuteUtilization) -> float | None:
+    """Return the target of a chute, and the active instances if it is known to be at most these,
+    because no such target leaves room for a launch.
+    """
+    target = target_instances(chute)
+    if target is None and None not in (chute.scale_allowance, chute.target_count):
+        # The target of the autoscaler's last run is out of date.
+        return chute.active_instance_count
+    return target
+
+
 def inactive_instances(chute: ChuteUtilization) -> float | None:
     """Return how many instances of a chute are not active: they start, or their miners disabled
     them.
@@ -81,9 +92,8 @@ def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
     """Return whether the service's own monitoring is down: no chute of the platform has requests or
     use. An answer without chutes does not show that.
     """
-    if not chutes:
-        return False
-    return not any(chute.total_invocations or chute.utilization for chute in chutes)
+    in_use = any(chute.total_invocations or chute.utilization for chute in chutes)
+    return bool(chutes) and not in_use
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from chutes_exporter.api.records import Instance, RollingUpdate
 
@@ -43,7 +43,7 @@ def instance_state(instance: Instance) -> InstanceState | None:
     return "starting" if instance.activated_at is None else "disabled"
 
 
-def disabled_rate(instance: Instance) -> float | None:
+def disabled_units_per_second(instance: Instance) -> float | None:
     """Return the compute units per second that an instance earns although it is disabled, 0 in
     another state.
     """
@@ -122,18 +122,17 @@ def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
             yield "the answer does not say until when an instance loses its score if it is deleted"
 
 
-def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
-    """Return whether a rolling update will replace an instance, because it does not run the new
-    version. None if it is unknown.
-
-    ``updates`` has all rolling updates, by chute.
+def is_outdated(instance: Instance, updates: Sequence[RollingUpdate]) -> bool | None:
+    """Return whether one of all rolling updates will replace an instance, because it does not run
+    the new version. None if it is unknown.
     """
     if instance.active is False or instance.verified is False:
         # An update replaces only active, verified instances.
         return False
     if instance.chute_id is None:
         return None
-    update = updates.get(instance.chute_id)
+    # Of two updates of a chute, the first counts.
+    update = next((one for one in updates if one.chute_id == instance.chute_id), None)
     if update is None:
         return False
     if None in (instance.version, update.new_version, instance.active, instance.verified):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.rules.demand import target_instances
+from chutes_exporter.rules.demand import highest_target
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, MetagraphNode
+
+    Check = tuple["LaunchRefusal", bool | None]
 
 LaunchRefusal = Literal[
     # The miner may launch nothing.
@@ -71,6 +73,13 @@ class Demand:
     bounty: Bounty | None = None
 
     @property
+    def below_target(self) -> float | None:
+        """How many active instances are missing to the target, None if it is unknown."""
+        if self.active is None or self.target is None:
+            return None
+        return self.target - self.active
+
+    @property
     def room_now(self) -> float | None:
         """How many more instances the service wants and lets start: 0 or less for none, and None
         if it is unknown.
@@ -78,10 +87,9 @@ class Demand:
         The first active instance of a private chute needs a bounty, whatever the target says. All
         others need a target above the active instances.
         """
-        has_private_rules = follows_private_rules(self.chute)
-        if has_private_rules is None or self.active is None or self.target is None:
+        has_private_rules, room = follows_private_rules(self.chute), self.below_target
+        if has_private_rules is None or room is None:
             return None
-        room = self.target - self.active
         if not has_private_rules:
             return self._public_room(room)
         if self.active == 0:
@@ -125,12 +133,12 @@ class Demand:
 
         The service does not delete a refused instance, which holds its GPUs until it is purged.
         """
-        is_checked = activation_is_checked(self.chute)
+        is_checked, room = activation_is_checked(self.chute), self.below_target
         if is_checked is False:
             return False
-        if is_checked is None or self.active is None or self.target is None:
+        if is_checked is None or room is None:
             return None
-        if_public = self.active >= self.target
+        if_public = room <= 0
         # A bounty is enough for the first active instance of a private chute.
         has_bounty = self.active == 0 and self.bounty is not None
         if_private = not has_bounty and (if_public or self.target_expired)
@@ -143,11 +151,10 @@ class Demand:
     @property
     def refusal_without_room(self) -> LaunchRefusal:
         """Why the service would refuse another instance, if there is no room for it."""
-        # Without room, both numbers are known.
-        active, target = self.active or 0, self.target or 0
         if not follows_private_rules(self.chute):
-            return "no_room" if active >= target else "enough_starting"
-        if active == 0:
+            # Without room, this number is known.
+            return "no_room" if (self.below_target or 0) <= 0 else "enough_starting"
+        if self.active == 0:
             return "no_bounty"
         # The service takes an expired target as 0: it accepts the launch, but refuses the
         # activation.
@@ -168,28 +175,29 @@ def demand_for(
     of its active instances, and ``held_gpus`` the GPUs of all its instances. ``now`` is the
     service's time.
     """
-    not_active = {gpu.instance_id: gpu for gpu in held_gpus if gpu.instance_id not in active_ids}
-    activations = [gpu.activated_at for gpu in not_active.values()]
-    # An activation of None means that the instance starts, a time that it is disabled. UNSET is
+    activations = {gpu.instance_id: gpu.activated_at for gpu in held_gpus}
+    inactive = [activations[one] for one in activations if one not in active_ids]
+    # A time of None means that the instance starts, another one that it is disabled. UNSET is
     # unknown.
-    starting = None if UNSET in activations else activations.count(None)
+    starting = None if UNSET in inactive else inactive.count(None)
     if utilization is None:
         # A private chute has no target then. For a public one, the service takes the present number
         # of instances, disabled ones included. While it is unknown which rules a chute follows, its
         # target does not matter, because its room is unknown.
-        known = len(active_ids)
-        target = 0 if follows_private_rules(chute) else known + len(not_active)
-        return Demand(chute, known, starting, target, target_expired=True, bounty=bounty)
-    wanted = target_instances(utilization)
-    if wanted is None and None not in (utilization.scale_allowance, utilization.target_count):
-        # The target of the autoscaler's last run is out of date. The present one is at most the
-        # active instances, and no such target leaves room for a launch.
-        wanted = utilization.active_instance_count
+        active = len(active_ids)
+        target = 0 if follows_private_rules(chute) else active + len(inactive)
+        return Demand(chute, active, starting, target, target_expired=True, bounty=bounty)
     expired = None
     if utilization.timestamp is not None:
         expired = now - utilization.timestamp > _TARGET_LIFETIME
-    active = utilization.active_instance_count
-    return Demand(chute, active, starting, target=wanted, target_expired=expired, bounty=bounty)
+    return Demand(
+        chute,
+        utilization.active_instance_count,
+        starting,
+        highest_target(utilization),
+        target_expired=expired,
+        bounty=bounty,
+    )
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -204,12 +212,16 @@ def follows_private_rules(chute: Chute) -> bool | None:
     return not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
+def allowed_models(chute: Chute | None) -> list[str] | None:
+    """Return the GPU models that a chute runs on, None if they are unknown."""
+    selector = None if chute is None else chute.node_selector
+    return None if selector is None else selector.supported_gpus
+
+
 def runs_on(chute: Chute | None, model: str | None) -> bool | None:
     """Return whether a chute runs on a GPU model, None if it is unknown."""
-    selector = None if chute is None else chute.node_selector
-    if selector is None or selector.supported_gpus is None or model is None:
-        return None
-    return model in selector.supported_gpus
+    models = allowed_models(chute)
+    return None if models is None or model is None else model in models
 
 
 def gpus_of_instance(chute: Chute | None) -> int | None:
@@ -225,8 +237,7 @@ def launch_refusal(
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on any of some servers now.
 
-    It is None if the miner can launch it on one of them. Without a server, it is None unless the
-    service would refuse it on any.
+    It is None if the miner can launch it on one of them.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
@@ -235,42 +246,39 @@ def launch_refusal(
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    refusal_on_any = _refusal_on_any_server(seat, demand, runs_tee=runs_tee)
-    if refusal_on_any not in (None, "unknown"):
-        return refusal_on_any
+    checks = _checks_on_any_server(seat, demand, runs_tee=runs_tee)
     refusals: list[LaunchRefusal] = []
     tee, gpus = demand.chute.tee, gpus_of_instance(demand.chute)
     for server in servers:
-        refusal_here = _first_certain(
+        refusal = _first_certain(
+            *checks,
             ("tee_mismatch", None if None in (tee, server.tee) else tee != server.tee),
             ("in_maintenance", server.in_maintenance),
             ("too_many_gpus", None if gpus is None else gpus > server.free_gpus),
         )
-        refusal = refusal_here or refusal_on_any
         if refusal is None:
             return None
         refusals.append(refusal)
-    return max(refusals, key=LAUNCH_REFUSALS.index, default=None)
+    return max(refusals, key=LAUNCH_REFUSALS.index)
 
 
-def _refusal_on_any_server(
+def _checks_on_any_server(
     seat: MetagraphNode | None, demand: Demand, *, runs_tee: bool
-) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch whatever the server."""
+) -> tuple[Check, ...]:
     chute, room = demand.chute, demand.room_now
     # Of a private chute without TEE, the service looks at the miner's past, which no answer shows,
     # unless the miner runs a TEE chute.
     past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
-    return _first_certain(
+    return (
         ("not_registered", seat is None),
         ("blacklisted", seat is not None and is_blacklisted(seat)),
         ("disabled", None if chute.disabled is UNSET else bool(chute.disabled)),
         (demand.refusal_without_room, None if room is None else room <= 0),
-        ("unknown", bool(past_decides)),
+        ("unknown", None if past_decides else False),
     )
 
 
-def _first_certain(*checks: tuple[LaunchRefusal, bool | None]) -> LaunchRefusal | None:
+def _first_certain(*checks: Check) -> LaunchRefusal | None:
     """Return the first check that certainly refuses, ``unknown`` if only an unknown one may."""
     for refusal, refuses in checks:
         if refuses:

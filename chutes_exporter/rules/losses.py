@@ -78,13 +78,10 @@ def end_reason(instance: AuditInstance, chute: Chute | None) -> str | None:
     gives no reason then, nor the mark of a valid end. Only the name or the factors of the chute,
     which is None if it is unknown, show whether it is one of these.
     """
-    reason = reason_of_text(instance.deletion_reason)
     if instance.billed_to is None or instance.deletion_reason or instance.valid_termination:
-        return reason
+        return reason_of_text(instance.deletion_reason)
     is_redeployed = None if chute is None else _ends_all_at_once(chute)
-    if is_redeployed is None:
-        return None
-    return REDEPLOYED if is_redeployed else reason
+    return {True: REDEPLOYED, False: NO_REASON, None: None}[is_redeployed]
 
 
 def _ends_all_at_once(chute: Chute) -> bool | None:
@@ -101,9 +98,10 @@ def _ends_all_at_once(chute: Chute) -> bool | None:
     return not chute.public and any(part in name for part in _INTEGRATED_SUBNETS)
 
 
-def ended_within_hour(instance: AuditInstance, end: float) -> bool:
-    """Return whether an instance ended in the hour with this end."""
-    return instance.deleted_at is not None and end - HOUR <= instance.deleted_at <= end
+def ended_within_hour(instance: AuditInstance, report_end: float) -> bool:
+    """Return whether an instance ended in the hour of the report with this end."""
+    ended_at = instance.deleted_at
+    return ended_at is not None and report_end - HOUR <= ended_at <= report_end
 
 
 def outcome_of(instance: AuditInstance) -> Outcome:
@@ -180,6 +178,11 @@ class PaidTime:
         end = min(self.end, record.ended_at or self.end)
         return max(0.0, end - max(self.start, record.started_at))
 
+    def units_of(self, record: ComputeRecord) -> float | None:
+        """Return the compute units of a record in this time, None if they are unknown."""
+        seconds = self.seconds_of(record)
+        return product(seconds, _multiplier(record)) if seconds else 0.0
+
 
 @dataclass(frozen=True)
 class History:
@@ -189,12 +192,12 @@ class History:
         records: Its records, in the order of their starts. Two with the same start are both paid.
         open_multiplier: The multiplier of the last record in a report that was made before the
             instance ended. None without such a report.
-        ends: The ends of the hours whose reports were joined.
+        report_ends: The ends of the hours whose reports were joined.
     """
 
     records: Sequence[ComputeRecord]
     open_multiplier: float | None
-    ends: Collection[float] = ()
+    report_ends: Collection[float] = ()
 
     def covers(self, paid: PaidTime) -> bool:
         """Return whether a record applies at each moment of the paid time."""
@@ -206,15 +209,15 @@ class History:
             covered_until = max(covered_until, record.ended_at or paid.end)
         return covered_until >= paid.end - _MAX_GAP
 
-    def may_lack_first(self, activated_at: float, paid: PaidTime) -> bool:
+    def may_lack_first(self, activated_at: float | None, paid: PaidTime) -> bool:
         """Return whether a record from before the activation may be missing.
 
         An instance on a GPU that is dearer than its chute needs has two records that begin at its
         creation, and both are paid. The first ends at its activation, so newer reports lack it.
         """
-        if not self.records or activated_at <= paid.start + _MAX_GAP:
+        if not self.records or activated_at is None or activated_at <= paid.start + _MAX_GAP:
             return False
-        if any(end - HOUR <= activated_at <= end for end in self.ends):
+        if any(end - HOUR <= activated_at <= end for end in self.report_ends):
             return False
         return (self.records[0].ended_at or math.inf) > activated_at + _MAX_GAP
 
@@ -230,8 +233,8 @@ def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
     last_start = max((record.started_at for record in all_records), default=None)
     open_multiplier = None
     joined: Counter[ComputeRecord] = Counter()
-    newer_starts: set[float] = set()
     for report_end, records in reports.items():
+        newer_starts = {record.started_at for record in joined}
         found = []
         for record in records:
             if record.ended_at is not None:
@@ -249,7 +252,6 @@ def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
                 found.append(record if is_last else structs.replace(record, ended_at=known_end))
         # A report may have two equal records, which are both paid.
         joined |= Counter(found)
-        newer_starts.update(record.started_at for record in records)
     # Of two with the same start, the one that ends later is the last.
     in_order = sorted(
         joined.elements(), key=lambda record: (record.started_at, record.ended_at or math.inf)
@@ -288,33 +290,30 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         return Loss(0.0, "exact")
     paid = PaidTime.of(instance, now)
     lost = _lost_score(instance, history, paid)
-    cut = _cut(instance, history)
-    units = lost.units
-    if cut.multiplier:
-        # The units are by the multiplier after the cut. What the cut took is lost as well.
-        cut_seconds = paid.seconds_of(history.records[-1])
-        units = total([units, product(cut.multiplier, cut_seconds)])
-    precision = cut.precision if lost.precision == "exact" else "at_least"
-    is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
+    cut, precision = _cut(instance, history)
+    if cut:
+        # The score is by the multiplier after the cut. What the cut took is lost as well.
+        lost.append(product(cut, paid.seconds_of(history.records[-1])))
+    units = total(filter(None, lost))
+    if units is None or None in lost:
+        precision = "at_least"
     if not units and precision == "at_least":
         units = None
-    return Loss(units, "at_least" if units is None else precision, is_last_of_chute)
+    return Loss(units, precision, None if cut is None else cut > 0)
 
 
-def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> Loss:
-    """Return what an instance loses of its score by the multipliers at its end."""
+def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> list[float | None]:
+    """Return the compute units that an instance loses of its score, by the multipliers at its end.
+
+    What is unknown is None.
+    """
     if outcome_of(instance) != "lost":
-        return Loss(0.0, "exact")
-    units = []
-    for record in history.records:
-        seconds = paid.seconds_of(record)
-        if seconds > 0:
-            units.append(product(seconds, _multiplier(record)))
-    activated_at = instance.activated_at or instance.created_at
-    is_complete = None not in units and history.covers(paid)
-    if not is_complete or history.may_lack_first(activated_at, paid):
-        return Loss(total(one or 0.0 for one in units), "at_least")
-    return Loss(total(units), "exact")
+        return []
+    units = [paid.units_of(record) for record in history.records]
+    if not history.covers(paid) or history.may_lack_first(instance.activated_at, paid):
+        # Other records are missing.
+        units.append(None)
+    return units
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
@@ -325,41 +324,33 @@ def _multiplier(record: ComputeRecord) -> float | None:
     return multiplier
 
 
-@dataclass(frozen=True)
-class Cut:
-    """What the service took from the last multiplier of an instance, None if that is unknown."""
-
-    multiplier: float | None
-    precision: Precision
-
-
-def _cut(instance: AuditInstance, history: History) -> Cut:
-    """Return how the end of an instance cut its last multiplier, which only its miner's deletion
-    does.
+def _cut(instance: AuditInstance, history: History) -> tuple[float | None, Precision]:
+    """Return what the end of an instance took from its last multiplier, None if that is unknown.
+    Only a deletion by its miner takes something.
 
     If no report shows the multiplier before, the last two records decide. That of a private
     instance is cut to 0, which does not show what was cut, so the record before is the best
     estimate. A public one whose last multiplier is far below the one before was cut to a tenth.
     """
     if reason_of_text(instance.deletion_reason) != "miner":
-        return Cut(0.0, "exact")
+        return 0.0, "exact"
     multipliers: list[float | None] = [None, None, *map(_multiplier, history.records)]
     previous, last = multipliers[-2:]
     if last is None:
-        return Cut(None, "at_least")
+        return None, "at_least"
     if history.open_multiplier is not None:
-        return Cut(max(0.0, history.open_multiplier - last), "exact")
+        return max(0.0, history.open_multiplier - last), "exact"
     if instance.billed_to is None:
         return _public_cut(last, previous)
     if last > 0:
-        return Cut(0.0, "exact")
-    return Cut(previous, "at_least" if previous is None else "about")
+        return 0.0, "exact"
+    return previous, "at_least" if previous is None else "about"
 
 
-def _public_cut(last: float, previous: float | None) -> Cut:
+def _public_cut(last: float, previous: float | None) -> tuple[float | None, Precision]:
     # Without a record before the last one, it is not known whether it was cut.
     if previous is None or _CUT_BELOW * previous <= last < _KEPT_FROM * previous:
-        return Cut(None, "at_least")
+        return None, "at_least"
     if last < _CUT_BELOW * previous:
-        return Cut(last / _PUBLIC_PENALTY - last, "exact")
-    return Cut(0.0, "exact")
+        return last / _PUBLIC_PENALTY - last, "exact"
+    return 0.0, "exact"

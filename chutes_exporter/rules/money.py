@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.rules.launch import gpus_of_instance
+from chutes_exporter.duration import DAY, DAY_HOURS, HOUR
+from chutes_exporter.rules.launch import allowed_models, gpus_of_instance
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Bounty, Chute
 
-_HOURS_PER_DAY: Final = 24
-_RAO: Final = 1e9
-"""Rao in one TAO or one alpha."""
 _FIRST_HOURS: Final = 4.6
 """For how many hours an instance would have to keep its first pay, before it gets the later one, to
 earn the same in its first day as it does while its pay fades.
@@ -38,16 +35,15 @@ def first_units_per_second(chute: Chute, model: str, rates: Mapping[str, float])
 
     ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """
-    selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
-    if selector is None or gpus_of_instance(chute) is None or multiplier is None:
+    models = set(allowed_models(chute) or ())
+    multiplier = chute.effective_compute_multiplier
+    if model not in models or multiplier is None or gpus_of_instance(chute) is None:
         return None
-    models = set(selector.supported_gpus or ())
     if models == {model}:
         return multiplier
-    if model not in models or not models <= rates.keys():
+    if not models <= rates.keys():
         return None
-    cheapest_rate = min(rates[allowed_model] for allowed_model in models)
-    return multiplier * rates[model] / cheapest_rate
+    return multiplier * rates[model] / min(rates[allowed_model] for allowed_model in models)
 
 
 def later_units_per_second(
@@ -61,7 +57,7 @@ def later_units_per_second(
 
     ``rates`` are in USD per hour, by model. None is unknown.
     """
-    if not chute or not model or chute.public is None or chute.compute_multiplier_factors is None:
+    if not chute or not model or chute.public is None:
         return None
     if chute.public:
         # The service moves a public instance to the pay of the cheapest GPU that its chute allows.
@@ -70,9 +66,8 @@ def later_units_per_second(
         # A private instance keeps the pay of the GPU on which it runs.
         multiplier = first_units_per_second(chute, model, rates)
     for name in ("bounty_boost", "urgency_boost"):
-        boost = chute.compute_multiplier_factors.get(name, 1.0)
-        # A factor of 0 or below makes no sense.
-        if multiplier is None or boost is None or boost <= 0:
+        boost = _factor(chute, name)
+        if multiplier is None or boost is None:
             return None
         multiplier /= boost
     return multiplier
@@ -90,7 +85,15 @@ def urgency_boost(chute: Chute) -> float:
     """Return the factor by which the service raises the pay of a chute while it wants more
     instances, 1 without one. The factors of the chute must be known.
     """
-    return (chute.compute_multiplier_factors or {}).get("urgency_boost") or 1.0
+    return _factor(chute, "urgency_boost") or 1.0
+
+
+def _factor(chute: Chute, name: str) -> float | None:
+    """Return a factor of a chute's multiplier, 1 without it, and None if it is unknown."""
+    factors = chute.compute_multiplier_factors
+    factor = None if factors is None else factors.get(name, 1.0)
+    # A factor of 0 or below makes no sense.
+    return factor if factor and factor > 0 else None
 
 
 def bounty_boost(bounty: Bounty | None) -> float | None:
@@ -147,6 +150,11 @@ class Costs:
 # Miners
 
 
+def tokens(rao: float) -> float:
+    """Return an amount of TAO or alpha from one in rao."""
+    return rao / 1e9
+
+
 def in_usd(rao: float | None, *prices: float | None) -> float | None:
     """Return the value of an amount in rao, in US dollars. None if it or a price is unknown.
 
@@ -154,7 +162,7 @@ def in_usd(rao: float | None, *prices: float | None) -> float | None:
     """
     if rao is None:
         return None
-    return product(rao / _RAO, *prices)
+    return product(tokens(rao), *prices)
 
 
 def compute_unit_usd(pay_per_day: float | None, units_of_day: float | None) -> float | None:
@@ -172,4 +180,4 @@ def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -
 
     All amounts are in US dollars.
     """
-    return total([pay_per_day, product(-_HOURS_PER_DAY, cost_per_hour)])
+    return total([pay_per_day, product(-DAY_HOURS, cost_per_hour)])

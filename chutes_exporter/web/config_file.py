@@ -57,6 +57,26 @@ class _Tls(_Section):
     min_version: Literal["TLS12", "TLS13"] = "TLS12"
     max_version: Literal["TLS12", "TLS13"] = "TLS13"
 
+    def context(self, folder: Path) -> ssl.SSLContext:
+        """Return the context of connections. The folder is that of relative paths."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = _VERSIONS[self.min_version]
+        context.maximum_version = _VERSIONS[self.max_version]
+        # Without this password, OpenSSL would ask for the key's password at the terminal.
+        context.load_cert_chain(folder / self.cert_file, folder / self.key_file, password="")
+        context.verify_mode = _VERIFY_MODES[self.client_auth_type]
+        verifies = context.verify_mode is not ssl.CERT_NONE
+        if verifies != bool(self.client_ca_file):
+            raise ValueError(
+                "client_auth_type and client_ca_file have an effect only together: add "
+                "client_auth_type: RequireAndVerifyClientCert, or the file"
+            )
+        if verifies:
+            # As in Go, a CA in the file is trusted even if its issuer is unknown.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.load_verify_locations(folder / self.client_ca_file)
+        return context
+
 
 class _Http(_Section):
     http2: bool = True
@@ -145,7 +165,7 @@ def _read_web_config(path: Path) -> WebConfig:
         # Read before OpenSSL does, so that a change in between is noticed.
         for name in filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file)):
             contents[path.parent / name] = read_file(path.parent / name)
-        context = _make_context(tls, path.parent)
+        context = tls.context(path.parent)
     for name, hashed in file.basic_auth_users.items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.
@@ -160,23 +180,3 @@ def _read_web_config(path: Path) -> WebConfig:
         headers={name: str(value or "") for name, value in headers.items()},
         contents=contents,
     )
-
-
-def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[tls.min_version]
-    context.maximum_version = _VERSIONS[tls.max_version]
-    # Without this password, OpenSSL would ask for the key's password at the terminal.
-    context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
-    context.verify_mode = _VERIFY_MODES[tls.client_auth_type]
-    verifies = context.verify_mode is not ssl.CERT_NONE
-    if verifies != bool(tls.client_ca_file):
-        raise ValueError(
-            "client_auth_type and client_ca_file have an effect only together: add "
-            "client_auth_type: RequireAndVerifyClientCert, or the file"
-        )
-    if verifies:
-        # As in Go, a CA in the file is trusted even if its issuer is unknown.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(folder / tls.client_ca_file)
-    return context

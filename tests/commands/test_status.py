@@ -28,10 +28,13 @@ async def status(replay: Replay, *arguments: str, **variables: str) -> tuple[int
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(body=b'{"awaiting_replacement": []}'), " are active on other servers: none."),
+        (
+            Fault(body=b'{"awaiting_replacement": []}'),
+            " are active elsewhere, with any miner: none.",
+        ),
         (
             Fault(body=b'{"awaiting_replacement": [{"chute_id": "c"}]}'),
-            " are active on other servers: c.",
+            " are active elsewhere, with any miner: c.",
         ),
         (Fault(status=503), ""),
     ],

@@ -10,7 +10,7 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.cache import FeedState
 from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.fleet.model import Window
-from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.page.gaps import BUG, NotKnown, find_gaps
 from tests.fleet.support import make_fleet, make_server
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def test_what_is_missing_is_a_gap_and_of_one_miner_it_leaves_another_known() -> 
     # An answer did not come in time, and a collector has a bug.
     states = {SCORES: FeedState(SCORES)}
     settings = make_settings(keys=(first, second))
-    gaps = find_gaps(states, [("rank", "")], fleets, settings, now=0.0)
+    gaps = find_gaps(states, [NotKnown("rank", "", *BUG)], fleets, settings, now=0.0)
     assert [(gap.subject, gap.hotkey) for gap in gaps] == [
         ("scores", ""),
         ("rank", ""),

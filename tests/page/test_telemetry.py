@@ -22,7 +22,7 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
         # A date has no fraction of a second, so half a second is added.
         assert (await page_of(exporter))[CLOCK_OFFSET] == pytest.approx(29.5)
         # No answer is recent enough.
-        monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
+        monkeypatch.setattr("chutes_exporter.api.clock.OFFSET_MAX_AGE", 0.0)
         assert CLOCK_OFFSET not in await page_of(exporter)
 
 
