@@ -109,8 +109,7 @@ def check(**flags: Any) -> None:
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
     result = asyncio.run(run_check(settings, credentials))
-    exit_status = result.print(as_json=flags["as_json"])
-    click.get_current_context().exit(exit_status)
+    click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
@@ -204,27 +203,27 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
+    seats = {seat.hotkey: seat for seat in metagraph.value}
+    if hotkey in seats:
+        seat = seats[hotkey]
+        blacklisted = is_blacklisted(seat)
+        if blacklisted is False:
+            return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+        if blacklisted:
+            reason = f"blacklisted: {seat.blacklist_reason}"
+            advice = (
+                "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+            )
+            return Line("registration", hotkey, reason, advice, "failed")
     # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.complete:
-        return _unregistered_line(hotkey, metagraph)
-    blacklisted = seat and is_blacklisted(seat)
-    if seat is None or blacklisted is None:
-        reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return Line("registration", hotkey, reason, UPDATE, "not known")
-    if blacklisted:
-        reason = f"blacklisted: {seat.blacklist_reason}"
-        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+    elif metagraph.complete:
+        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+        if hotkey in {seat.coldkey for seat in metagraph.value}:
+            reason += " It is the cold key of a miner: use the hotkey."
+        advice = "Register it on subnet 64, or watch another hotkey."
         return Line("registration", hotkey, reason, advice, "failed")
-    return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
-
-
-def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-    if hotkey in {seat.coldkey for seat in metagraph.value}:
-        reason += " It is the cold key of a miner: use the hotkey."
-    advice = "Register it on subnet 64, or watch another hotkey."
-    return Line("registration", hotkey, reason, advice, "failed")
+    reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
+    return Line("registration", hotkey, reason, UPDATE, "not known")
 
 
 def _print_report(summary: Mapping[str, Any], by_verdict: Mapping[Verdict, list[Line]]) -> None:

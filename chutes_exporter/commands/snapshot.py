@@ -57,13 +57,7 @@ async def read_reports(
         gaps.append(NotKnown(f"the ends since {utc_text(newest)}", "", reason, _WAIT))
     asked_ends = [newest - age * HOUR for age in range(hours)]
     for end in asked_ends:
-        if end in listed:
-            reports += await _read_report(client, end, listed[end], settings, gaps)
-        else:
-            # At the full hour, the oldest report leaves the list at once.
-            reason = "the list of reports does not have it"
-            advice = f"{_WAIT} Until {utc_text(end + DAY)}, losses may be larger than shown."
-            gaps.append(NotKnown(f"the report of {utc_text(end)}", "", reason, advice))
+        reports += await _read_report(client, end, listed.get(end), settings, gaps)
     if chutes is not None:
         for end in sorted(listed.keys() - {*asked_ends}, reverse=True):
             if Ledger(reports, chutes).needs_report(hours, end):
@@ -72,9 +66,16 @@ async def read_reports(
 
 
 async def _read_report(
-    client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
+    client: ChutesClient, end: float, path: str | None, settings: Settings, gaps: list[NotKnown]
 ) -> list[HourlyAudit]:
+    """Return the report of the hour with this end, which has no path if it is not listed."""
     subject = f"the report of {utc_text(end)}"
+    if path is None:
+        # At the full hour, the oldest report leaves the list at once.
+        reason = "the list of reports does not have it"
+        advice = f"{_WAIT} Until {utc_text(end + DAY)}, losses may be larger than shown."
+        gaps.append(NotKnown(subject, "", reason, advice))
+        return []
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+
+Row = dict[str, Any]
+"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNLIMITED = 1_000_000
 """The width of a terminal that leaves out no columns."""
@@ -55,15 +58,15 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int) -> None:
+    def __init__(self, heading: str, rows: Sequence[Row], most: int) -> None:
         values = [row.get(heading) for row in rows]
         self.heading = heading
         self.heading_lines = [heading]
         self.cells = _cells(values[:most])
-        self.is_known = any(value is not None for value in values)
-        # type, because a bool is an instance of int.
-        has_numbers = any(type(value) in (int, float) for value in values)
-        self._align = str.rjust if has_numbers else str.ljust
+        # With isinstance, a bool would be a number.
+        types = {*map(type, values)}
+        self.is_known = types != {type(None)}
+        self._align = str.rjust if types & {int, float} else str.ljust
 
     @property
     def width(self) -> int:
@@ -84,7 +87,7 @@ class _Column:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]] | None,
+    rows: Sequence[Row] | None,
     headings: Iterable[str] = (),
     *,
     title: str = "",

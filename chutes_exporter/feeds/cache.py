@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
@@ -104,6 +104,35 @@ class FeedState:
         if self.kept is None or self.failures or readers_wait:
             return False
         return self.kept.answer.complete
+
+    @property
+    def word(self) -> Literal["up", "stale", "down", "waiting", "off"]:
+        """The state in a word.
+
+        A feed that is stale is down, but serves an old answer. Without a request that has ended
+        lately, it waits. It is off while the endpoint is missing.
+        """
+        if self.up is None:
+            return "off" if self.missing else "waiting"
+        if self.up:
+            return "up"
+        return "down" if self.kept is None else "stale"
+
+    def log(self) -> None:
+        """Log that the feed is back, or why it fails."""
+        error = self.last_error
+        log = _log.bind(feed=self.feed.name)
+        if self.feed.hotkey:
+            log = log.bind(hotkey=self.feed.hotkey)
+        if error is None:
+            log.info("feed is back")
+        elif isinstance(error, MissingEndpointError):
+            log.info("feed is off", reason=str(error), advice=error.advice)
+        elif isinstance(error, ApiError):
+            log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
+        else:
+            # Not an error of the API but a bug, which needs its traceback.
+            log.error("feed failed", reason=type(error).__name__, exc_info=error)
 
 
 class FeedCache:
@@ -236,7 +265,7 @@ class FeedCache:
         state.flight = None
         failure = state.last_error
         if (bool(state.failures), state.missing) != before:
-            _log_change(state.feed, failure)
+            state.log()
         if failure is not None:
             # The frames of a traceback hold whole answers.
             failure.__traceback__ = None
@@ -314,16 +343,13 @@ class FeedCache:
         for other in feed.evidence:
             state = self._states.get(other)
             is_in_flight = state is not None and state.flight is not None
-            is_usable = True
+            kept = self.peek(other)
             if other.hotkey or is_in_flight:
                 # A newer list may be due, and not come. The older one may contradict the new answer
                 # of the feed only because something has changed since.
                 is_usable = await self.read(other, _EVIDENCE_WAIT)
-            kept = self.peek(other)
-            if is_usable and kept is not None:
-                evidence.append(kept.answer.value)
-            else:
-                evidence.append(None)
+                kept = self.peek(other) if is_usable else None
+            evidence.append(None if kept is None else kept.answer.value)
         return evidence
 
     async def aclose(self) -> None:
@@ -336,19 +362,3 @@ class FeedCache:
                 flights.append(state.flight)
                 state.flight = None
         await asyncio.gather(*flights, return_exceptions=True)
-
-
-def _log_change(feed: Feed[Any], error: BaseException | None) -> None:
-    """Log that a feed is back (without an error), or fails with an error."""
-    log = _log.bind(feed=feed.name)
-    if feed.hotkey:
-        log = log.bind(hotkey=feed.hotkey)
-    if error is None:
-        log.info("feed is back")
-    elif isinstance(error, MissingEndpointError):
-        log.info("feed is off", reason=str(error), advice=error.advice)
-    elif isinstance(error, ApiError):
-        log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
-    else:
-        # Not an error of the API but a bug, which needs its traceback.
-        log.error("feed failed", reason=type(error).__name__, exc_info=error)
