@@ -163,8 +163,8 @@ def labels_of_instance(fleet: Fleet, instance: Instance) -> tuple[LabelValue, ..
     """
     if instance.chute is None or instance.private is None:
         return None
-    ids = (fleet.hotkey, instance.instance_id, instance.chute_id)
-    return *ids, instance.chute, instance.private
+    chute = (instance.chute_id, instance.chute, instance.private)
+    return fleet.hotkey, instance.instance_id, *chute
 
 
 @_PART.function
