@@ -176,7 +176,7 @@ def markets(answers: Answers, miners: Miners, out: Samples) -> None:
             if offer.chute is None:
                 continue
             labels = (fleet.hotkey, market.model, offer.chute_id, offer.chute)
-            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+            out.add(FIRST_DAY_UNITS, offer.first_day_units / DAY / offer.size, *labels)
             out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
             if offer.urgency_boost != 1:
                 out.add(URGENCY, offer.urgency_boost, *labels)

@@ -430,9 +430,9 @@ class Offer:
     bounty_expires_at: float | None
 
     @property
-    def first_day_units_per_gpu_second(self) -> float:
-        """What one of its GPUs earns per second, on average of the first day."""
-        return self.first_day_units / DAY / self.size
+    def is_avoided(self) -> bool:
+        """Whether another instance may fail: no room is left, or one hangs already."""
+        return not self.room_after_starting or self.hanging > 0
 
     @property
     def rank(self) -> tuple[float, str]:

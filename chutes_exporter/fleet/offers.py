@@ -115,37 +115,38 @@ def _market(
         runs = runs_on(demand.chute, model)
         if runs is False:
             continue
-        refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
-        offer = None
-        if refusal is None and runs:
-            offer = _offer(demand, model, answers, hanging)
-        if offer is not None:
-            offers.append(offer)
+        found = _offer_or_refusal(demand, model, servers, answers, hanging)
+        if isinstance(found, Offer):
+            offers.append(found)
         # A chute that may run on the model does not matter if it is refused anyway.
-        elif runs or refusal in (None, "unknown"):
-            refused[refusal or "unknown"] += 1
-    # Those to avoid come last.
-    offers.sort(key=lambda offer: (not offer.room_after_starting or offer.hanging > 0, offer.rank))
+        elif runs or found == "unknown":
+            refused[found] += 1
+    offers.sort(key=lambda offer: (offer.is_avoided, offer.rank))
     return Market(model, tuple(offers), refused)
 
 
-def _offer(
-    demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
-) -> Offer | None:
-    """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
-    chute = demand.chute
-    size = gpus_of_instance(chute)
+def _offer_or_refusal(
+    demand: Demand,
+    model: str,
+    servers: Iterable[LaunchServer],
+    answers: FleetAnswers,
+    hanging: Mapping[str | None, int],
+) -> Offer | LaunchRefusal:
+    """Return the offer of a chute, or why the miner cannot launch it, which may be unknown."""
+    refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
+    if refusal is not None:
+        return refusal
+    chute, size = demand.chute, gpus_of_instance(demand.chute)
     first = first_units_per_second(chute, model, answers.rates)
     later = later_units_per_second(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
-    if size is None or first is None or later is None or room is None:
-        return None
-    if room_after_starting is None:
-        return None
+    if first is None or later is None or size is None:
+        return "unknown"
     first_day = first_day_units(first, later)
-    if not math.isfinite(_MOST_INSTANCES * first_day):
-        # A sum of the pay would not be finite.
-        return None
+    # A sum of the pay must be finite.
+    is_finite = math.isfinite(_MOST_INSTANCES * first_day)
+    if room is None or room_after_starting is None or not is_finite:
+        return "unknown"
     # The service accepts the launch, so TEE is known. The later pay is known, so the kind and the
     # factors of the chute are.
     return Offer(

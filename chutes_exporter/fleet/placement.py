@@ -52,7 +52,7 @@ def find_left_out(
 
 def plan_servers(
     servers: Iterable[Server],
-    markets: Iterable[Market],
+    markets: Sequence[Market],
     left_out: Collection[str],
     avoided: Collection[str],
 ) -> tuple[ServerPlan, ...]:
@@ -67,27 +67,29 @@ def plan_servers(
         if server.server_id not in left_out:
             for model, free in sorted(server.known_idle_gpus.items()):
                 spaces.append(Space(server.server_id, model, bool(server.tee), free))
-    offers: list[Offer] = []
-    models_with_unknown = set()
-    for market in markets:
-        offers += (one for one in market.offers if not one.hanging and one.chute_id not in avoided)
-        if "unknown" in market.refused:
-            models_with_unknown.add(market.model)
+    refused = {market.model: market.refused for market in markets}
+    offers = chain.from_iterable(market.offers for market in markets)
     plans = []
-    for space, launches in _best_placement(spaces, offers).items():
+    for space, launches in _best_placement(spaces, offers, avoided).items():
         launched = tuple(sorted(launches, key=lambda launch: launch.offer.rank))
-        may_be_more = space.model in models_with_unknown
+        may_be_more = "unknown" in refused[space.model]
         plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
     return tuple(plans)
 
 
-def _best_placement(spaces: Sequence[Space], offers: Iterable[Offer]) -> Placement:
+def _best_placement(
+    spaces: Sequence[Space], offers: Iterable[Offer], avoided: Collection[str]
+) -> Placement:
     """Return the launches whose units of the first day are about the most.
 
     It is the best of three placements, each of which takes the offers in another order: by their
     pay for a GPU, by their pay, and the largest ones first. Each room of a chute is given once.
     """
-    wanted = [offer for offer in offers if offer.first_day_units > 0]
+    wanted = [
+        offer
+        for offer in offers
+        if offer.first_day_units > 0 and not offer.is_avoided and offer.chute_id not in avoided
+    ]
     by_gpu = sorted(wanted, key=lambda offer: offer.rank)
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
