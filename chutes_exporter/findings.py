@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.ends import sum_of_losses
-from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
     """
     for upgrade in moment.plan.servers:
         server = upgrade.server
-        if upgrade.step != step or down not in (None, is_down(server)):
+        if upgrade.step != step or down not in (None, server.is_down):
             continue
         subject = _about_server(server)
         if step == "cannot come back" and server.earning_instances is None:

@@ -67,10 +67,10 @@ class FleetAnswers:
         return None if self.maintenance is _MISSING else self.maintenance.value
 
     @cached_property
-    def window(self) -> Window | None:
-        """The newest maintenance window, None if the policy is unknown."""
+    def window(self) -> Window:
+        """The newest maintenance window."""
         if self.policy is None:
-            return None
+            return Window()
         # In spite of its name, this window need not be open: it is the newest one.
         window = self.policy.active_window
         if window is None:
@@ -98,7 +98,7 @@ class FleetAnswers:
         """Return whether the service lists the target of the newest window for a server with these
         GPUs. None is unknown, or there is no target.
         """
-        target = None if self.window is None else self.window.target
+        target = self.window.target
         if server.models is None or target is None or not self.tee_measurements.complete:
             return None
         models = [gpu.model or "" for gpu in server.gpus]

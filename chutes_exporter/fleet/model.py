@@ -337,6 +337,13 @@ class Server:
         return False if hang == {False} else None
 
     @property
+    def is_down(self) -> bool:
+        """Whether it is in maintenance, and certainly nothing runs on it."""
+        if self.maintenance != "maintenance":
+            return False
+        return self.earning_instances == 0 and not self.instances
+
+    @property
     def cannot_come_back(self) -> bool:
         """Whether it certainly does not boot with the target of the newest window."""
         return self.needs_upgrade is True and self.measured == "not_measured"
@@ -518,7 +525,7 @@ class Market:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The newest maintenance window.
+    """The newest maintenance window. Without values, it is unknown.
 
     Attributes:
         is_open: Whether servers can be upgraded now.
@@ -528,7 +535,7 @@ class Window:
         exists: Whether the service has a window. Otherwise, the rest is not known or false.
     """
 
-    is_open: bool | None
+    is_open: bool | None = None
     starts_at: float | None = None
     ends_at: float | None = None
     target: str | None = None
@@ -567,7 +574,6 @@ class Fleet:
         left_out: Why nothing is launched on a server, by the server's id, for those left out.
         plans: The best use of its idle GPUs, one for each server and model.
         stuck_jobs: Jobs that it holds without an instance. None if they are unknown.
-        window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report.
         outages: Servers that probably died in these hours.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
@@ -583,7 +589,7 @@ class Fleet:
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     plans: tuple[ServerPlan, ...] = ()
     stuck_jobs: tuple[StuckJob, ...] | None = None
-    window: Window | None = None
+    window: Window = Window()
     failures: Failures = field(default_factory=Failures)
     outages: tuple[Outage, ...] = ()
     known: Mapping[Topic, bool] = field(default_factory=dict)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.model import Launch, ServerPlan, Window
+from chutes_exporter.fleet.model import Launch, ServerPlan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from chutes_exporter.fleet.model import LeftOut, Market, Offer, Server
+    from chutes_exporter.fleet.model import LeftOut, Market, Offer, Server, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,7 @@ class Space:
 Placement = dict[Space, list[Launch]]
 
 
-def find_left_out(
-    servers: Iterable[Server], window: Window | None, now: float
-) -> dict[str, LeftOut]:
+def find_left_out(servers: Iterable[Server], window: Window, now: float) -> dict[str, LeftOut]:
     """Return why nothing should be launched on servers at a Unix time, by the server's id.
 
     The result has no server that can be used.
@@ -38,7 +36,7 @@ def find_left_out(
     for server in servers:
         facts: dict[LeftOut, bool | None] = {
             "upgrade_slot": server.holds_slot,
-            "upgrade_due": server.upgrade_is_due(window or Window(is_open=None), now),
+            "upgrade_due": server.upgrade_is_due(window, now),
             "starts_hang": server.starts_hang(now),
         }
         reasons = [reason for reason, applies in facts.items() if applies]
