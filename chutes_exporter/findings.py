@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from chutes_exporter.fleet.ends import End
-    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
+    from chutes_exporter.fleet.gpus import Gpu, GpuState
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
     from chutes_exporter.rules.money import Costs
 

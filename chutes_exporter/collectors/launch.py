@@ -9,7 +9,7 @@ from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER, labels_of_i
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
-from chutes_exporter.fleet.model import INSTANCE_DECISIONS
+from chutes_exporter.fleet.instances import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 # Any answer about a fleet may decide what can be launched, and what it pays.

@@ -25,7 +25,7 @@ from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.model import GPU_STATES
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 

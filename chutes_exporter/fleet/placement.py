@@ -4,14 +4,84 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
-
-from chutes_exporter.fleet.model import Launch, ServerPlan
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from chutes_exporter.fleet.model import LeftOut, Market, Offer, Server, Window
+    from chutes_exporter.fleet.answers import Window
+    from chutes_exporter.fleet.offers import Market, Offer
+    from chutes_exporter.fleet.servers import Server
+
+LeftOut = Literal[
+    "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
+    "upgrade_due",  # It waits for its upgrade, and the window ends soon.
+    "starts_hang",  # What starts on it does not become active within an hour.
+    "may_be_dead",  # Several instances ended there within minutes, by the reports.
+    "use_not_known",  # Whether it has TEE, or whether one of these applies, is not known.
+]
+"""Why the plan launches nothing on a server: the first of these that applies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A number of instances of an offer."""
+
+    offer: Offer
+    instances: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that they take."""
+        return self.instances * self.offer.size
+
+    @property
+    def first_day_units(self) -> float:
+        """Compute units of their first day."""
+        return self.instances * self.offer.first_day_units
+
+    @property
+    def later_units_per_second(self) -> float:
+        """Compute units per second from 8 hours after their activation on."""
+        return self.instances * self.offer.later_units_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """The best use of the idle GPUs of a model on a server that can be used.
+
+    Attributes:
+        free: The idle GPUs.
+        launches: What to launch on them, so that the units of the first day are the most. Each room
+            of a chute is given to one server only.
+        may_be_more: Whether more is possible, because it is unknown of a chute whether it can be
+            launched.
+    """
+
+    server_id: str
+    model: str
+    free: int
+    launches: tuple[Launch, ...]
+    may_be_more: bool
+
+    @property
+    def used(self) -> int:
+        """GPUs that the launches take."""
+        return sum(launch.gpus for launch in self.launches)
+
+    @property
+    def first_day_units(self) -> float | None:
+        """Compute units of the first day.
+
+        None if the launches pay nothing, and it is unknown whether others could pay something.
+        """
+        units = sum(launch.first_day_units for launch in self.launches)
+        return None if self.may_be_more and not units else units
+
+    @property
+    def later_units_per_second(self) -> float:
+        """Compute units per second from 8 hours after the activations on."""
+        return sum(launch.later_units_per_second for launch in self.launches)
 
 
 @dataclass(frozen=True, slots=True)

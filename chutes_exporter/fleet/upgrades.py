@@ -12,7 +12,9 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from typing import Self
 
-    from chutes_exporter.fleet.model import Fleet, Phase, Server, Window
+    from chutes_exporter.fleet.answers import Phase, Window
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 Step = Literal[
     "cannot come back",  # It certainly does not boot with the target. Ask the operators.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.fleet.model import Server, Window
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.upgrades import (
     Upgrade,
     UpgradePlan,
     plan_upgrades,
 )
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.servers import Server
 
 NOW = 1_800_000_000.0
 OPEN = Window(
