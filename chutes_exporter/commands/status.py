@@ -167,7 +167,7 @@ def _server_row(
         "units_lost_by_reboot": server.lost_by_reboot(now),
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
-        "unused_gpus": server.idle_gpus,
+        "unused_gpus": server.unused_gpus,
         "version": server.version,
         "status": server.maintenance,
         "server_id": server.server_id,
