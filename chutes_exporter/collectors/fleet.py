@@ -163,8 +163,8 @@ def labels_of_instance(fleet: Fleet, instance: Instance) -> tuple[LabelValue, ..
     """
     if instance.chute is None or instance.private is None:
         return None
-    ids = (fleet.hotkey, instance.instance_id, instance.chute_id)
-    return *ids, instance.chute, instance.private
+    chute = (instance.chute_id, instance.chute, instance.private)
+    return fleet.hotkey, instance.instance_id, *chute
 
 
 @_PART.function
@@ -223,7 +223,7 @@ def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
             out.add(SERVER_BOOTS, server.boots, *labels)
             out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
         out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
-        if server.idle_gpus is not None and server.gpus:
+        if server.unused_gpus is not None and server.gpus:
             # The price of each GPU must be known, although only those in no instance count.
             usd_per_hour = total(
                 product(costs.of_gpu(server.name, gpu.model), gpu.state in ("idle", "unverified"))

@@ -109,8 +109,7 @@ def check(**flags: Any) -> None:
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
     result = asyncio.run(run_check(settings, credentials))
-    exit_status = result.print(as_json=flags["as_json"])
-    click.get_current_context().exit(exit_status)
+    click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:

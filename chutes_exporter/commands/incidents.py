@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.commands.options import (
-    Command,
-    asks,
-    json_option,
-    miner_options,
-    require_miner,
-)
+from chutes_exporter.commands.options import Command, asks, miner_options, require_miner
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import PATIENCE, read_reports
-from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say
+from chutes_exporter.commands.terminal import Row, cell_text, iso_time, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
@@ -38,8 +32,6 @@ if TYPE_CHECKING:
 
 Names = dict[str | None, str | None]
 """The names of chutes by their ids. That of a private one is None without a key."""
-Row = dict[str, Any]
-"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNIT_USD: Final = "chutes_compute_unit_usd"
 _DAY_UNITS: Final = "chutes_miner_score_window_compute_units"
@@ -81,7 +73,6 @@ _MOST_CHUTES: Final = 5
     help="Number of hourly reports, the newest first.",
 )
 @miner_options("At least one hotkey is required. Its key is not.")
-@json_option
 @asks
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
@@ -229,7 +220,7 @@ class _Miner:
         }
 
 
-def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> None:
+def _show(miners: list[Row], period: str, gaps: list[NotKnown]) -> None:
     for miner in miners:
         say(miner["hotkey"], bold=True)
         say(period)

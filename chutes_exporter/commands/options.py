@@ -311,7 +311,7 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
 
 
 def asks(function: Question) -> Callable[..., None]:
-    """Make a command of a coroutine function that takes the settings and the flags.
+    """Make a command of a coroutine function that takes the settings and the flags, and add --json.
 
     The command prints the result and exits with its status.
     """
@@ -322,7 +322,7 @@ def asks(function: Question) -> Callable[..., None]:
         result = asyncio.run(function(settings, flags))
         click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
-    return command
+    return json_option(command)
 
 
 def require_miner(settings: Settings) -> None:

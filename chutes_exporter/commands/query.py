@@ -20,7 +20,7 @@ from chutes_exporter.commands.options import (
     require_key,
     settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import iso_time, print_table, printable
+from chutes_exporter.commands.terminal import Row, iso_time, print_table, printable
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.config import Settings
-
-Cells = dict[str, Any]
-"""The values of a row by their columns."""
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
@@ -97,7 +94,7 @@ def query(**flags: Any) -> None:
     _print_rows(endpoint.name, rows, flags)
 
 
-def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> None:
+def _print_rows(endpoint: str, rows: list[Row], flags: Mapping[str, Any]) -> None:
     known = [*dict.fromkeys(chain.from_iterable(rows))]
     chosen = flags["columns"].replace(",", " ").split()
     unknown = sorted({*chosen} - {*known})
@@ -134,7 +131,7 @@ def _signing_key(
     return selected[0]
 
 
-def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
+def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Row]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     # msgspec calls the hook for values of a type that it does not know, which are only times.
     plain = msgspec.to_builtins(value, enc_hook=iso_time)
@@ -153,7 +150,7 @@ def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
     return rows
 
 
-def _maintenance_rows(plain: Cells) -> list[Cells]:
+def _maintenance_rows(plain: Row) -> list[Row]:
     """Return a row for each TEE server, with the policy and its window at the end."""
     servers = plain.pop("servers") or [{}]
     window = plain.pop("active_window") or {}

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+
+Row = dict[str, Any]
+"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNLIMITED = 1_000_000
 """The width of a terminal that leaves out no columns."""
@@ -55,7 +58,7 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int) -> None:
+    def __init__(self, heading: str, rows: Sequence[Row], most: int) -> None:
         values = [row.get(heading) for row in rows]
         self.heading = heading
         self.heading_lines = [heading]
@@ -84,7 +87,7 @@ class _Column:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]] | None,
+    rows: Sequence[Row] | None,
     headings: Iterable[str] = (),
     *,
     title: str = "",
