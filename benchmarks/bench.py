@@ -105,7 +105,7 @@ def families_of(running: Exporter) -> list[Any]:
     return [
         *found,
         *running.telemetry.registry.collect(),
-        *running.telemetry.requests.registry.collect(),
+        *running.telemetry.request_counters.registry.collect(),
     ]
 
 

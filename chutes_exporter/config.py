@@ -203,7 +203,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
     try:
         # Each file gave a key or an error, so without both there was no file.
         has_no_file = not keys_by_address and not errors
-        environment_key = _environment_key(environment, is_only_source=has_no_file)
+        environment_key = Hotkey.from_environment(environment, is_only_source=has_no_file)
         if environment_key is not None:
             keys_by_address.setdefault(environment_key.address, environment_key)
     except HotkeyError as error:
@@ -213,28 +213,6 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         errors=tuple(map(scrub_input, errors)),
         warnings=tuple(warnings),
     )
-
-
-def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:
-    """Return the environment's key, None if it has none, or raise HotkeyError.
-
-    If it is the only source of keys, an address without a secret is an error, and so is an empty
-    secret. The user expects private data, and would get none.
-    """
-    # An empty address is an error of from_seed, because the user forgot it.
-    address = environment.get("MINER_SS58", "").strip()
-    # If both are set, the first one must belong to the address, too.
-    for name in ("MINER_SEED", "MINER_PRIVATE_KEY"):
-        secret = environment.get(name, "")
-        if secret.strip():
-            return Hotkey.from_seed(secret, address=address, source=f"{name} and MINER_SS58")
-    if is_only_source and environment.keys() & {"MINER_SS58", "MINER_SEED", "MINER_PRIVATE_KEY"}:
-        raise HotkeyError(
-            "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY, which the miners' Secret "
-            "has as seed or privateKey. "
-            "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
-        )
-    return None
 
 
 def parse_number(text: str) -> float:

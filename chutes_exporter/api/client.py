@@ -24,7 +24,7 @@ from chutes_exporter.api.clock import ApiClock, steady
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.request_metrics import RequestCounters
-from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.schema_drift import FieldChecks
 from chutes_exporter.api.worker import Worker
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ class ChutesClient:
 
     Attributes:
         api_clock: Returns the Unix time of the API, for all that is compared with its answers.
-        changes: The newest check of the fields of an answer, by the name of the endpoint.
+        changes: The newest check of each endpoint's fields.
     """
 
     def __init__(
         self,
-        base_url: str = "https://api.chutes.ai",
+        base_url: str,
         *,
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
@@ -109,10 +109,9 @@ class ChutesClient:
     ) -> None:
         self._base_url = base_url
         self.api_clock = ApiClock(clock, monotonic)
-        self.changes: dict[str, FieldCheck] = {}
+        self.changes = FieldChecks()
         self._monotonic = monotonic
         self._counters = counters or RequestCounters()
-        self._worker = Worker()
         # These belong to the event loop of the worker.
         self._decoding = asyncio.Lock()
         self._slots = defaultdict[str, asyncio.Semaphore](
@@ -121,6 +120,7 @@ class ChutesClient:
         self._http = _http_client(base_url, timeout)
         # httpx calls these before it reads the address in a redirect, which may fail.
         self._http.event_hooks = {"response": [self._set_api_clock, _require_ok]}
+        self._worker = Worker()
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,16 +148,11 @@ class ChutesClient:
         path, query = endpoint.path_and_query(params)
         # An empty query would replace the one of the base address. None keeps it.
         request = {"url": path or self._base_url, "params": query or None, "json": body}
-        tally = Tally()
-        last_check = self.changes.get(endpoint.name)
-        now = self._monotonic()
-        if last_check is None or now >= last_check.at + CHECKED_EVERY:
-            tally.check = FieldCheck(now)
-        exchange = self._exchange(endpoint, tally, key, request)
+        tally = Tally(check=self.changes.begin(endpoint.name, self._monotonic()))
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._worker.run(exchange)
+            value = await self._worker.run(self._exchange(endpoint, tally, key, request))
             code = _OK
         except ApiError as error:
             code = error.code
@@ -177,7 +172,7 @@ class ChutesClient:
             )
             # An answer that cannot be decoded is complete, too, and its changes may be the reason.
             if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
-                self._keep_check(endpoint, tally.check)
+                self.changes.keep(endpoint.name, tally.check)
         return Answer(
             value,
             count=tally.accepted,
@@ -186,17 +181,6 @@ class ChutesClient:
             received_at=self.api_clock(),
             seconds=seconds,
         )
-
-    def _keep_check(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
-        """Keep a check of an answer's fields, and log what the last one did not find."""
-        last = self.changes.get(endpoint.name)
-        # A check of an answer without records does not replace an earlier one.
-        if last is not None and not check.lacks:
-            return
-        self.changes[endpoint.name] = check
-        for change in check.found:
-            if last is None or change not in last.found:
-                _log.info("the API changed", endpoint=endpoint.name, found=change)
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]

@@ -20,6 +20,7 @@ from chutes_exporter.api.errors import scrub
 from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
 
@@ -150,6 +151,31 @@ class Hotkey:
                 f"{source} has a key of another type: Chutes accepts only those of the type sr25519"
             )
         return cls(pair)
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], *, is_only_source: bool
+    ) -> Self | None:
+        """Return the environment's key, None if it has none, or raise HotkeyError.
+
+        If it is the only source of keys, an address without a secret is an error, and so is an
+        empty secret. The user expects private data, and would get none.
+        """
+        # An empty address is an error of from_seed, because the user forgot it.
+        address = environment.get("MINER_SS58", "").strip()
+        # If both are set, the first one must belong to the address, too.
+        for name in ("MINER_SEED", "MINER_PRIVATE_KEY"):
+            secret = environment.get(name, "")
+            if secret.strip():
+                return cls.from_seed(secret, address=address, source=f"{name} and MINER_SS58")
+        names = {"MINER_SS58", "MINER_SEED", "MINER_PRIVATE_KEY"}
+        if is_only_source and environment.keys() & names:
+            raise HotkeyError(
+                "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY, which the miners' "
+                "Secret has as seed or privateKey. "
+                "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
+            )
+        return None
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
         """Return the headers that sign a request.

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.duration import HOUR
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from chutes_exporter.api.records import Record
+
+_log = structlog.get_logger("exporter")
 
 CHECKED_EVERY = HOUR
 """Seconds between two checks of an endpoint's answers, because a check takes as long as decoding.
@@ -77,3 +80,25 @@ class FieldCheck:
         phrases = [f"unknown field {name}" for name in sorted(self.unknown)]
         phrases += [f"missing field {name}" for name in self.missing]
         return phrases
+
+
+class FieldChecks(dict[str, FieldCheck]):
+    """The newest check by the name of the endpoint."""
+
+    def begin(self, endpoint: str, now: float) -> FieldCheck | None:
+        """Return a new check at a monotonic time, None if the fields need none now."""
+        last = self.get(endpoint)
+        if last is None or now >= last.at + CHECKED_EVERY:
+            return FieldCheck(now)
+        return None
+
+    def keep(self, endpoint: str, check: FieldCheck) -> None:
+        """Keep a check, and log what the last one did not find."""
+        last = self.get(endpoint)
+        # A check of an answer without records does not replace an earlier one.
+        if last is not None and not check.lacks:
+            return
+        self[endpoint] = check
+        for change in check.found:
+            if last is None or change not in last.found:
+                _log.info("the API changed", endpoint=endpoint, found=change)

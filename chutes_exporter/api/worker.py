@@ -13,39 +13,29 @@ T = TypeVar("T")
 
 
 class Worker:
-    """Runs coroutines in the event loop of a thread, which starts with the first of them.
+    """Runs coroutines in the event loop of a thread.
 
     However much work an upstream causes there, the caller's event loop goes on.
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.new_event_loop()
+        # A daemon, so that a program ends even if it did not close the worker.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
+        self._thread.start()
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result. Cancelling the caller cancels the coroutine."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return await asyncio.wrap_future(future)
 
     async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
         """Cancel all coroutines, run a last one, and end the thread."""
         await self.run(_end(last))
-        loop = self._running_loop()
-        loop.call_soon_threadsafe(loop.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
         # The thread has nothing left to do, so that this takes no time.
         self._thread.join()
-        loop.close()
-        self._loop = None
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop of the thread, which starts if it does not run."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            # A daemon, so that a program ends even if it did not close the worker.
-            self._thread = threading.Thread(
-                target=self._loop.run_forever, name="upstream", daemon=True
-            )
-            self._thread.start()
-        return self._loop
+        self._loop.close()
 
 
 async def _end(last: Coroutine[Any, Any, None]) -> None:

@@ -108,12 +108,12 @@ class Node:
         # One request for all seats: first the owner's hotkeys, then the hotkey of each seat, then
         # the block of its registration.
         items = [s.OWNED_HOTKEYS.of_account(state.owner)]
-        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seats)]
-        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seats)]
+        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seat_count)]
+        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seat_count)]
         owned, *values_of_seats = await self._values(items)
-        hotkeys = values_of_seats[: state.seats]
-        registered = values_of_seats[state.seats :]
-        if len(set(hotkeys)) < state.seats:
+        hotkeys = values_of_seats[: state.seat_count]
+        registered = values_of_seats[state.seat_count :]
+        if len(set(hotkeys)) < state.seat_count:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
         try:
             text = await self._call(

@@ -124,7 +124,7 @@ class State:
     milliseconds: Annotated[
         int, Item("Now", "9f1f0515f462cdcf84e0f1d6045dfcbb", 8, None, "", pallet=_TIMESTAMP)
     ]
-    seats: Annotated[int, Item("SubnetworkN", "a1048e9d244171852dfe8db314dc68ca", 2)]
+    seat_count: Annotated[int, Item("SubnetworkN", "a1048e9d244171852dfe8db314dc68ca", 2)]
     max_seats: Annotated[int, Item("MaxAllowedUids", "fabe6b131d9fa6e6d6cacbe7586c3b8a", 2)]
     immunity_period: Annotated[int, Item("ImmunityPeriod", "b6522cfe03433e9e101a258ee2f580ab", 2)]
     min_not_immune: Annotated[
@@ -169,7 +169,7 @@ class State:
     @property
     def free_seats(self) -> int:
         """The seats that registrations take before they replace others."""
-        return max(0, self.max_seats - self.seats)
+        return max(0, self.max_seats - self.seat_count)
 
     @property
     def miners_per_block(self) -> float | None:
@@ -196,8 +196,10 @@ class State:
         if self.last_paid_epoch and not 0 <= since_epoch <= _BLOCKS_PER_DAY:
             raise UndecodableError("LastMechansimStepBlock: it is not in the day before the block")
         for name, values in (("Emission", self.emission), ("Incentive", self.incentive)):
-            if len(values) > self.seats:
-                raise UndecodableError(f"{name}: it has more values than the {self.seats} seats")
+            if len(values) > self.seat_count:
+                raise UndecodableError(
+                    f"{name}: it has more values than the {self.seat_count} seats"
+                )
 
 
 ITEMS: Final = {

@@ -44,7 +44,7 @@ class Miners:
     Attributes:
         choice: Which miners are exported besides the watched ones.
         hotkey: The miner that the answers are about, or :data:`THE_PLATFORM`.
-        neighbours: The present neighbours of the watched miners.
+        neighbours: The present neighbours of the watched miners, none if the choice is another.
         chutes: Which chutes are exported.
     """
 
@@ -57,9 +57,7 @@ class Miners:
 
     def exports(self, hotkey: str) -> bool:
         """Return whether a miner's public data is exported."""
-        if self.choice == "all" or hotkey in self.watched:
-            return True
-        return self.choice == "neighbours" and hotkey in self.neighbours
+        return self.choice == "all" or hotkey in self.watched or hotkey in self.neighbours
 
 
 class Answers:
@@ -151,9 +149,7 @@ class Samples:
 
         The state is the last label.
         """
-        if present is not None:
-            for state in states:
-                self.add(metric, state == present, *labels, state)
+        self.add_counts(metric, [present], states, *labels)
 
     def add_counts(
         self,
@@ -233,10 +229,8 @@ class Part:
             each watched hotkey (``miner``).
         metrics: All that it may export.
         of_chutes: Whether it has samples only of exported chutes.
-        add_samples: Its function.
     """
 
-    add_samples: AddSamples
     of_chutes = False
 
     def __init__(
@@ -250,6 +244,7 @@ class Part:
         scopes = [scope, *(feed.scope for feed in self.all_feeds)]
         self.scope = max(scopes, key=_SCOPES.index)
         self.metrics: list[Metric] = []
+        self._functions: list[AddSamples] = []
 
     def metric(
         self,
@@ -277,9 +272,14 @@ class Part:
         return metric
 
     def function(self, function: AddSamples) -> AddSamples:
-        """Decorate the function that adds its samples."""
-        self.add_samples = function
+        """Decorate a function that adds samples. Several functions add theirs in this order."""
+        self._functions.append(function)
         return function
+
+    def add_samples(self, answers: Answers, miners: Miners, out: Samples) -> None:
+        """Add the samples of all its functions."""
+        for function in self._functions:
+            function(answers, miners, out)
 
     @property
     def needs_key(self) -> bool:
@@ -353,11 +353,10 @@ class Collector:
     @property
     def metrics(self) -> list[Metric]:
         """The metrics of its parts. If two parts have the same one, that of the first."""
-        by_name: dict[str, Metric] = {}
+        metrics: list[Metric] = []
         for part in self.parts:
-            for metric in part.metrics:
-                by_name.setdefault(metric.name, metric)
-        return list(by_name.values())
+            metrics += part.metrics
+        return distinct(metrics, lambda metric: metric.name)
 
     @property
     def scope(self) -> Scope:

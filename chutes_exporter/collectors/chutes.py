@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from chutes_exporter.api.records import Bounty, Chute, ChuteMetrics, ChuteUtilization
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table, Total
+from chutes_exporter.collectors.table import Info, Row, Table, Total, fields_named
 from chutes_exporter.feeds.definitions import BOUNTIES, CHUTE_METRICS, CHUTES, UTILIZATION
 from chutes_exporter.rules.demand import (
     inactive_instances,
@@ -32,18 +32,9 @@ CHUTE = Table[Chute](
     key="chute_id",
     chutes_chute_info=Info(
         "The chute's name, version and kind.",
-        {
-            "name": "name",
-            "slug": "slug",
-            "version": "version",
-            "chutes_version": "chutes_version",
-            "image": "image",
-            "template": "standard_template",
-            "public": "public",
-            "tee": "tee",
-            "disabled": "disabled",
-            "preemptible": "preemptible",
-        },
+        fields_named("name", "slug", "version", "chutes_version", "image")
+        | {"template": "standard_template"}
+        | fields_named("public", "tee", "disabled", "preemptible"),
     ),
     chutes_chute_effective_compute_multiplier=Row(
         "Compute units per second of an instance started now on the cheapest GPU that the chute "
@@ -97,13 +88,9 @@ DETAIL = Table[Chute](
     chutes_chute_flag=Row(
         "Whether the chute's owner or the service set a flag (1), as the API names them: "
         "allow_external_egress, encrypted_fs, lock_modules, immutable, openrouter.",
-        {
-            "allow_external_egress": "allow_external_egress",
-            "encrypted_fs": "encrypted_fs",
-            "lock_modules": "lock_modules",
-            "immutable": "immutable",
-            "openrouter": "openrouter",
-        },
+        fields_named(
+            *("allow_external_egress", "encrypted_fs", "lock_modules", "immutable", "openrouter")
+        ),
         by="flag",
     ),
     chutes_chute_created_timestamp_seconds=Row("When the chute was created.", "created_at"),
@@ -264,19 +251,11 @@ BOUNTY = Table[Bounty](
         "the answer. It is 1.1 for a new bounty and rises to 1.5 within 3 hours.",
         bounty_boost,
     ),
-)
-
-# A table of its own, because it counts all chutes.
-OPEN_BOUNTIES = Table[Bounty](
-    BOUNTIES,
-    chutes_open_bounties=Total(
-        "Chutes of the platform that have an open bounty.",
-        lambda bounties: len({bounty.chute_id for bounty in bounties}),
-    ),
+    chutes_open_bounties=Total("Chutes of the platform that have an open bounty.", len),
 )
 
 BOUNTIES_COLLECTOR = Collector(
     "bounties",
     "open bounties: their number, their starts, their ends and their boosts",
-    (BOUNTY, OPEN_BOUNTIES),
+    (BOUNTY,),
 )

@@ -16,14 +16,12 @@ from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEP
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.fleet.ends import End, Ledger
+    from chutes_exporter.fleet.ends import End
     from chutes_exporter.metric import Metric
 
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
 """Hours of each window."""
-_REPLACED: Final = "replaced"
-_UNCLEAR: Final = "unclear"
-_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
+_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, "replaced", "unclear")
 # What is unknown because of a missing record, the ledger decides.
 _PART = Part(AUDIT_REPORT, also=(CHUTES,), scope="miner")
 _metric = _PART.metric
@@ -99,40 +97,29 @@ COUNTED_LOST = _metric(
 
 @dataclass(frozen=True)
 class _Window:
-    """The ends of a miner in a window, as far as they are known.
+    """A miner's window of hours.
 
     Attributes:
+        labels: The miner, and the name of the window.
         is_complete: Whether the reports of all its hours are known.
     """
 
-    hotkey: str
-    name: str
-    ends: Sequence[End]
+    labels: tuple[str, str]
     is_complete: bool
+    out: Samples
 
-    @property
-    def labels(self) -> tuple[str, str]:
-        return self.hotkey, self.name
-
-    def add_outcomes(
-        self,
-        metric: Metric,
-        outcomes: Sequence[str],
-        possible_outcomes: Iterable[str],
-        labels: tuple[str, ...],
-        out: Samples,
+    def add_ended(
+        self, metric: Metric, outcomes: Sequence[str], possible: Iterable[str], label: str
     ) -> None:
-        """Add how many ends have each outcome, if all ends are known."""
+        """Add how many ends have each of the possible outcomes, if all ends are known."""
         if self.is_complete:
-            out.add_counts(metric, outcomes, possible_outcomes, *labels)
+            self.out.add_counts(metric, outcomes, possible, *self.labels, label)
 
-    def add_lost(
-        self, metric: Metric, ends: Iterable[End], labels: tuple[str, ...], out: Samples
-    ) -> None:
-        """Add what some of the ends lost, unless it is a lower bound of 0, which says nothing."""
+    def add_lost(self, metric: Metric, ends: Iterable[End], *labels: str) -> None:
+        """Add what ends lost, unless it is a lower bound of 0, which says nothing."""
         lost = sum_of_losses(ends)
         if lost.known or (self.is_complete and not lost.unknown):
-            out.add(metric, lost.known, *labels)
+            self.out.add(metric, lost.known, *self.labels, *labels)
 
 
 @_PART.function
@@ -146,56 +133,45 @@ def ended_instances(answers: Answers, miners: Miners, out: Samples) -> None:
     # The first two are the same for each miner, and ``out`` takes them once.
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - ledger.missing_hours(DAY_HOURS))
-    for end in _ends(ledger, FAILURE_HOURS, miners):
+    for end in ledger.ends_of(miners.hotkey, FAILURE_HOURS):
         if end.outcome == "never_active" and end.is_failure is False:
             out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
     for name, hours in _WINDOWS.items():
-        ends = _ends(ledger, hours, miners)
-        window = _Window(miners.hotkey, name, ends, not ledger.missing_hours(hours))
-        window.add_lost(TOTAL_LOST, window.ends, window.labels, out)
+        ends = ledger.ends_of(miners.hotkey, hours)
+        window = _Window((miners.hotkey, name), not ledger.missing_hours(hours), out)
+        window.add_lost(TOTAL_LOST, ends)
         if window.is_complete:
-            out.add(UNKNOWN_LOSSES, sum_of_losses(window.ends).unknown, *window.labels)
-        _add_reasons(window, out)
-        _add_chutes(window, out)
+            out.add(UNKNOWN_LOSSES, sum_of_losses(ends).unknown, *window.labels)
+        _add_reasons(window, ends)
+        _add_chutes(window, ends)
 
 
-def _ends(ledger: Ledger, hours: int, miners: Miners) -> list[End]:
-    return [end for end in ledger.ends(hours) if end.hotkey == miners.hotkey]
-
-
-def _add_reasons(window: _Window, out: Samples) -> None:
-    """Add the ends and losses of a miner in a window by reason, also 0 for a reason without one.
-
-    It is unclear why an instance ended if only the name of its chute would show whether the chute
-    was redeployed.
-    """
-    one_is_unclear = any(end.reason is None for end in window.ends)
+def _add_reasons(window: _Window, ends: Sequence[End]) -> None:
+    """Add the ends and losses by reason, also 0 for a reason without one."""
+    one_is_unclear = any(end.reason is None for end in ends)
     for reason in END_REASONS:
         if one_is_unclear and reason in (NO_REASON, REDEPLOYED):
-            # An unclear end has one of these two reasons.
+            # Only the name of its chute would show which of the two an unclear end has.
             continue
-        labels = (*window.labels, reason)
-        of_reason = [end for end in window.ends if end.reason == reason]
-        outcomes = [end.outcome for end in of_reason]
-        window.add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
-        window.add_lost(LOST, of_reason, labels, out)
+        of_reason = [end for end in ends if end.reason == reason]
+        window.add_ended(ENDED, [end.outcome for end in of_reason], OUTCOMES, reason)
+        window.add_lost(LOST, of_reason, reason)
 
 
-def _add_chutes(window: _Window, out: Samples) -> None:
-    """Add the ends and losses of a miner in a window by chute.
+def _add_chutes(window: _Window, ends: Sequence[End]) -> None:
+    """Add the ends and losses by chute.
 
     Nothing is added if the chute of an end is unknown, because it may belong to any chute.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
-    for end in window.ends:
+    for end in ends:
         if end.chute_id is None:
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
-        labels = (*window.labels, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
-        window.add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
-        window.add_lost(CHUTE_LOST, of_chute, labels, out)
+        window.add_ended(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, chute_id)
+        window.add_lost(CHUTE_LOST, of_chute, chute_id)
 
 
 def _outcome_by_chute(end: End) -> str:
@@ -204,10 +180,10 @@ def _outcome_by_chute(end: End) -> str:
     An end that lost its score, or was never active, and is no failure was only replaced.
     """
     if end.is_failure is None:
-        return _UNCLEAR
+        return "unclear"
     if end.is_failure or end.outcome == "counts":
         return end.outcome
-    return _REPLACED
+    return "replaced"
 
 
 COLLECTOR = Collector(

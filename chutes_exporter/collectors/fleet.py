@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES, TOPICS
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Instance, Server
+    from collections.abc import Iterable
+
+    from chutes_exporter.collectors.base import LabelValue
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance
+    from chutes_exporter.metric import Metric
     from chutes_exporter.rules.money import Costs
+
+    ServerNames = dict[str | None, str | None]
 
 _PART = Part(
     also=(
@@ -148,11 +157,35 @@ FLEET_INSTANCES = _metric(
 )
 
 
+def labels_of_instance(fleet: Fleet, instance: Instance) -> tuple[LabelValue, ...] | None:
+    """Return the labels :data:`OF_INSTANCE`, None while one of them is unknown: it would make other
+    series when it becomes known.
+    """
+    if instance.chute is None or instance.private is None:
+        return None
+    chute = (instance.chute_id, instance.chute, instance.private)
+    return fleet.hotkey, instance.instance_id, *chute
+
+
 @_PART.function
 def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the samples of the fleet of the miner that the answers are about."""
     try:
-        _add_fleet(answers, miners, out)
+        fleet = answers.joined.fleet(miners.hotkey)
+        _add_gpu_counts(FLEET_GPUS, fleet.gpus, (fleet.hotkey,), out)
+        if fleet.known["instances"]:
+            states = [instance.state for instance in fleet.instances]
+            out.add_counts(FLEET_INSTANCES, states, INSTANCE_STATES, fleet.hotkey)
+        _add_servers(fleet, miners.costs, out)
+        # A GPU or an instance without a server has the empty id and name.
+        server_names: ServerNames = {"": ""}
+        server_names |= {server.server_id: server.name for server in fleet.servers}
+        _add_gpus(fleet, server_names, out)
+        _add_instances(fleet, server_names, out)
+        # Without an answer about the window, no step depends on the time.
+        _add_steps(fleet, answers.received_at(f.MAINTENANCE), out)
+        # At the end, because after a failure above, no topic is known.
+        _add_known_topics(fleet, out)
     except Exception:
         # A sum over miners would otherwise lack this miner in silence.
         for topic in TOPICS:
@@ -160,95 +193,69 @@ def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
         raise
 
 
-def _add_fleet(answers: Answers, miners: Miners, out: Samples) -> None:
-    fleet = answers.joined.fleet(miners.hotkey)
-    _add_counts(fleet, out)
-    # A GPU or an instance without a server has the empty id and name.
-    server_names: dict[str | None, str | None] = {"": ""}
+def _add_gpu_counts(
+    metric: Metric, gpus: Iterable[Gpu], labels: tuple[str, ...], out: Samples
+) -> None:
+    """Add the number of GPUs of each model, by state."""
+    states_by_model = defaultdict(list)
+    for gpu in gpus:
+        if gpu.model is None:
+            # It may be of any model, so that no number is known.
+            return
+        states_by_model[gpu.model].append(gpu.state)
+    for model, states in sorted(states_by_model.items()):
+        out.add_counts(metric, states, GPU_STATES, *labels, model)
+
+
+def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
     for server in fleet.servers:
-        server_names[server.server_id] = server.name
-        # A label that is unknown would make other series when it becomes known. So a server without
-        # a known name is left out, and so is an instance of an unknown chute or kind below.
-        if server.name is not None:
-            _add_server(server, fleet.hotkey, miners.costs, out)
+        # A label that is unknown would make other series when it becomes known.
+        if server.name is None:
+            continue
+        labels = (fleet.hotkey, server.server_id, server.name)
+        # A server without GPUs has no pay to tell.
+        if server.models:
+            _add_gpu_counts(SERVER_GPUS, server.gpus, labels, out)
+            out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
+        out.add(SERVER_INSTANCES, server.earning_instances, *labels)
+        if server.tee:
+            out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
+            out.add(SERVER_BOOTS, server.boots, *labels)
+            out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
+        out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
+        if server.unused_gpus is not None and server.gpus:
+            # The price of each GPU must be known, although only those in no instance count.
+            usd_per_hour = total(
+                product(costs.of_gpu(server.name, gpu.model), gpu.state in ("idle", "unverified"))
+                for gpu in server.gpus
+            )
+            out.add(IDLE_COST, product(DAY_HOURS, usd_per_hour), *labels)
+
+
+def _add_gpus(fleet: Fleet, server_names: ServerNames, out: Samples) -> None:
     for gpu in fleet.gpus:
         name = server_names.get(gpu.server_id)
         if None not in (gpu.model, gpu.index, name):
             place = (gpu.server_id, name, gpu.model, gpu.index)
             labels = (fleet.hotkey, gpu.gpu_id, nvidia_uuid(gpu.gpu_id), *place)
             out.add_states(GPU_STATE, gpu.state, GPU_STATES, *labels)
+
+
+def _add_instances(fleet: Fleet, server_names: ServerNames, out: Samples) -> None:
     for instance in fleet.instances:
-        if instance.chute is not None and instance.private is not None:
-            _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
-    # Without an answer about the window, no step depends on the time.
-    _add_steps(fleet, answers.received_at(f.MAINTENANCE), out)
-    # At the end, because after a failure above, no topic is known.
-    # A miner that is known to have no seat has no such series.
-    if fleet.registered is not False:
-        _add_known_topics(fleet, out)
-
-
-def _add_known_topics(fleet: Fleet, out: Samples) -> None:
-    """Add whether each topic is known.
-
-    That of GPUs is left out for a miner that is known to have none, so that the boards expect no
-    numbers of GPUs from it.
-    """
-    for topic in TOPICS:
-        has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
-        if not has_none:
-            out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
-
-
-def _add_counts(fleet: Fleet, out: Samples) -> None:
-    """Add the number of GPUs of each model and of instances, by state."""
-    models = {gpu.model for gpu in fleet.gpus}
-    # A GPU of an unknown model may be of any, so that no number is known.
-    if None not in models:
-        for model in sorted(map(str, models)):
-            states = [gpu.state for gpu in fleet.gpus if gpu.model == model]
-            out.add_counts(FLEET_GPUS, states, GPU_STATES, fleet.hotkey, model)
-    if fleet.known["instances"]:
-        states_of_instances = [instance.state for instance in fleet.instances]
-        out.add_counts(FLEET_INSTANCES, states_of_instances, INSTANCE_STATES, fleet.hotkey)
-
-
-def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None:
-    """Add a server's GPUs, pay, maintenance, state and the price of its idle GPUs.
-
-    ``out`` leaves out a value that is None, because it is unknown. A server without GPUs has no pay
-    to tell.
-    """
-    labels = (hotkey, server.server_id, server.name)
-    for model in server.models or ():
-        states = [gpu.state for gpu in server.gpus if gpu.model == model]
-        out.add_counts(SERVER_GPUS, states, GPU_STATES, *labels, model)
-    if server.gpus:
-        out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
-    out.add(SERVER_INSTANCES, server.earning_instances, *labels)
-    if server.tee:
-        out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
-        out.add(SERVER_BOOTS, server.boots, *labels)
-        out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
-    out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
-    out.add(IDLE_COST, _idle_cost(server, costs), *labels)
-
-
-def _idle_cost(server: Server, costs: Costs) -> float | None:
-    """Return the price of a server's idle and unverified GPUs for a day, in US dollars.
-
-    None while the price or the state of one of its GPUs is unknown, and without GPUs.
-    """
-    if not server.models:
-        return None
-    usd_per_hour = 0.0
-    for gpu in server.gpus:
-        price_per_hour = costs.of_gpu(server.name, gpu.model)
-        if price_per_hour is None or gpu.state is None:
-            return None
-        if gpu.state in ("idle", "unverified"):
-            usd_per_hour += price_per_hour
-    return 24 * usd_per_hour
+        labels = labels_of_instance(fleet, instance)
+        if labels is None:
+            continue
+        out.add_states(INSTANCE_STATE, instance.state, INSTANCE_STATES, *labels)
+        out.add(INSTANCE_UNITS, instance.units_per_second, *labels)
+        out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
+        for kind in DEADLINES:
+            out.add(DEADLINE, instance.deadlines.get(kind), *labels, kind)
+        server_name = server_names.get(instance.server_id)
+        # Without a name, its place is unknown.
+        if server_name is not None:
+            place = (instance.server_id, server_name, instance.model)
+            out.add(INSTANCE_GPUS, instance.gpus, *labels, *place)
 
 
 def _add_steps(fleet: Fleet, now: float, out: Samples) -> None:
@@ -262,20 +269,15 @@ def _add_steps(fleet: Fleet, now: float, out: Samples) -> None:
             out.add(SERVER_DONE, upgrade.done_at, *labels)
 
 
-def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out: Samples) -> None:
-    """Add the state, the pay, the deadlines and the place of an instance, as far as known.
-
-    ``server_name`` is empty if it holds no GPU, and None if the place is unknown.
-    """
-    labels = (hotkey, instance.instance_id, instance.chute_id, instance.chute, instance.private)
-    out.add_states(INSTANCE_STATE, instance.state, INSTANCE_STATES, *labels)
-    out.add(INSTANCE_UNITS, instance.units_per_second, *labels)
-    out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
-    for kind in DEADLINES:
-        out.add(DEADLINE, instance.deadlines.get(kind), *labels, kind)
-    if server_name is not None:
-        place = (instance.server_id, server_name, instance.model)
-        out.add(INSTANCE_GPUS, instance.gpus, *labels, *place)
+def _add_known_topics(fleet: Fleet, out: Samples) -> None:
+    # A miner that is known to have no seat has no such series.
+    if fleet.registered is False:
+        return
+    for topic in TOPICS:
+        # The boards expect no numbers of GPUs from a miner that is known to have none.
+        has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
+        if not has_none:
+            out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
 
 
 COLLECTOR = Collector(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from chutes_exporter.api.records import ActiveInstance, Instance, RollingUpdate, ThrashCooldown
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table, Total
+from chutes_exporter.collectors.table import Info, Row, Table, Total, fields_named
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     INSTANCES,
@@ -23,12 +23,7 @@ INSTANCE = Table[Instance](
     chutes_instance_info=Info(
         "The version of the instance and of the chutes library, and the ids of its launch and "
         "deployment, which its pod has in the labels chutes/config-id and chutes/deployment-id.",
-        {
-            "version": "version",
-            "chutes_version": "chutes_version",
-            "config_id": "config_id",
-            "deployment_id": "deployment_id",
-        },
+        fields_named("version", "chutes_version", "config_id", "deployment_id"),
     ),
     chutes_instance_created_timestamp_seconds=Row(
         "When the instance claimed its launch token. Once the instance becomes active, its score "

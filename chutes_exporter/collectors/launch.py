@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
-from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
+from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER, labels_of_instance
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
 from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
-
-if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market
 
 # Any answer about a fleet may decide what can be launched, and what it pays.
 _PART = Part(also=FLEET_FEEDS)
@@ -76,7 +73,7 @@ URGENCY = _metric(
 GPUS = _metric(
     "chutes_launch_gpus", f"GPUs that an instance of the chute needs. {_OFFERED}", _OF_OFFER
 )
-ROOM_LEFT = _metric(
+ROOM_AFTER_STARTING = _metric(
     "chutes_launch_room_instances",
     "Launches of the chute that can still become active: its room, less the starting instances of"
     " all miners that would take it.",
@@ -107,89 +104,87 @@ DECISION = _metric(
 )
 
 
+# A label that is unknown would make other series when it becomes known. So servers and chutes of
+# unknown name are left out.
+
+
 @_PART.function
-def launches(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
+def decisions(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add what is to be decided about instances."""
     fleet = answers.joined.fleet(miners.hotkey)
     # Without this answer, no state of an instance is known, and so no decision.
     now = answers.received_at(f.INSTANCES)
-    for one in fleet.instances:
-        # A label that is unknown would make another series when it becomes known.
-        if one.chute is None or one.private is None:
+    for instance in fleet.instances:
+        labels = labels_of_instance(fleet, instance)
+        if labels is None:
             continue
-        labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
-        if one.state == "starting":
-            out.add(IN_VAIN, one.is_in_vain, *labels)
-        out.add_states(DECISION, one.decision(now), INSTANCE_DECISIONS, *labels)
+        if instance.state == "starting":
+            out.add(IN_VAIN, instance.is_in_vain, *labels)
+        out.add_states(DECISION, instance.decision(now), INSTANCE_DECISIONS, *labels)
+
+
+@_PART.function
+def idle_servers(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add what the idle GPUs of each server would earn, or why nothing is launched on them."""
+    fleet = answers.joined.fleet(miners.hotkey)
     if fleet.markets is None:
         # It is unknown what can be launched.
         return
-    _add_uses(fleet, out)
-    for market in fleet.markets:
-        _add_market(market, fleet.hotkey, out)
-
-
-def _add_uses(fleet: Fleet, out: Samples) -> None:
-    """Add what the idle GPUs of each server, and of the whole fleet, would earn in their best use,
-    and the launches that make this use of them.
-    """
     for server in fleet.servers:
-        # A name that is unknown would make other series when it becomes known.
         if server.name is None:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)
-        pay = fleet.idle_units_per_second(server)
         # A server without GPUs has no pay to tell.
-        if pay is not None and server.gpus:
-            out.add(SERVER_IDLE_UNITS, pay, *labels)
+        if server.gpus:
+            out.add(SERVER_IDLE_UNITS, fleet.idle_units_per_second(server), *labels)
         reason = fleet.left_out.get(server.server_id)
-        if server.idle_models and reason not in (None, "use_not_known"):
+        if server.count_in("idle") and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
-    # Otherwise, the best use may have a chute that fails here.
-    if fleet.failures.are_all_known:
-        _add_plans(fleet, out)
-    out.add(FLEET_IDLE_UNITS, fleet.idle_units_of_all, fleet.hotkey)
 
 
-def _add_plans(fleet: Fleet, out: Samples) -> None:
-    """Add the launches that make the best use of the idle GPUs of each server.
-
-    Servers and chutes of unknown name are left out: the name would make other series when it
-    becomes known.
+@_PART.function
+def plans(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the launches that make the best use of the idle GPUs of each server, unless it is unknown
+    which chutes fail there.
     """
-    for use in fleet.plans:
-        server_name = fleet.servers_by_id[use.server_id].name
-        if server_name is None:
-            continue
-        server = (fleet.hotkey, use.server_id, server_name, use.model)
-        for launch in use.launches:
+    fleet = answers.joined.fleet(miners.hotkey)
+    if not fleet.failures.are_all_known:
+        return
+    for plan in fleet.plans:
+        server_name = fleet.servers_by_id[plan.server_id].name
+        for launch in plan.launches:
             offer = launch.offer
-            if offer.chute is None:
+            if server_name is None or offer.chute is None:
                 continue
+            server = (fleet.hotkey, plan.server_id, server_name, plan.model)
             labels = (*server, offer.chute_id, offer.chute)
             out.add(SERVER_LAUNCH, launch.instances, *labels)
             out.add(SERVER_LAUNCH_UNITS, launch.first_day_units / DAY, *labels, "first_day")
             out.add(SERVER_LAUNCH_UNITS, launch.later_units_per_second, *labels, "later")
 
 
-def _add_market(market: Market, hotkey: str, out: Samples) -> None:
-    """Add what a miner can launch on the idle GPUs of a model, and how many chutes are refused.
-
-    Chutes of unknown name are left out: the name would make other series when it becomes known.
+@_PART.function
+def markets(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add what all idle GPUs would earn, and for each of their models, what the miner can launch on
+    them and how many chutes are refused.
     """
-    for offer in market.offers:
-        if offer.chute is None:
-            continue
-        labels = (hotkey, market.model, offer.chute_id, offer.chute)
-        out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
-        out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
-        if offer.urgency_boost != 1:
-            out.add(URGENCY, offer.urgency_boost, *labels)
-        out.add(GPUS, offer.size, *labels)
-        out.add(ROOM_LEFT, offer.room_after_starting, *labels)
-        out.add(STARTING, offer.starting, *labels)
-    for reason in LAUNCH_REFUSALS:
-        out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)
+    fleet = answers.joined.fleet(miners.hotkey)
+    if fleet.markets is not None:
+        out.add(FLEET_IDLE_UNITS, fleet.idle_units_of_all, fleet.hotkey)
+    for market in fleet.markets or ():
+        for offer in market.offers:
+            if offer.chute is None:
+                continue
+            labels = (fleet.hotkey, market.model, offer.chute_id, offer.chute)
+            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+            out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
+            if offer.urgency_boost != 1:
+                out.add(URGENCY, offer.urgency_boost, *labels)
+            out.add(GPUS, offer.size, *labels)
+            out.add(ROOM_AFTER_STARTING, offer.room_after_starting, *labels)
+            out.add(STARTING, offer.starting, *labels)
+        for reason in LAUNCH_REFUSALS:
+            out.add(REFUSED, market.refused.get(reason, 0), fleet.hotkey, market.model, reason)
 
 
 COLLECTOR = Collector(

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from chutes_exporter.api.records import Chute, Image, Job, ModelSupply
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table, Total
+from chutes_exporter.collectors.table import Info, Row, Table, Total, fields_named
 from chutes_exporter.feeds.definitions import CHUTES, IMAGES, JOBS, PLATFORM_GPUS
 from chutes_exporter.rules.jobs import is_stuck, waits_for_miner
 
@@ -87,7 +87,7 @@ EACH = Table[Job](
     records=lambda jobs, chutes: list(filter(_waits(chutes), jobs)),
     chutes_job_info=Info(
         "The chute and method of a waiting job.",
-        {"chute_id": "chute_id", "method": "method", "status": "status"},
+        fields_named("chute_id", "method", "status"),
     ),
     chutes_job_created_timestamp_seconds=Row("When the waiting job was created.", "created_at"),
     chutes_job_compute_multiplier=Row(
@@ -143,15 +143,8 @@ IMAGE = Table[Image](
     key="image_id",
     chutes_image_info=Info(
         "The image's name, and the error if its build failed.",
-        {
-            "username": "username",
-            "name": "name",
-            "tag": "tag",
-            "patch_version": "patch_version",
-            "chutes_version": "chutes_version",
-            "public": "public",
-            "error": lambda image: str(image.status) if _state(image) == "error" else None,
-        },
+        fields_named("username", "name", "tag", "patch_version", "chutes_version", "public")
+        | {"error": lambda image: str(image.status) if _state(image) == "error" else None},
     ),
     chutes_image_state=Row(
         "Whether the image is in this state (1): pending, building, built, error (any error), "

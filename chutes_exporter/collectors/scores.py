@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_right
 from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import UNSET
-
 from chutes_exporter.api.records import HistoryPoint, MinerStats
-from chutes_exporter.collectors.base import (
-    Answers,
-    Collector,
-    Miners,
-    Part,
-    Samples,
-    distinct,
-)
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
@@ -27,12 +18,13 @@ from chutes_exporter.feeds.definitions import (
     STATS_PER_CHUTE,
     UNIQUE_CHUTE_HISTORY,
 )
+from chutes_exporter.rules.score import is_blacklisted, shares_of
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.records import ActiveInstance, RawScore, Scores
+    from chutes_exporter.api.records import RawScore
 
 
 class Score(NamedTuple):
@@ -42,45 +34,34 @@ class Score(NamedTuple):
     final_scores: float | None
     raw_values: RawScore | None
 
-
-def _of_miners(scores: Scores) -> list[Score]:
-    hotkeys = dict.fromkeys([*scores.shares, *scores.raw])
-    return [Score(hotkey, scores.shares.get(hotkey), scores.raw.get(hotkey)) for hotkey in hotkeys]
+    @property
+    def share(self) -> tuple[str, float] | None:
+        """The miner and its share, None if it is unknown."""
+        return None if self.final_scores is None else (self.hotkey, self.final_scores)
 
 
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
-    first_places: dict[float, int] = {}
-    for place, value in enumerate(sorted(values.values(), reverse=True), 1):
-        first_places.setdefault(value, place)
-    return {key: first_places[value] for key, value in values.items()}
+    ascending = sorted(values.values())
+    # The part of the list from here on is higher.
+    return {
+        key: 1 + len(ascending) - bisect_right(ascending, value) for key, value in values.items()
+    }
 
 
-def _shares(scores: list[Score]) -> dict[str, float]:
-    """Return the share of each miner, of none if one is unknown, because any rank could be wrong.
-
-    They are in the order of hotkeys, so that the lines of the page keep their places.
-    """
-    shares: dict[str, float] = {}
-    for score in sorted(scores, key=lambda score: score.hotkey):
-        if score.final_scores is None:
-            return {}
-        shares[score.hotkey] = score.final_scores
-    return shares
-
-
-def _next_better(scores: list[Score]) -> dict[str, float | None]:
-    """Return the next better share for each miner, None for the best one."""
-    shares = _shares(scores)
-    ascending = sorted(set(shares.values()))
-    next_better = dict(pairwise(ascending))
-    return {hotkey: next_better.get(share) for hotkey, share in shares.items()}
+def next_better(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the next better one for each value, None for the best one."""
+    better = dict(pairwise(sorted(set(values.values()))))
+    return {key: better.get(value) for key, value in values.items()}
 
 
 SCORE = Table[Score](
     SCORES,
     key="hotkey",
-    records=_of_miners,
+    records=lambda scores: [
+        Score(hotkey, scores.shares.get(hotkey), scores.raw.get(hotkey))
+        for hotkey in scores.shares | scores.raw
+    ],
     miner="hotkey",
     chutes_miner_score_ratio=Row(
         "The miner's share of all scores: its compute units of the past day divided by those of "
@@ -114,13 +95,16 @@ SCORE = Table[Score](
     ),
     chutes_miner_score_rank=Total(
         "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",
-        lambda scores: ranks(_shares(scores)),
+        # In the order of hotkeys, the lines of the page keep their places.
+        lambda shares: ranks(dict(sorted(shares))),
+        of=lambda score: score.share,
         label="hotkey",
     ),
     chutes_miner_score_next_better_ratio=Total(
         "The share of the next better miner, which the miner must exceed to gain a rank. "
         "Absent for the best.",
-        _next_better,
+        lambda shares: next_better(dict(sorted(shares))),
+        of=lambda score: score.share,
         stability="experimental",
         label="hotkey",
     ),
@@ -147,38 +131,26 @@ def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add each exported miner's part of what all miners earn. It has no value if nobody earns.
 
     Miners can have a score with a seat that is not on the blacklist, and with an active instance or
-    if they are watched. Nothing is known if the rate of any miner, or the blacklist, is unknown.
+    if they are watched. Nothing is known if what any miner earns, or the blacklist, is unknown.
     """
-    seats = answers[METAGRAPH]
-    if any(seat.blacklist_reason is UNSET for seat in seats):
+    blacklist = {seat.hotkey: is_blacklisted(seat) for seat in answers[METAGRAPH]}
+    units_per_second: dict[str | None, float | None] = dict.fromkeys(miners.watched, 0.0)
+    for instance in distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id):
+        hotkey = instance.miner_hotkey
+        # An instance earns as many compute units per second as its multiplier.
+        units = [units_per_second.get(hotkey, 0.0), instance.compute_multiplier]
+        units_per_second[hotkey] = total(units)
+    # An instance of an unknown miner may be of any miner.
+    if None in (*units_per_second, *units_per_second.values(), *blacklist.values()):
         return
-    can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
-    rates = dict.fromkeys(miners.watched, 0.0) | _rates(answers[ACTIVE_INSTANCES])
-    hotkeys = sorted(can_have_score & rates.keys())
-    rate_of_all = total(rates[hotkey] for hotkey in hotkeys)
-    # Nobody earns, or the rate of a miner, or of all together, is unknown.
-    if not rate_of_all:
-        return
-    for hotkey in filter(miners.exports, hotkeys):
-        out.add(HEADING, rates[hotkey] / rate_of_all, hotkey)
-
-
-def _rates(instances: list[ActiveInstance]) -> dict[str, float]:
-    """Return the sum of the multipliers of each miner's instances, of none if one is unknown.
-
-    An instance earns as many compute units per second as its multiplier.
-    """
-    multipliers_by_miner: dict[str | None, list[float | None]] = defaultdict(list)
-    for instance in distinct(instances, lambda instance: instance.instance_id):
-        multipliers_by_miner[instance.miner_hotkey].append(instance.compute_multiplier)
-    rates = {}
-    for hotkey, multipliers in multipliers_by_miner.items():
-        rate = total(multipliers)
-        if hotkey is None or rate is None:
-            # Instances of an unknown miner may be of any miner.
-            return {}
-        rates[hotkey] = rate
-    return rates
+    units_by_seat = {
+        hotkey: units_per_second[hotkey]
+        for hotkey in sorted(blacklist)
+        if hotkey in units_per_second and not blacklist[hotkey]
+    }
+    shares = shares_of(units_by_seat)
+    for hotkey in filter(miners.exports, shares):
+        out.add(HEADING, shares[hotkey], hotkey)
 
 
 SCORE_HEADING_COLLECTOR = Collector(

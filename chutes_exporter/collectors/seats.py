@@ -8,6 +8,7 @@ from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.definitions import CHAIN, FMV, METAGRAPH
+from chutes_exporter.rules.money import tokens
 from chutes_exporter.rules.score import consensus_ratio, incentive_shares, is_blacklisted
 
 SEAT = Table[MetagraphNode](
@@ -53,7 +54,7 @@ SEAT = Table[MetagraphNode](
     chutes_miner_incentive_rank=Total(
         "The miner's rank by incentive among all seats, 1 for the highest. Equal incentives "
         "have equal ranks.",
-        lambda nodes: ranks(incentive_shares(nodes)),
+        lambda seats: ranks(incentive_shares(seats)),
         stability="experimental",
         label="hotkey",
     ),
@@ -66,11 +67,6 @@ SEAT = Table[MetagraphNode](
 METAGRAPH_COLLECTOR = Collector(
     "metagraph", "seats on the subnet: registration, blacklist, incentive, stake", (SEAT,)
 )
-
-
-def _tokens(rao: float) -> float:
-    """Return an amount in TAO or alpha."""
-    return rao / 1e9
 
 
 CHAIN_SEAT = Table[Seat](
@@ -97,7 +93,7 @@ CHAIN_SEAT = Table[Seat](
         "Alpha that the miner is paid per day: its share of the incentive, times what the chain "
         "sets aside for miners at the present pace, without what is withheld.",
         "alpha_per_day",
-        convert=_tokens,
+        convert=tokens,
     ),
 )
 
@@ -109,7 +105,7 @@ SUBNET = Table[Subnet](
     ),
     chutes_chain_info=Info("The version of the chain's runtime.", {"spec_version": "spec_version"}),
     chutes_subnet_emission_alpha_per_day=Row(
-        "Alpha paid to all miners per day.", "alpha_per_day", convert=_tokens
+        "Alpha paid to all miners per day.", "alpha_per_day", convert=tokens
     ),
     chutes_subnet_miners_emission_ratio=Row(
         "The miners' part of the alpha that the subnet emits, on average since the last epoch. "
@@ -117,10 +113,10 @@ SUBNET = Table[Subnet](
         "miners_emission_ratio",
     ),
     chutes_subnet_alpha_price_tao=Row(
-        "Price of one alpha, the subnet's token, in TAO.", "price", convert=_tokens
+        "Price of one alpha, the subnet's token, in TAO.", "price", convert=tokens
     ),
     chutes_subnet_registration_cost_tao=Row(
-        "Price of a registration in TAO.", "state.registration_cost", convert=_tokens
+        "Price of a registration in TAO.", "state.registration_cost", convert=tokens
     ),
     chutes_subnet_registration_open=Row(
         "Whether somebody can register on the subnet (1).", "state.registration_open"

@@ -6,7 +6,7 @@ from msgspec import UNSET
 
 from chutes_exporter.api.records import MaintenancePolicy, Node, Server
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table
+from chutes_exporter.collectors.table import Info, Row, Table, fields_named
 from chutes_exporter.feeds.definitions import MAINTENANCE, NODES, SERVERS
 from chutes_exporter.rules.maintenance import window_is_open
 
@@ -38,15 +38,9 @@ GPU = Table[Node](
         "What the GPU told about itself when it was added: its name, the version of its CUDA "
         "architecture (major and minor), whether it has SXM and ECC, and where the service "
         "verified it.",
-        {
-            "name": "name",
-            "major": "major",
-            "minor": "minor",
-            "sxm": "sxm",
-            "ecc": "ecc",
-            "verification_host": "verification_host",
-            "verification_port": "verification_port",
-        },
+        fields_named(
+            *("name", "major", "minor", "sxm", "ecc", "verification_host", "verification_port")
+        ),
     ),
     chutes_gpu_verified=Row(
         "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,7 +12,7 @@ from msgspec import UNSET
 from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.metric import Metric, Stability
@@ -34,7 +35,7 @@ class Row:
     Attributes:
         value: The value. With ``by``, a field or function that has a number for each value of that
             label, or a mapping that has a field or function for each.
-        convert: A function of each value that is known.
+        convert: A function of the value, if it is known.
         by: The name of one more label.
         complete: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
@@ -43,7 +44,7 @@ class Row:
     text: str
     value: Value | Mapping[str, Value]
     _: KW_ONLY
-    convert: Callable[[Any], Any] | None = None
+    convert: Callable[[Any], Any] = lambda value: value
     by: str = ""
     complete: bool = False
     missing: float | None = None
@@ -62,17 +63,8 @@ class Row:
 
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the values of a record, with their labels after the key."""
-        if isinstance(self.value, Mapping):
-            return [((label,), self._get(record, value)) for label, value in self.value.items()]
-        value = self._get(record, self.value)
-        if not self.by:
-            return [((), value)]
-        # A value that is unknown has no labels, and so no samples.
-        return _by_label(value or {})
-
-    def _get(self, record: Any, value: Value) -> Any:
-        found = _get(record, value)
-        return found if found is None or self.convert is None else self.convert(found)
+        value = _get(record, self.value)
+        return _labelled(None if value is None else self.convert(value), self.by)
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ class Info(Row):
 
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        texts = tuple([_get(record, value) for value in self.value.values()])
+        texts = tuple(_get(record, self.value).values())
         if all(text in (None, "") for text in texts):
             return []
         return [(texts, 1)]
@@ -134,29 +126,23 @@ class Total:
 
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
-        if self.by:
-            return self._of_groups(records, watched if self.label == "hotkey" else ())
-        value = self._value(records)
-        if not self.label:
-            return [((), value)]
-        # The function has made a mapping from label values to values.
-        return _by_label(value or {})
+        value = self._by_group(records, watched) if self.by else self._value(records)
+        return _labelled(value, self.label or self.by)
 
-    def _of_groups(self, records: list[Any], groups: Sequence[str]) -> Iterable[Sample]:
-        """Return the value of each group, also of the given ones that have no record.
-
-        Nothing is returned if the group of a record is unknown.
-        """
-        by_group: dict[str, list[Any]] = {group: [] for group in groups}
+    def _by_group(self, records: list[Any], watched: list[str]) -> dict[str, Any] | None:
+        """Return the value of each group, None if the group of a record is unknown."""
+        by_group: dict[str, list[Any]] = defaultdict(list)
+        if self.label == "hotkey":
+            by_group.update({hotkey: [] for hotkey in watched})
         for record in records:
             groups_of_record = _get(record, self.by)
             if groups_of_record is None:
-                return []
+                return None
             if not isinstance(groups_of_record, list):
                 groups_of_record = [groups_of_record]
             for group in groups_of_record:
-                by_group.setdefault(group, []).append(record)
-        return [((group,), self._value(members)) for group, members in by_group.items()]
+                by_group[group].append(record)
+        return {group: self._value(members) for group, members in by_group.items()}
 
     def _value(self, records: list[Any]) -> Any:
         """Return what the function makes of records, None if a value in its list is unknown."""
@@ -166,8 +152,18 @@ class Total:
         return self.function(values)
 
 
-def _by_label(values: Mapping[str, float | None]) -> list[Sample]:
-    return [((label,), value) for label, value in values.items()]
+def _labelled(value: Any, label: object) -> list[Sample]:
+    """Return the sample of a value, or with a label, those of a mapping from label values to
+    values. A mapping that is unknown has none.
+    """
+    if not label:
+        return [((), value)]
+    return [((text,), one) for text, one in (value or {}).items()]
+
+
+def fields_named(*names: str) -> dict[str, str]:
+    """Return labels with the fields of the same names."""
+    return {name: name for name in names}
 
 
 def add_rows(
@@ -207,7 +203,6 @@ class Table(Part, Generic[R]):
         **metrics: Row | Total,
     ) -> None:
         super().__init__(feed, *joined)
-        self.feed = feed
         self.key = key.split()
         # Of a list of all chutes, only exported ones have samples.
         self.of_chutes = self.scope == "platform" and self.key == ["chute_id"]
@@ -218,22 +213,22 @@ class Table(Part, Generic[R]):
         self._miner_label = ("hotkey",) if feed.scope != "platform" and not miner else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
+        key_labels = (label or key).split()
         for name, declared in metrics.items():
-            labels = (*self._miner_label, *declared.labels)
-            if not isinstance(declared, Total):
-                labels = (*self._miner_label, *(label or key).split(), *declared.labels)
-            metric = self.metric(
-                name,
-                declared.text,
-                labels,
-                fields=", ".join(dict.fromkeys(declared.fields)),
-                complete=self.feeds if declared.complete else joined,
-                stability=declared.stability,
-            )
             if isinstance(declared, Total):
-                self._totals[metric] = declared
+                self._totals[self._declare(name, declared)] = declared
             else:
-                self.rows[metric] = declared
+                self.rows[self._declare(name, declared, *key_labels)] = declared
+
+    def _declare(self, name: str, declared: Row | Total, *key_labels: str) -> Metric:
+        return self.metric(
+            name,
+            declared.text,
+            (*self._miner_label, *key_labels, *declared.labels),
+            fields=", ".join(dict.fromkeys(declared.fields)),
+            complete=self.feeds if declared.complete else self.feeds[1:],
+            stability=declared.stability,
+        )
 
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
@@ -268,7 +263,7 @@ class Table(Part, Generic[R]):
         needs a record for each window that a record of any miner has.
         """
         # A record that may be missing can be that of any miner.
-        if not answers.complete([self.feed.name]):
+        if not answers.complete([self.feeds[0].name]):
             return
         listed_keys = dict.fromkeys(map(self._key_of, records))
         for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
@@ -296,8 +291,12 @@ class Table(Part, Generic[R]):
                 out.add(metric, value, *hotkey, *labels)
 
 
-def _get(record: Any, value: Value) -> Any:
-    """Return a declared value of a record, None if a field on its path is null or was not sent."""
+def _get(record: Any, value: Value | Mapping[str, Value]) -> Any:
+    """Return a declared value of a record, None if a field on its path is null or was not sent. Of
+    a mapping from label values to values, return each.
+    """
+    if isinstance(value, Mapping):
+        return {label: _get(record, one) for label, one in value.items()}
     if not isinstance(value, str):
         return value(record)
     for name in value.split("."):

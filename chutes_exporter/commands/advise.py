@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.commands.options import (
-    Command,
-    asks,
-    json_option,
-    miner_options,
-    require_key,
-)
+from chutes_exporter.commands.options import Command, asks, miner_options, require_key
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import iso_time, print_table, say
+from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import DAY, utc_text
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
@@ -31,9 +25,6 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.rules.launch import LaunchRefusal
-
-Row = dict[str, Any]
-"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNIT_USD: Final = "chutes_compute_unit_usd"
 _TABLES: Final = ("idle_gpus", "plan", "stay_idle", "chutes", "refused")
@@ -68,7 +59,6 @@ _IDLE_REASONS: Final = {
 
 @click.command(cls=Command)
 @miner_options("The request must be signed, so a key is required.")
-@json_option
 @asks
 async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Show what to launch on idle GPUs: a plan, and all chutes that they can run now.

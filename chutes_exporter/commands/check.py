@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from chutes_exporter.commands.options import (
 )
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.snapshot import PATIENCE
-from chutes_exporter.commands.terminal import print_table, say, with_columns
+from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
@@ -71,6 +72,26 @@ class Line(NotKnown):
     records: int | None = None
     seconds: float | None = None
 
+    @classmethod
+    def of(cls, state: FeedState) -> Line:
+        """Return the line of a requested feed: its answer, and why that is missing or incomplete.
+
+        Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
+        incomplete, it is ``not known``.
+        """
+        gap = gap_of(state)
+        line = cls(state.feed.name, state.feed.hotkey, "", "", "ok")
+        if gap is not None:
+            # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and
+            # True if the answer is only incomplete.
+            verdict: Verdict = "failed" if state.up is False else "not known"
+            line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
+        if state.kept is None:
+            # A request that got no response has no status.
+            return replace(line, status=getattr(state.last_error, "status", None))
+        answer = state.kept.answer
+        return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
+
 
 @click.command(cls=Command)
 @miner_options("Without a hotkey, the whole subnet is watched.")
@@ -88,8 +109,7 @@ def check(**flags: Any) -> None:
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
     result = asyncio.run(run_check(settings, credentials))
-    exit_status = result.print(as_json=flags["as_json"])
-    click.get_current_context().exit(exit_status)
+    click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
@@ -101,7 +121,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
     lines = [*_setting_lines(settings, credentials)]
-    lines += [_feed_line(states[feed]) for feed in requested]
+    lines += [Line.of(states[feed]) for feed in requested]
     # A failed request for the metagraph has its line.
     metagraph = states[METAGRAPH].kept
     if metagraph is not None:
@@ -109,10 +129,13 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines += missing
     lines += _clock_lines(client.api_clock.offset, states)
     lines += _change_lines(client.changes)
-    failed = any(line.verdict == "failed" for line in lines)
     summary = {"api": settings.api_url, "checks": [asdict(line) for line in lines]}
-    gaps = [line for line in lines if line.verdict == "not known"]
-    return Result(summary, partial(_print_report, settings, lines), gaps, needs_action=failed)
+    by_verdict = defaultdict[Verdict, list[Line]](list)
+    for line in lines:
+        by_verdict[line.verdict].append(line)
+    show = partial(_print_report, summary, by_verdict)
+    failed = bool(by_verdict["failed"])
+    return Result(summary, show, by_verdict["not known"], needs_action=failed)
 
 
 def _requests(settings: Settings) -> tuple[list[Feed[Any]], list[Line]]:
@@ -148,26 +171,6 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
         yield Line("settings", "", warning, "", "ok")
 
 
-def _feed_line(state: FeedState) -> Line:
-    """Return the line of a requested feed: its answer, and why that is missing or incomplete.
-
-    Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
-    incomplete, it is ``not known``.
-    """
-    gap = gap_of(state)
-    line = Line(state.feed.name, state.feed.hotkey, "", "", "ok")
-    if gap is not None:
-        # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if
-        # the answer is only incomplete.
-        verdict: Verdict = "failed" if state.up is False else "not known"
-        line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
-    if state.kept is None:
-        # A request that got no response has no status.
-        return replace(line, status=getattr(state.last_error, "status", None))
-    answer = state.kept.answer
-    return replace(line, status=answer.status, records=answer.count, seconds=answer.seconds)
-
-
 def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:
     """Yield a line if the local clock could not be compared, or is notably ahead of the API's, by
     positive seconds, or behind.
@@ -200,35 +203,32 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
 
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    seat = {seat.hotkey: seat for seat in metagraph.value}.get(hotkey)
+    seats = {seat.hotkey: seat for seat in metagraph.value}
+    if hotkey in seats:
+        seat = seats[hotkey]
+        blacklisted = is_blacklisted(seat)
+        if blacklisted is False:
+            return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+        if blacklisted:
+            reason = f"blacklisted: {seat.blacklist_reason}"
+            advice = (
+                "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+            )
+            return Line("registration", hotkey, reason, advice, "failed")
     # Only a complete answer shows that a miner has no seat.
-    if seat is None and metagraph.complete:
-        return _unregistered_line(hotkey, metagraph)
-    blacklisted = seat and is_blacklisted(seat)
-    if seat is None or blacklisted is None:
-        reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return Line("registration", hotkey, reason, UPDATE, "not known")
-    if blacklisted:
-        reason = f"blacklisted: {seat.blacklist_reason}"
-        advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
+    elif metagraph.complete:
+        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
+        if hotkey in {seat.coldkey for seat in metagraph.value}:
+            reason += " It is the cold key of a miner: use the hotkey."
+        advice = "Register it on subnet 64, or watch another hotkey."
         return Line("registration", hotkey, reason, advice, "failed")
-    return Line("registration", hotkey, f"registered as UID {seat.node_id}", "", "ok")
+    reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
+    return Line("registration", hotkey, reason, UPDATE, "not known")
 
 
-def _unregistered_line(hotkey: str, metagraph: Answer[list[MetagraphNode]]) -> Line:
-    reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-    if hotkey in {seat.coldkey for seat in metagraph.value}:
-        reason += " It is the cold key of a miner: use the hotkey."
-    advice = "Register it on subnet 64, or watch another hotkey."
-    return Line("registration", hotkey, reason, advice, "failed")
-
-
-def _print_report(settings: Settings, lines: list[Line]) -> None:
+def _print_report(summary: Mapping[str, Any], by_verdict: Mapping[Verdict, list[Line]]) -> None:
     """Print all but what is not known, which Result.print adds at the end."""
-    say(f"Chutes API at {settings.api_url}")
-    by_verdict: dict[Verdict, list[Line]] = {"failed": [], "not known": [], "ok": []}
-    for line in lines:
-        by_verdict[line.verdict].append(line)
+    say(f"Chutes API at {summary['api']}")
     if failed := by_verdict["failed"]:
         say(f"{len(failed)} failed.", fg="red")
     elif by_verdict["not known"]:
@@ -236,6 +236,6 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     else:
         say("All checks of the API and of the settings passed.", fg="green")
     print_remarks("failed", failed, "red")
-    print_table(with_columns([asdict(line) for line in lines], _COLUMNS))
+    print_table(summary["checks"], _COLUMNS)
     # Most lines that passed have no reason.
     print_remarks("ok", [line for line in by_verdict["ok"] if line.reason], "green")

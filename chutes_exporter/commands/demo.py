@@ -8,7 +8,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,38 +55,29 @@ def demo(**flags: Any) -> None:
     for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
-    asyncio.run(run_demo(flags))
-
-
-async def run_demo(flags: Mapping[str, Any]) -> None:
-    """Replay and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
-
-    A temporary directory has the hotkey file of the watched miner.
-    """
     day = Day()
+    with tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-") as directory:
+        hotkey_file = Path(directory, "hotkey")
+        # Only its owner may read a key.
+        hotkey_file.touch(mode=0o600)
+        miner = flags["miner"]
+        key = {"ss58Address": day.miners[miner].address, "secretSeed": day.seeds[miner]}
+        hotkey_file.write_text(json.dumps(key))
+        asyncio.run(run_demo(day, hotkey_file, flags))
+
+
+async def run_demo(day: Day, hotkey_file: Path, flags: Mapping[str, Any]) -> None:
+    """Replay and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again."""
     start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
     replay = Replay(day, at=start, listen=flags["demo_listen_address"])
-    key = day.miners[flags["miner"]]
-    credentials = Credentials(keys=(key,), errors=(), warnings=())
+    credentials = Credentials(keys=(day.miners[flags["miner"]],), errors=(), warnings=())
     urls = {"api_url": replay.url, "chain_url": replay.chain_url}
     settings = settings_of({**flags, **urls}, credentials)
     service = Service(settings, is_demo=True)
-    async with AsyncExitStack() as stack:
-        stop = stack.enter_context(signals(service.hang_up.set))
-        await stack.enter_async_context(replay)
-        await stack.enter_async_context(service)
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
-        hotkey_file = _write_hotkey_file(directory, key.address, day.seeds[flags["miner"]])
-        _print_instructions(service, replay, flags["miner"], hotkey_file)
-        await stop.wait()
-
-
-def _write_hotkey_file(directory: str, address: str, seed: str) -> Path:
-    path = Path(directory, "hotkey")
-    # Only its owner may read a key.
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
-    return path
+    with signals(service.hang_up.set) as stop:
+        async with replay, service:
+            _print_instructions(service, replay, flags["miner"], hotkey_file)
+            await stop.wait()
 
 
 def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_file: Path) -> None:

@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.commands.options import (
-    Command,
-    asks,
-    json_option,
-    miner_options,
-    require_miner,
-)
+from chutes_exporter.commands.options import Command, asks, miner_options, require_miner
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.snapshot import read_reports, take_snapshot
-from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, say
+from chutes_exporter.commands.snapshot import PATIENCE, read_reports
+from chutes_exporter.commands.terminal import Row, cell_text, iso_time, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
+from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
 from chutes_exporter.rules.sums import product
@@ -38,8 +32,6 @@ if TYPE_CHECKING:
 
 Names = dict[str | None, str | None]
 """The names of chutes by their ids. That of a private one is None without a key."""
-Row = dict[str, Any]
-"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNIT_USD: Final = "chutes_compute_unit_usd"
 _DAY_UNITS: Final = "chutes_miner_score_window_compute_units"
@@ -81,7 +73,6 @@ _MOST_CHUTES: Final = 5
     help="Number of hourly reports, the newest first.",
 )
 @miner_options("At least one hotkey is required. Its key is not.")
-@json_option
 @asks
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
@@ -92,28 +83,30 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     is wrong.
     """
     require_miner(settings)
-    names_feed: Feed[Any] = CHUTES if settings.keys else UTILIZATION
-    snapshot = await take_snapshot(settings, frozenset({_UNIT_USD, _DAY_UNITS}), [names_feed])
-    # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
-    gaps = [gap for gap in snapshot.gaps if not gap.hotkey]
-    hours = flags["hours"]
-    chutes = snapshot.records(CHUTES)
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        reports, gaps_of_reports = await read_reports(
-            client, settings, hours, all_losses=True, chutes=chutes
-        )
+    hours, has_key = flags["hours"], bool(settings.keys)
+    names_feed: Feed[Any] = CHUTES if has_key else UTILIZATION
+    metrics = (_UNIT_USD, _DAY_UNITS)
+    async with Exporter(settings) as exporter:
+        snapshot = await exporter.snapshot(metrics, [names_feed], timeout=PATIENCE)
+        chutes = snapshot.records(CHUTES)
+        reports, gaps_of_reports = await read_reports(exporter.client, settings, hours, chutes)
     ledger = Ledger(reports, chutes)
     # The reports have only the watched miners.
     ends = ledger.ends(hours)
-    gaps += [*gaps_of_reports, *_gaps_of_ends(ends, has_key=bool(settings.keys))]
-    names = _chute_names(snapshot.records(names_feed), ends, has_key=bool(settings.keys))
+    # A fleet needs a key, but what ended does not. Gaps of a fleet have a hotkey.
+    gaps = [gap for gap in snapshot.gaps if not gap.hotkey]
+    gaps += [*gaps_of_reports, *_gaps_of_ends(ends, has_key=has_key)]
+    names = _chute_names(snapshot.records(names_feed), ends, has_key=has_key)
     miners = []
     for hotkey in sorted(settings.watched):
-        # The units of the day may be unknown or 0.
-        day_units = snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d")
-        percent = 100 / day_units if day_units else None
-        worth = _Worth(snapshot.value(_UNIT_USD), percent, not ledger.missing_hours(hours))
-        miners.append(_tables(hotkey, ledger.ends_of(hotkey, hours), names, worth))
+        miner = _Miner(
+            ends=ledger.ends_of(hotkey, hours),
+            names=names,
+            unit_usd=snapshot.value(_UNIT_USD),
+            day_units=snapshot.value(_DAY_UNITS, hotkey=hotkey, window="1d"),
+            is_complete=not ledger.missing_hours(hours),
+        )
+        miners.append({"hotkey": hotkey, **miner.tables()})
     period = f"From {utc_text(ledger.end - hours * HOUR)} to {utc_text(ledger.end)}."
     # Without any report, there is no time.
     show = partial(_show, miners, period if ledger.end else "", gaps)
@@ -145,94 +138,106 @@ def _chute_names(chutes: Iterable[Any], ends: Iterable[End], *, has_key: bool) -
 
 
 @dataclass(frozen=True)
-class _Worth:
-    """What a compute unit is worth, as far as that is known, and whether all ends are known."""
+class _Miner:
+    """The ended instances of a miner.
 
-    usd: float | None
-    percent_of_day: float | None
+    Attributes:
+        unit_usd: What a compute unit is worth.
+        day_units: The compute units of its day.
+        is_complete: Whether all its ends are known.
+    """
+
+    ends: list[End]
+    names: Names
+    unit_usd: float | None
+    day_units: float | None
     is_complete: bool
 
+    def tables(self) -> dict[str, list[Row]]:
+        """Return the losses by reason with their sum, those by chute, and the ends, each table with
+        the largest loss first.
+        """
+        by_reason: defaultdict[str, list[End]] = defaultdict(list)
+        by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
+        for end in self.ends:
+            by_reason[end.reason or _UNCLEAR].append(end)
+            by_chute[end.chute_id].append(end)
+        sums: list[Row] = []
+        chutes: list[Row] = []
+        for reason, ends in by_reason.items():
+            sums.append({"reason": reason} | self.loss(ends, _MEANINGS[reason]))
+        for chute_id, ends in by_chute.items():
+            loss = self.loss(ends)
+            chutes.append({"chute": self.names.get(chute_id)} | loss | {"chute_id": chute_id})
+        ended = [self.ended(end) for end in self.ends]
+        for rows in (sums, chutes, ended):
+            rows.sort(key=lambda row: row["lost_compute_units"] or 0.0, reverse=True)
+        sums.append({"reason": "all"} | self.loss(self.ends))
+        return {"sums": sums, "chutes": chutes, "ended": ended}
 
-def _tables(hotkey: str, ends: list[End], names: Names, worth: _Worth) -> dict[str, Any]:
-    by_reason: defaultdict[str, list[End]] = defaultdict(list)
-    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in ends:
-        by_reason[end.reason or _UNCLEAR].append(end)
-        by_chute[end.chute_id].append(end)
-    sums: list[Row] = []
-    chutes: list[Row] = []
-    for reason, of_reason in by_reason.items():
-        sums.append({"reason": reason} | _loss(of_reason, worth, _MEANINGS[reason]))
-    for chute_id, of_chute in by_chute.items():
-        loss = _loss(of_chute, worth)
-        chutes.append({"chute": names.get(chute_id)} | loss | {"chute_id": chute_id})
-    ended = [_ended(end, names, worth) for end in ends]
-    for rows in (sums, chutes, ended):
-        rows.sort(key=lambda row: row["lost_compute_units"] or 0.0, reverse=True)
-    sums.append({"reason": "all"} | _loss(ends, worth))
-    return {"hotkey": hotkey, "sums": sums, "chutes": chutes, "ended": ended}
+    def loss(self, ends: list[End], meaning: str | None = None) -> Row:
+        """Return what some of the instances lost together."""
+        lost = sum_of_losses(ends)
+        units: float | None = lost.known
+        precision = "about" if lost.are_about else "exact"
+        if lost.unknown or not self.is_complete:
+            # The report of a missing hour may have more ends. A lower bound of 0 says nothing.
+            units, precision = lost.known or None, "at_least"
+        percent = None
+        # The units of the day may be unknown or 0.
+        if self.day_units:
+            percent = product(units, 100 / self.day_units)
+        return {
+            "instances": len(ends) if self.is_complete else None,
+            "lost_compute_units": units,
+            "meaning": meaning,
+            "lost_precision": precision,
+            "percent_of_day": percent,
+            "lost_usd": product(units, self.unit_usd),
+        }
+
+    def ended(self, end: End) -> Row:
+        """Return an instance with what it lost."""
+        # A duration is never negative, even if the times contradict each other.
+        active_minutes = None
+        if end.activated_at is not None:
+            active_minutes = max(0.0, end.ended_at - end.activated_at) / MINUTE
+        return {
+            "ended_at": iso_time(end.ended_at),
+            "reason": end.reason,
+            "lost_compute_units": end.lost_units,
+            "chute": self.names.get(end.chute_id),
+            "last_of_chute": end.is_last_of_chute,
+            "active_minutes": active_minutes,
+            "lost_usd": product(end.lost_units, self.unit_usd),
+            "private": end.private,
+            "lost_precision": end.loss_precision,
+            "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
+            "outcome": end.outcome,
+            "chute_id": end.chute_id,
+            "instance_id": end.instance_id,
+            "reason_text": end.text,
+        }
 
 
-def _loss(ends: list[End], worth: _Worth, meaning: str | None = None) -> Row:
-    lost = sum_of_losses(ends)
-    units: float | None = lost.known
-    precision = "about" if lost.are_about else "exact"
-    if lost.unknown or not worth.is_complete:
-        # The report of a missing hour may have more ends. A lower bound of 0 says nothing.
-        units, precision = lost.known or None, "at_least"
-    return {
-        "instances": len(ends) if worth.is_complete else None,
-        "lost_compute_units": units,
-        "meaning": meaning,
-        "lost_precision": precision,
-        "percent_of_day": product(units, worth.percent_of_day),
-        "lost_usd": product(units, worth.usd),
-    }
-
-
-def _ended(end: End, names: Names, worth: _Worth) -> Row:
-    # A duration is never negative, even if the times contradict each other.
-    active_minutes = None
-    if end.activated_at is not None:
-        active_minutes = max(0.0, end.ended_at - end.activated_at) / MINUTE
-    return {
-        "ended_at": iso_time(end.ended_at),
-        "reason": end.reason,
-        "lost_compute_units": end.lost_units,
-        "chute": names.get(end.chute_id),
-        "last_of_chute": end.is_last_of_chute,
-        "active_minutes": active_minutes,
-        "lost_usd": product(end.lost_units, worth.usd),
-        "private": end.private,
-        "lost_precision": end.loss_precision,
-        "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
-        "outcome": end.outcome,
-        "chute_id": end.chute_id,
-        "instance_id": end.instance_id,
-        "reason_text": end.text,
-    }
-
-
-def _show(miners: list[dict[str, Any]], period: str, gaps: list[NotKnown]) -> None:
+def _show(miners: list[Row], period: str, gaps: list[NotKnown]) -> None:
     for miner in miners:
         say(miner["hotkey"], bold=True)
         say(period)
-        if not miner["ended"]:
+        ended = miner["ended"]
+        if not ended:
             # While something is not known, an end may be missing.
             say("No ended instance is known." if gaps else "No instance ended.")
-        print_table(miner["sums"] if miner["ended"] else (), title="By reason")
+            continue
+        print_table(miner["sums"], title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
-        print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
-        _say_where_failures_ran(miner["ended"])
-
-
-def _say_where_failures_ran(rows: list[Row]) -> None:
-    failed = [row for row in rows if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
-    if failed:
-        costliest = failed[0]
-        instance = f'instance_id="{costliest["instance_id"]}"'
-        say(
-            "The reports do not say on which server an instance ran. Prometheus does, if it "
-            f"scraped the instance, such as that of {cell_text(costliest['ended_at'])}: "
-            f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
-        )
+        print_table(ended, title="Ended instances", most=_MOST_ROWS)
+        # The costliest one comes first.
+        failed = [row for row in ended if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
+        if failed:
+            instance = f'instance_id="{failed[0]["instance_id"]}"'
+            say(
+                "The reports do not say on which server an instance ran. Prometheus does, if it "
+                f"scraped the instance, such as that of {cell_text(failed[0]['ended_at'])}: "
+                f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
+            )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
@@ -24,17 +23,21 @@ from chutes_exporter.config import ConfigError, Credentials, Settings
 from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 
+    from chutes_exporter.api.answer import Answer
+    from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]
+    Question = Callable[[Settings, Any], Coroutine[Any, Any, Result]]
 
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
+_VARIABLES: set[str] = set()
+"""The environment variables of the flags of all commands."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
 """Variables of tests, and those that Kubernetes sets for a Service named chutes-exporter."""
 
@@ -109,6 +112,7 @@ def option(flag: str, name: str = "", *aliases: str, **arguments: Any) -> Decora
         arguments.setdefault("default", getattr(Settings, name))
     arguments.setdefault("show_default", True)
     variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
+    _VARIABLES.update(variables)
     return click.option(flag, name, envvar=variables, show_envvar=True, **arguments)
 
 
@@ -162,7 +166,6 @@ def miner_options(without: str) -> Decorator:
         ),
         option(
             "--chain.url",
-            "chain_url",
             type=Parsed("URL", config.parse_node_url),
             help="Address of a node of the chain, for seats, pay and the price of alpha. Without "
             "it, nothing is asked from the chain. Only the host is ever shown. If the rest has a "
@@ -247,7 +250,6 @@ def serving_options(listen: str) -> Decorator:
         *(
             option(
                 f"--collector.{one.name}/--no-collector.{one.name}",
-                f"collector_{one.name}",
                 default=None,
                 show_default=one.default_in_words,
                 help=one.summary,
@@ -295,14 +297,7 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
 
 def _unknown_variables() -> Iterator[str]:
     """Yield a warning about each variable of the exporter that no command knows."""
-    root = click.get_current_context().find_root().command
-    # The root is always a group, but the type checker does not know it.
-    commands = root.commands.values() if isinstance(root, click.Group) else [root]
-    known_names: set[str] = set()
-    for command in commands:
-        for parameter in command.params:
-            known_names.update(parameter.envvar or ())
-    for name in sorted(os.environ.keys() - known_names):
+    for name in sorted(os.environ.keys() - _VARIABLES):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
             yield f"{name} is unknown and has no effect: see chutes-exporter --help"
 
@@ -316,21 +311,18 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
 
 
 def asks(function: Question) -> Callable[..., None]:
-    """Make a command of a coroutine function that takes the settings and the flags.
+    """Make a command of a coroutine function that takes the settings and the flags, and add --json.
 
-    The command prints the result and exits with its status, which is 0 without a result.
+    The command prints the result and exits with its status.
     """
 
     @wraps(function)
     def command(**flags: Any) -> None:
         settings = settings_with_warnings(flags)
         result = asyncio.run(function(settings, flags))
-        exit_status = 0
-        if result is not None:
-            exit_status = result.print(as_json=flags["as_json"])
-        click.get_current_context().exit(exit_status)
+        click.get_current_context().exit(result.print(as_json=flags["as_json"]))
 
-    return command
+    return json_option(command)
 
 
 def require_miner(settings: Settings) -> None:
@@ -349,15 +341,15 @@ def require_key(settings: Settings) -> Hotkey:
     return settings.keys[0]
 
 
-@asynccontextmanager
-async def client_of(settings: Settings, subject: str) -> AsyncIterator[ChutesClient]:
-    """Yield a client of the API.
-
-    A failed request ends the command with an error, which begins with its subject.
+async def fetch_once(
+    settings: Settings, endpoint: Endpoint[Any], subject: str, key: Hotkey | None, **params: str
+) -> Answer[Any]:
+    """Request an endpoint. If that fails, end the command with an error, which begins with the
+    subject.
     """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-            yield client
+            return await client.fetch(endpoint, key=key, params=params)
     except ApiError as error:
         raise click.ClickException(
             f"{subject}: {printable(str(error))}\n→ {error.advice}"

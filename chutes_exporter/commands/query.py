@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from itertools import chain
@@ -13,13 +14,13 @@ from click.core import ParameterSource
 
 from chutes_exporter.commands.options import (
     Command,
-    asks,
-    client_of,
+    fetch_once,
     json_option,
     miner_options,
     require_key,
+    settings_with_warnings,
 )
-from chutes_exporter.commands.terminal import iso_time, print_table, printable, with_columns
+from chutes_exporter.commands.terminal import Row, iso_time, print_table, printable
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.rules.score import incentive_shares
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.endpoint import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.config import Settings
-
-Cells = dict[str, Any]
-"""The values of a row by their columns."""
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
@@ -69,9 +67,9 @@ del _ENDPOINTS["miner_gpus"]
     "--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order."
 )
 @json_option
-@asks
-async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
+def query(**flags: Any) -> None:
     """Request an endpoint and print its answer."""
+    settings = settings_with_warnings(flags)
     endpoint = _ENDPOINTS[flags["endpoint"]]
     # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names_of_ids = re.findall(r"\{(\w+)\}", endpoint.path)
@@ -84,8 +82,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     hotkeys: Collection[str] = flags["hotkeys"] if is_chosen else settings.watched
     key = _signing_key(endpoint, settings, hotkeys)
     path = dict(zip(names_of_ids, flags["ids"], strict=True))
-    async with client_of(settings, endpoint.name) as client:
-        answer = await client.fetch(endpoint, key=key, params=path)
+    answer = asyncio.run(fetch_once(settings, endpoint, endpoint.name, key, **path))
     rows = _rows_of(endpoint, answer.value)
     if answer.rejected:
         reason = printable(answer.first_error)
@@ -97,7 +94,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     _print_rows(endpoint.name, rows, flags)
 
 
-def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> None:
+def _print_rows(endpoint: str, rows: list[Row], flags: Mapping[str, Any]) -> None:
     known = [*dict.fromkeys(chain.from_iterable(rows))]
     chosen = flags["columns"].replace(",", " ").split()
     unknown = sorted({*chosen} - {*known})
@@ -107,10 +104,12 @@ def _print_rows(endpoint: str, rows: list[Cells], flags: Mapping[str, Any]) -> N
             f"there is no column {', '.join(unknown)}: the columns are {', '.join(known)}"
         )
     if flags["as_json"]:
-        click.echo(json.dumps(with_columns(rows, chosen or known), indent=2))
+        names = chosen or known
+        shown = [dict(zip(names, map(row.get, names), strict=True)) for row in rows]
+        click.echo(json.dumps(shown, indent=2))
         return
     useful = _COLUMNS.get(endpoint, "").split()
-    print_table(with_columns(rows, chosen or useful or known), fit=not chosen)
+    print_table(rows, chosen or useful or known, fit=not chosen)
     click.echo(f"Rows: {len(rows)}", err=True)
 
 
@@ -132,7 +131,7 @@ def _signing_key(
     return selected[0]
 
 
-def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
+def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Row]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     # msgspec calls the hook for values of a type that it does not know, which are only times.
     plain = msgspec.to_builtins(value, enc_hook=iso_time)
@@ -151,7 +150,7 @@ def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Cells]:
     return rows
 
 
-def _maintenance_rows(plain: Cells) -> list[Cells]:
+def _maintenance_rows(plain: Row) -> list[Row]:
     """Return a row for each TEE server, with the policy and its window at the end."""
     servers = plain.pop("servers") or [{}]
     window = plain.pop("active_window") or {}

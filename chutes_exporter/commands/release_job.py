@@ -9,7 +9,7 @@ import click
 
 from chutes_exporter.commands.options import (
     Command,
-    client_of,
+    fetch_once,
     miner_options,
     require_key,
     settings_with_warnings,
@@ -38,36 +38,29 @@ def release_job(**flags: Any) -> None:
         raise click.UsageError(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
-    jobs, is_complete = asyncio.run(_stuck_jobs(settings, key))
-    if not is_complete:
-        click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
-    elif not jobs:
-        click.echo(f"No job is stuck with {key.address}.", err=True)
-    for job in jobs:
-        created = "" if job.created_at is None else f", created {utc_text(job.created_at)}"
-        about = printable(f"job {job.job_id} (chute {job.chute_id}{created})")
-        # Outside the event loop, in which Ctrl-C would not end the question.
-        if click.confirm(f"Release {about} of {key.address} at {settings.api_url}?"):
-            asyncio.run(_release(settings, key, job.job_id))
-
-
-async def _stuck_jobs(settings: Settings, key: Hotkey) -> tuple[list[Job], bool]:
-    """Return the jobs that are stuck with the miner of a key, and whether these are all."""
-    async with client_of(settings, "jobs") as client:
-        answer = await client.fetch(e.JOBS, key=key)
+    answer = asyncio.run(fetch_once(settings, e.JOBS, "jobs", key))
     # The answer has the jobs of all miners.
-    stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
+    mine = [job for job in answer.value if job.miner_hotkey == key.address]
+    stuck = [*filter(is_stuck, mine)]
     # None is a job of which it is not known whether it is stuck.
-    is_complete = answer.complete and all(is_stuck(job) is not None for job in answer.value)
-    return stuck, is_complete
+    if not answer.complete or None in map(is_stuck, answer.value):
+        click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
+    elif not stuck:
+        click.echo(f"No job is stuck with {key.address}.", err=True)
+    for job in stuck:
+        _release(settings, key, job)
 
 
-async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
+def _release(settings: Settings, key: Hotkey, job: Job) -> None:
+    """Ask whether to release a job, and release it."""
+    created = "" if job.created_at is None else f", created {utc_text(job.created_at)}"
+    about = printable(f"job {job.job_id} (chute {job.chute_id}{created})")
+    if not click.confirm(f"Release {about} of {key.address} at {settings.api_url}?"):
+        return
     # The service may have released the job before it failed, or before its answer was lost.
     hint = (
         "the release failed. Run release-job again to see whether the job is still stuck. "
         "Releasing it again does no harm"
     )
-    async with client_of(settings, hint) as client:
-        await client.fetch(e.RELEASE_JOB, key=key, params={"job_id": job_id})
-    click.echo(f"Released job {printable(job_id)}.")
+    asyncio.run(fetch_once(settings, e.RELEASE_JOB, hint, key, job_id=job.job_id))
+    click.echo(f"Released job {printable(job.job_id)}.")

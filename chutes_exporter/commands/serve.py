@@ -24,12 +24,7 @@ from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
-from chutes_exporter.web.server import (
-    bound_address,
-    open_socket,
-    serving,
-    signals,
-)
+from chutes_exporter.web.server import bound_address, open_socket, serving, signals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import DAY, HOUR, MINUTE, utc_text
@@ -13,12 +13,11 @@ from chutes_exporter.page.exporter import Exporter, Snapshot
 from chutes_exporter.page.gaps import UPDATE, NotKnown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.records import Chute, HourlyAudit
     from chutes_exporter.config import Settings
-    from chutes_exporter.feeds.feed import Feed
 
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
@@ -27,34 +26,23 @@ _MADE_WITHIN: Final = 10 * MINUTE
 _WAIT: Final = "Just after a full hour, try again in two minutes. Otherwise it may never come."
 
 
-async def take_snapshot(
-    settings: Settings, metrics: frozenset[str], feeds: Iterable[Feed[Any]] | None = None
-) -> Snapshot:
-    """Request once what the metrics need, and some feeds, by default those of the fleets with the
-    newest audit reports.
+async def take_snapshot(settings: Settings, metrics: frozenset[str]) -> Snapshot:
+    """Request once what the metrics and the fleets need, with the newest audit reports.
 
     The gaps of the snapshot are all that is not known.
     """
-    reports: list[HourlyAudit] = []
-    gaps: list[NotKnown] = []
     async with Exporter(settings) as exporter:
-        if feeds is None:
-            reports, gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
-        return await exporter.snapshot(metrics, feeds, timeout=PATIENCE, reports=reports, gaps=gaps)
+        reports, gaps = await read_reports(exporter.client, settings, FAILURE_HOURS)
+        return await exporter.snapshot(metrics, timeout=PATIENCE, reports=reports, gaps=gaps)
 
 
 async def read_reports(
-    client: ChutesClient,
-    settings: Settings,
-    hours: int,
-    *,
-    all_losses: bool = False,
-    chutes: Sequence[Chute] = (),
+    client: ChutesClient, settings: Settings, hours: int, chutes: Sequence[Chute] | None = None
 ) -> tuple[list[HourlyAudit], list[NotKnown]]:
     """Return the reports of the newest hours, and what could not be read.
 
-    For all losses, it also reads the listed older reports that may tell one. The names of chutes
-    show which ends were redeployments.
+    With the known chutes, it also reads the listed older reports that may tell a loss. The names of
+    chutes show which ends were redeployments.
     """
     reports: list[HourlyAudit] = []
     gaps: list[NotKnown] = []
@@ -69,14 +57,8 @@ async def read_reports(
         gaps.append(NotKnown(f"the ends since {utc_text(newest)}", "", reason, _WAIT))
     asked_ends = [newest - age * HOUR for age in range(hours)]
     for end in asked_ends:
-        if end in listed:
-            reports += await _read_report(client, end, listed[end], settings, gaps)
-        else:
-            # At the full hour, the oldest report leaves the list at once.
-            reason = "the list of reports does not have it"
-            advice = f"{_WAIT} Until {utc_text(end + DAY)}, losses may be larger than shown."
-            gaps.append(NotKnown(f"the report of {utc_text(end)}", "", reason, advice))
-    if all_losses:
+        reports += await _read_report(client, end, listed.get(end), settings, gaps)
+    if chutes is not None:
         for end in sorted(listed.keys() - {*asked_ends}, reverse=True):
             if Ledger(reports, chutes).needs_report(hours, end):
                 reports += await _read_report(client, end, listed[end], settings, gaps)
@@ -84,9 +66,16 @@ async def read_reports(
 
 
 async def _read_report(
-    client: ChutesClient, end: float, path: str, settings: Settings, gaps: list[NotKnown]
+    client: ChutesClient, end: float, path: str | None, settings: Settings, gaps: list[NotKnown]
 ) -> list[HourlyAudit]:
+    """Return the report of the hour with this end, which has no path if it is not listed."""
     subject = f"the report of {utc_text(end)}"
+    if path is None:
+        # At the full hour, the oldest report leaves the list at once.
+        reason = "the list of reports does not have it"
+        advice = f"{_WAIT} Until {utc_text(end + DAY)}, losses may be larger than shown."
+        gaps.append(NotKnown(subject, "", reason, advice))
+        return []
     try:
         answer = await fetch_report(client, end, path, settings.watched)
     except ApiError as error:

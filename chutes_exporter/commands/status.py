@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +16,12 @@ from chutes_exporter.commands.options import (
     Command,
     asks,
     cost_options,
-    json_option,
     miner_options,
     require_miner,
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
-from chutes_exporter.commands.terminal import iso_time, print_table, say, with_columns
+from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
@@ -57,7 +57,6 @@ _STANDING = {
 @click.command(cls=Command)
 @miner_options("At least one hotkey is required.")
 @cost_options
-@json_option
 @asks
 async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Show what needs action, and how a miner stands.
@@ -69,16 +68,17 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     require_miner(settings)
     snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
     gaps = [*snapshot.gaps]
-    miners: list[dict[str, Any]] = []
-    findings: list[Finding] = []
+    miners: list[Row] = []
+    found: dict[str, list[Finding]] = {}
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        findings += find(fleet, snapshot.now, settings.costs)
-        miner: dict[str, Any] = {"hotkey": hotkey, "gpus": None}
+        found[hotkey] = find(fleet, snapshot.now, settings.costs)
+        miner: Row = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
         for name, metric in _STANDING.items():
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, fleet, snapshot.now, gaps))
+    findings = [*chain.from_iterable(found.values())]
     conclusion = "Nothing is known, because no request succeeded."
     if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not gaps)
@@ -90,45 +90,45 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
         "miners": miners,
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, findings, gaps, snapshot.now, settings)
+    show = partial(_print_screen, summary, found, gaps, snapshot.now, settings)
     return Result(summary, show, gaps, needs_action)
 
 
-def _gpu_rows(fleet: Fleet, costs: Costs) -> list[dict[str, Any]]:
+def _gpu_rows(fleet: Fleet, costs: Costs) -> list[Row]:
     """Return the GPUs by model and state, and what they cost. The last row is the sum."""
     rows = []
     for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
         # A GPU of an unknown model is only in the sum.
         gpus = [gpu for gpu in fleet.gpus if model in ("all", gpu.model)]
         states = Counter(gpu.state for gpu in gpus)
-        row: dict[str, Any] = {"gpu": model} | {state: states[state] for state in GPU_STATES}
+        row: Row = {"gpu": model} | {state: states[state] for state in GPU_STATES}
         rows.append(row | {"all": len(gpus), "cost_usd_per_hour": cost(gpus, fleet, costs)})
     return rows
 
 
 async def _read_maintenance(
     settings: Settings, fleet: Fleet, now: float, gaps: list[NotKnown]
-) -> dict[str, Any]:
+) -> Row:
     """Return the maintenance of a miner: the newest window, and a row for each server.
 
     What a pending server waits for is added to the gaps if it is not known.
     """
     keys = {key.address: key for key in settings.keys}
     plan = plan_upgrades(fleet, now)
-    rows = [_row(upgrade, now) for upgrade in plan.servers]
+    rows = []
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for row in rows:
-            if row["status"] != "pending":
-                continue
-            # Only the answer about a single server says what it waits for.
-            key, path = keys[fleet.hotkey], {"server_id": row["server_id"]}
-            try:
-                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
-            except ApiError as error:
-                subject = f"server_maintenance of {row['server']}"
-                gaps.append(NotKnown.after(error, subject, fleet.hotkey))
-            else:
-                _add_pending(row, answer.value, fleet)
+        for upgrade in plan.servers:
+            server, pending = upgrade.server, None
+            if server.maintenance == "pending":
+                # Only the answer about a single server says what it waits for.
+                key, path = keys[fleet.hotkey], {"server_id": server.server_id}
+                try:
+                    answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
+                    pending = answer.value
+                except ApiError as error:
+                    subject = f"server_maintenance of {server.shown_name}"
+                    gaps.append(NotKnown.after(error, subject, fleet.hotkey))
+            rows.append(_server_row(upgrade, pending, fleet, now))
     window = plan.window or Window(is_open=None)
     shown_window = {
         "window": plan.phase,
@@ -143,40 +143,38 @@ async def _read_maintenance(
     return {"window": shown_window, "maintenance": rows}
 
 
-def _row(upgrade: Upgrade, now: float) -> dict[str, Any]:
-    server = upgrade.server
-    # A reboot of a server that does not come back loses the server, and not only these units.
-    comes_back = server.needs_upgrade is False or server.measured == "measured"
-    lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
+def _server_row(
+    upgrade: Upgrade, pending: ServerMaintenance | None, fleet: Fleet, now: float
+) -> Row:
+    server, reason = upgrade.server, upgrade.reason
+    waits_for = pending_until = None
+    if pending is not None:
+        names = {instance.chute_id: instance.chute for instance in fleet.instances}
+        waits_for = [
+            names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
+        ]
+        chutes = ", ".join(waits_for) or "none"
+        reason += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
+        if pending.pending_deadline is not None:
+            pending_until = iso_time(pending.pending_deadline)
+            latest = utc_text(pending.pending_deadline)
+            reason += f" Its maintenance begins at {latest} at the latest."
     return {
         "server": server.shown_name,
         "step": upgrade.step,
         "done_by": iso_time(upgrade.done_at),
         "late": upgrade.is_late,
-        "units_lost_by_reboot": lost,
+        "units_lost_by_reboot": server.lost_by_reboot(now),
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
-        "unused_gpus": server.idle_gpus,
+        "unused_gpus": server.unused_gpus,
         "version": server.version,
         "status": server.maintenance,
         "server_id": server.server_id,
-        "reason": upgrade.reason,
-        "pending_until": None,
-        "waits_for": None,
+        "reason": reason,
+        "pending_until": pending_until,
+        "waits_for": waits_for,
     }
-
-
-def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) -> None:
-    names = {instance.chute_id: instance.chute for instance in fleet.instances}
-    row["waits_for"] = [
-        names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
-    ]
-    row["pending_until"] = iso_time(pending.pending_deadline)
-    chutes = ", ".join(row["waits_for"]) or "none"
-    row["reason"] += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
-    if pending.pending_deadline is not None:
-        latest = utc_text(pending.pending_deadline)
-        row["reason"] += f" Its maintenance begins at {latest} at the latest."
 
 
 # The screen
@@ -184,31 +182,28 @@ def _add_pending(row: dict[str, Any], pending: ServerMaintenance, fleet: Fleet) 
 
 def _print_screen(
     summary: Mapping[str, Any],
-    findings: Sequence[Finding],
+    findings: Mapping[str, Sequence[Finding]],
     gaps: Sequence[NotKnown],
     now: float,
     settings: Settings,
 ) -> None:
+    """Print the screen. The findings are by hotkey."""
     color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {utc_text(now)}", bold=True)
-        _print_miner(miner, [one for one in findings if one.hotkey == miner["hotkey"]])
+        for number, finding in enumerate(findings[miner["hotkey"]], 1):
+            _print_finding(finding, number)
+        print_table([miner], _STANDING, title="Standing")
+        if miner["heading_share"] is not None:
+            say("Without changes, the share becomes heading_share within a day.")
+        print_table(miner["gpus"], title="GPUs")
+        _print_maintenance(miner)
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:
         say("For earnings in US dollars, add --chain.url URL.")
-
-
-def _print_miner(miner: Mapping[str, Any], findings: Sequence[Finding]) -> None:
-    for number, finding in enumerate(findings, 1):
-        _print_finding(finding, number)
-    print_table(with_columns([miner], [*_STANDING]), title="Standing")
-    if miner["heading_share"] is not None:
-        say("Without changes, the share becomes heading_share within a day.")
-    print_table(miner["gpus"], title="GPUs")
-    _print_maintenance(miner)
 
 
 def _print_finding(finding: Finding, number: int) -> None:
@@ -231,10 +226,10 @@ def _print_finding(finding: Finding, number: int) -> None:
         say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
 
 
-def _print_maintenance(found: Mapping[str, Any]) -> None:
+def _print_maintenance(miner: Row) -> None:
     """Print the maintenance of a miner, if a window is open or announced or a server has a step."""
-    window = found["window"]
-    rows = [row for row in found["maintenance"] if row["step"] != "nothing"]
+    window = miner["window"]
+    rows = [row for row in miner["maintenance"] if row["step"] != "nothing"]
     if not rows and window["window"] not in ("open", "announced"):
         return
     print_table([window], title="Maintenance window")

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
+
+Row = dict[str, Any]
+"""A row of a table. Its keys are the headings on the screen and the names in the JSON."""
 
 _UNLIMITED = 1_000_000
 """The width of a terminal that leaves out no columns."""
@@ -55,15 +58,15 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
 class _Column:
     """A column of a table: the lines of its heading, and the texts below it."""
 
-    def __init__(self, heading: str, rows: Sequence[Mapping[str, Any]], most: int) -> None:
+    def __init__(self, heading: str, rows: Sequence[Row], most: int) -> None:
         values = [row.get(heading) for row in rows]
         self.heading = heading
         self.heading_lines = [heading]
         self.cells = _cells(values[:most])
-        self.is_known = any(value is not None for value in values)
-        # type, because a bool is an instance of int.
-        has_numbers = any(type(value) in (int, float) for value in values)
-        self._align = str.rjust if has_numbers else str.ljust
+        # With isinstance, a bool would be a number.
+        types = {*map(type, values)}
+        self.is_known = types != {type(None)}
+        self._align = str.rjust if types & {int, float} else str.ljust
 
     @property
     def width(self) -> int:
@@ -83,13 +86,9 @@ class _Column:
         ]
 
 
-def with_columns(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return rows with these columns only. A value that a row lacks is None."""
-    return [dict(zip(columns, map(row.get, columns), strict=True)) for row in rows]
-
-
 def print_table(
-    rows: Sequence[Mapping[str, Any]] | None,
+    rows: Sequence[Row] | None,
+    headings: Iterable[str] = (),
     *,
     title: str = "",
     most: int = _UNLIMITED,
@@ -98,8 +97,9 @@ def print_table(
     """Print a table that fits the terminal, and below it what is not shown: the rows after the
     first ``most``, and the last columns, if they do not fit. Without rows, print nothing.
 
-    The keys of the first row are the headings. A column in which nothing is known is left out.
-    Columns with numbers are aligned to the right, with the same number of decimals in all rows.
+    By default, the keys of the first row are the headings. A column in which nothing is known is
+    left out. Columns with numbers are aligned to the right, with the same number of decimals in all
+    rows.
 
     The width is that of the variable ``COLUMNS``, otherwise that of the terminal. Without both, or
     without ``fit``, it is unlimited, and no column is left out.
@@ -109,7 +109,7 @@ def print_table(
     if title:
         click.echo()
         say(title, bold=True)
-    columns = [_Column(heading, rows, most) for heading in rows[0]]
+    columns = [_Column(heading, rows, most) for heading in headings or rows[0]]
     not_shown = []
     if len(rows) > most:
         not_shown.append(f"{len(rows) - most} of {len(rows)} rows")

@@ -79,7 +79,7 @@ def block_at(now: float, start: float, seats: Sequence[Mapping[str, Any]]) -> Bl
     pay_per_block = old("pending_miners") // (old("block") - last_epoch)
     # A block begins with the state after the one before it, in which its epoch is not paid yet.
     last_epoch += (number - last_epoch - 1) // _TEMPO * _TEMPO
-    incentive = [0] * old("seats")
+    incentive = [0] * old("seat_count")
     for seat in seats:
         incentive[seat["node_id"]] = int(seat["incentive"])
     emission_of_all = _TEMPO * pay_per_block

@@ -80,19 +80,19 @@ class Replay(AsyncExitStack):
         self.clock = clock
         # Rounded down, so that the moment is never before a snapshot that begins at ``at``.
         self._shift = math.floor(clock() - at - self.day.first)
-        # The blocks that the node still knows, by the time of a call. To read the chain takes
-        # several calls.
-        self._blocks: LRUCache[float, chain.Block] = LRUCache(16)
+        # The blocks that the node still knows, by hash. To read the chain takes several calls.
+        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--demo.listen-address")
         # Without a host, the socket listens on all addresses, and the URL names one of them.
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        routes = [Route("/chain", partial(self._serve, CHAIN), methods=[CHAIN.method])]
-        for endpoint in e.ENDPOINTS:
+        routes = []
+        for endpoint in (CHAIN, *e.ENDPOINTS):
             serve = partial(self._serve, endpoint)
-            routes.append(Route(endpoint.path, serve, methods=[endpoint.method]))
+            # The node is at an address of its own, without a path.
+            routes.append(Route(endpoint.path or "/chain", serve, methods=[endpoint.method]))
         self.app = Starlette(routes=routes)
 
     async def __aenter__(self) -> Self:
@@ -133,7 +133,10 @@ class Replay(AsyncExitStack):
     async def answer(self, endpoint: Endpoint[Any], request: Request) -> Any:
         """Return the JSON of an answer with the recorded times, or raise HTTPException."""
         if endpoint is CHAIN:
-            return self._reply_of_node(await request.json())
+            seats = self.day.answer("metagraph", self.moment()) or ()
+            head = chain.block_at(self.clock(), self.day.first + self._shift, seats)
+            self._blocks[head.hash] = head
+            return chain.respond(await request.json(), head, self._blocks)
         asked = {**request.path_params, **request.query_params}
         name = endpoint.name
         if endpoint is e.STATS and asked.get("per_chute") == "true":
@@ -179,15 +182,6 @@ class Replay(AsyncExitStack):
             return f"{found[1]}{float(found[2]) + self._shift:.6f}"
 
         return _UNIX_TIME.sub(move_unix_time, _TIME.sub(move_time, body.decode())).encode()
-
-    def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
-        """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
-        now = self.clock()
-        if now not in self._blocks:
-            seats = self.day.answer("metagraph", self.moment()) or ()
-            self._blocks[now] = chain.block_at(now, self.day.first + self._shift, seats)
-        known = {block.hash: block for block in self._blocks.values()}
-        return chain.respond(call, self._blocks[now], known)
 
 
 def _selected(answer: Any, endpoint: Endpoint[Any], asked: Mapping[str, str]) -> Any:

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
 from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, KeptAnswer, MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     States = Mapping[Feed[Any], "FeedState"]
 
@@ -105,6 +103,35 @@ class FeedState:
             return False
         return self.kept.answer.complete
 
+    @property
+    def word(self) -> Literal["up", "stale", "down", "waiting", "off"]:
+        """The state in a word.
+
+        A feed that is stale is down, but serves an old answer. Without a request that has ended
+        lately, it waits. It is off while the endpoint is missing.
+        """
+        if self.up is None:
+            return "off" if self.missing else "waiting"
+        if self.up:
+            return "up"
+        return "down" if self.kept is None else "stale"
+
+    def log(self) -> None:
+        """Log that the feed is back, or why it fails."""
+        error = self.last_error
+        log = _log.bind(feed=self.feed.name)
+        if self.feed.hotkey:
+            log = log.bind(hotkey=self.feed.hotkey)
+        if error is None:
+            log.info("feed is back")
+        elif isinstance(error, MissingEndpointError):
+            log.info("feed is off", reason=str(error), advice=error.advice)
+        elif isinstance(error, ApiError):
+            log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
+        else:
+            # Not an error of the API but a bug, which needs its traceback.
+            log.error("feed failed", reason=type(error).__name__, exc_info=error)
+
 
 class FeedCache:
     """All feeds of the process, and their answers.
@@ -120,8 +147,8 @@ class FeedCache:
         self,
         fetch: Callable[[Feed[Any]], Awaitable[Answer[Any]]],
         *,
-        monotonic: Callable[[], float] = steady,
-        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
@@ -158,15 +185,14 @@ class FeedCache:
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
-    def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
+    def keep_only(self, feeds: Collection[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more. End all back-offs.
 
         A miner's feeds that these are only compared with stay, too, because a comparison requests
         them. Feeds of the platform are not requested for a comparison.
         """
-        wanted: set[Feed[Any]] = set()
+        wanted = set(feeds)
         for feed in feeds:
-            wanted.add(feed)
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
@@ -236,7 +262,7 @@ class FeedCache:
         state.flight = None
         failure = state.last_error
         if (bool(state.failures), state.missing) != before:
-            _log_change(state.feed, failure)
+            state.log()
         if failure is not None:
             # The frames of a traceback hold whole answers.
             failure.__traceback__ = None
@@ -314,16 +340,13 @@ class FeedCache:
         for other in feed.evidence:
             state = self._states.get(other)
             is_in_flight = state is not None and state.flight is not None
-            is_usable = True
+            kept = self.peek(other)
             if other.hotkey or is_in_flight:
                 # A newer list may be due, and not come. The older one may contradict the new answer
                 # of the feed only because something has changed since.
                 is_usable = await self.read(other, _EVIDENCE_WAIT)
-            kept = self.peek(other)
-            if is_usable and kept is not None:
-                evidence.append(kept.answer.value)
-            else:
-                evidence.append(None)
+                kept = self.peek(other) if is_usable else None
+            evidence.append(None if kept is None else kept.answer.value)
         return evidence
 
     async def aclose(self) -> None:
@@ -336,19 +359,3 @@ class FeedCache:
                 flights.append(state.flight)
                 state.flight = None
         await asyncio.gather(*flights, return_exceptions=True)
-
-
-def _log_change(feed: Feed[Any], error: BaseException | None) -> None:
-    """Log that a feed is back (without an error), or fails with an error."""
-    log = _log.bind(feed=feed.name)
-    if feed.hotkey:
-        log = log.bind(hotkey=feed.hotkey)
-    if error is None:
-        log.info("feed is back")
-    elif isinstance(error, MissingEndpointError):
-        log.info("feed is off", reason=str(error), advice=error.advice)
-    elif isinstance(error, ApiError):
-        log.warning("feed failed", reason=error.reason, detail=str(error), advice=error.advice)
-    else:
-        # Not an error of the API but a bug, which needs its traceback.
-        log.error("feed failed", reason=type(error).__name__, exc_info=error)

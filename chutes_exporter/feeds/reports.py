@@ -104,7 +104,6 @@ class ReportReader:
         return max(self._kept, default=0.0) + _NEXT_AFTER
 
     async def _read_newest(self) -> None:
-        """Read the list of reports, and then the newest one if it is new."""
         listed = await list_reports(self._client)
         self._listed_at = self._client.api_clock()
         self._first_listed = self._first_listed or frozenset(listed)
@@ -126,7 +125,6 @@ class ReportReader:
         self._kept[end] = await fetch_report(self._client, end, path, self._hotkeys)
 
     def _known(self) -> Answer[Reports]:
-        """Return what is kept. The number of records and the duration are the newest report's."""
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
@@ -137,10 +135,10 @@ class ReportReader:
         return Answer(
             reports,
             count=newest_first[0].count,
+            seconds=newest_first[0].seconds,
             rejected=sum(answer.rejected for answer in newest_first),
             first_error=max(answer.first_error for answer in newest_first),
             received_at=max(answer.received_at for answer in newest_first),
-            seconds=newest_first[0].seconds,
         )
 
 

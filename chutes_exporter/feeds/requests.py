@@ -23,17 +23,17 @@ class Requests:
     """Requests feeds, each with the key that it needs.
 
     Attributes:
-        reports: Reads the audit reports.
+        report_reader: Reads the audit reports.
     """
 
     def __init__(self, client: ChutesClient, node: Node | None = None) -> None:
         self._client = client
         # The keys that can sign a request, by the hotkey that its answer is about.
         self._keys: dict[str, list[Hotkey]] = {}
-        self.reports = ReportReader(client)
+        self.report_reader = ReportReader(client)
         # The feeds that take several requests.
         self._readers: dict[Feed[Any], Callable[[], Awaitable[Answer[Any]]]] = {
-            AUDIT_REPORT: self.reports.read
+            AUDIT_REPORT: self.report_reader.read
         }
         if node is not None:
             self._readers[CHAIN] = node.read
@@ -55,8 +55,8 @@ class Requests:
             query = {"per_chute": "true", "miner_hotkey": feed.hotkey}
             return await self._client.fetch(STATS, params=query)
         if not feed.signed:
-            hotkey = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
-            return await self._client.fetch(feed, params=hotkey)
+            params = {"hotkey": feed.hotkey} if feed.scope == "miner" else {}
+            return await self._client.fetch(feed, params=params)
         # If the API refuses a key, try the next one. There is a key: without one, no signed feed is
         # read.
         keys = self._keys[feed.hotkey]

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any, Self
 
+    from prometheus_client.samples import Sample
+
     from chutes_exporter.api.records import HourlyAudit
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import States
@@ -46,14 +48,14 @@ class Snapshot:
     """What the answers of one moment say about the watched miners.
 
     Attributes:
-        samples: Labels and value of each sample, by the name of the metric.
+        samples: The samples by the name of their metric.
         now: Unix time by the API's clock, to which the times in answers belong.
         gaps: What is not known.
         states: The states of the feeds that were needed.
         fleets: The fleets of the watched miners, by hotkey.
     """
 
-    samples: Mapping[str, list[tuple[dict[str, str], float]]]
+    samples: Mapping[str, Sequence[Sample]]
     now: float
     gaps: Sequence[NotKnown]
     states: States
@@ -63,9 +65,9 @@ class Snapshot:
         """Return the value of the first sample without another value of these labels, None if it
         is unknown.
         """
-        for labels_of_sample, value in self.samples.get(metric, ()):
-            if all(labels.get(name, text) == text for name, text in labels_of_sample.items()):
-                return value
+        for sample in self.samples.get(metric, ()):
+            if all(labels.get(name, text) == text for name, text in sample.labels.items()):
+                return sample.value
         return None
 
     def records(self, feed: Feed[list[T]]) -> list[T]:
@@ -85,7 +87,7 @@ class Exporter:
         monotonic: Callable[[], float] = steady,
     ) -> None:
         self.telemetry = telemetry.Telemetry()
-        counters = self.telemetry.requests
+        counters = self.telemetry.request_counters
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
@@ -126,11 +128,10 @@ class Exporter:
         self.feeds.keep_only(self.plan.feeds)
 
     def _adopt(self, settings: Settings) -> None:
-        """Use these settings from now on."""
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        if self._requests.reports.watch(settings.watched):
+        if self._requests.report_reader.watch(settings.watched):
             self.feeds.forget([AUDIT_REPORT])
         # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
@@ -227,15 +228,15 @@ class Exporter:
         """Run collectors on the answers that are known, and join the fleets of watched miners."""
         joined = Joined(known_answers(states), self.settings.watched, self._fleets, reports)
         miners = exported_miners(self.settings, joined)
-        samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        out = Samples()
         failed: list[NotKnown] = []
         for entry in entries:
-            out = Samples()
             hotkeys = run_collector(entry, joined, miners, out)
             failed += [NotKnown(entry.collector.name, hotkey, *BUG) for hotkey in hotkeys]
-            for family in out.families():
-                for sample in family.samples:
-                    samples[sample.name].append((sample.labels, sample.value))
+        samples: dict[str, list[Sample]] = defaultdict(list)
+        for family in out.families():
+            for sample in family.samples:
+                samples[sample.name].append(sample)
         watched = sorted(self.settings.watched)
         fleets = {hotkey: joined.fleet(hotkey) for hotkey in watched}
         now = self.client.api_clock()

@@ -93,7 +93,7 @@ class PageMaker:
             [replace(state, kept=None) for state in states.values()],
             dict(self._client.changes),
             self._client.api_clock.offset,
-            self._telemetry.requests.total,
+            self._telemetry.request_counters.total,
         )
         if form not in self._own or self._own[form][0] != origin:
             own = own_metrics(self._telemetry, self._settings, self._client, lines_by_entry, states)
@@ -121,10 +121,10 @@ class PageMaker:
         samples = Samples(room)
         failed = run_collector(entry, joined, miners, samples)
         # The lines are made again for each new answer, which may have ends to count.
-        reports = joined.platform(AUDIT_REPORT)
-        if entry.collector is ENDED_INSTANCES and reports is not None:
+        audit = joined.platform(AUDIT_REPORT)
+        if entry.collector is ENDED_INSTANCES and audit is not None:
             ends = self._telemetry.ends
-            ends.watch(miners.watched, reports.value)
+            ends.watch(miners.watched, audit.value)
             ends.count(joined.ledger)
             samples.add_families(ends.families())
         return Lines(

@@ -33,6 +33,22 @@ class Entry:
     collector: Collector
     feeds: Mapping[str, Iterable[Feed[Any]]]
 
+    @classmethod
+    def of(cls, collector: Collector, settings: Settings, relevance: Iterable[Feed[Any]]) -> Entry:
+        """Return a collector with its feeds. Those of relevance tell which chutes are exported."""
+        # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
+        feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
+        for part in collector.parts:
+            for hotkey in hotkeys_of(part.scope, settings, needs_key=part.needs_key):
+                feeds_of_part = [feed.of(hotkey) for feed in part.all_feeds]
+                if part.of_chutes:
+                    feeds_of_part += relevance
+                for feed in feeds_of_part:
+                    # Without a key, a part has only the answers that need none.
+                    if settings.keys or not feed.signed:
+                        feeds[hotkey][feed] = None
+        return cls(collector, feeds)
+
     @cached_property
     def sources(self) -> list[Feed[Any]]:
         """The feeds whose answers the collector reads, also as a part of a miner's fleet."""
@@ -126,23 +142,7 @@ def make_plan(settings: Settings) -> Plan:
     if settings.chutes == "relevant":
         for hotkey in sorted(settings.watched):
             relevance += [feed.of(hotkey) for feed in RELEVANCE_FEEDS]
-    return Plan(_entry(collector, settings, relevance) for collector in on)
-
-
-def _entry(collector: Collector, settings: Settings, relevance: Iterable[Feed[Any]]) -> Entry:
-    """Return a collector with its feeds. Those of relevance tell which chutes are exported."""
-    # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
-    feeds: dict[str, dict[Feed[Any], None]] = defaultdict(dict)
-    for part in collector.parts:
-        for hotkey in hotkeys_of(part.scope, settings, needs_key=part.needs_key):
-            feeds_of_part = [feed.of(hotkey) for feed in part.all_feeds]
-            if part.of_chutes:
-                feeds_of_part += relevance
-            for feed in feeds_of_part:
-                # Without a key, a part has only the answers that need none.
-                if settings.keys or not feed.signed:
-                    feeds[hotkey][feed] = None
-    return Entry(collector, feeds)
+    return Plan(Entry.of(collector, settings, relevance) for collector in on)
 
 
 def hotkeys_of(scope: Scope, settings: Settings, *, needs_key: bool) -> list[str]:

@@ -102,13 +102,13 @@ _OF_FEED = _declare(
         "kept.answer.rejected",
     ),
     chutes_feed_records=Row(
-        "Records of the newest good answer. Absent if some of its records may be missing.",
+        "Records of the cached answer. Absent if some of its records may be missing.",
         "kept.answer",
         convert=lambda answer: answer.count if answer.complete else None,
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk, disagrees, no_demand, "
-        "no_bounties. docs/runbooks/exporter.md explains. The last good answer stays in use.",
+        "no_bounties. docs/runbooks/exporter.md explains. Meanwhile, an older answer stays cached.",
         lambda state: {reason: reason == state.doubt for reason in state.feed.checks},
         by="reason",
     ),
@@ -119,21 +119,22 @@ _OF_FEED = _declare(
     ),
     chutes_feed_failure_info=Info(
         "Reason of the feed's last failed request. Only while the feed is down. Examples: "
-        "signature_refused, "
-        "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
+        "signature_refused, not_registered, rate_limited, unavailable, timed_out, cut_off, "
+        "doubted, undecodable.",
         {"reason": lambda state: state.last_error and getattr(state.last_error, "reason", "error")},
     ),
     chutes_feed_last_success_timestamp_seconds=Row(
-        "When the newest good answer was requested. The data can be older: the service computes "
+        "When the last successful request was sent. The data can be older: the service computes "
         "stats, scores and history every 10 minutes and does not send the time.",
         "last_success",
     ),
     chutes_feed_ttl_seconds=Row(
-        "Seconds for which an answer of the feed is at least fresh.", lambda state: state.feed.ttl
+        "Time to live in seconds: an answer is requested again at the earliest after it.",
+        "feed.ttl",
     ),
     chutes_feed_max_age_seconds=Row(
-        "Age in seconds at which an answer of the feed is dropped.",
-        lambda state: state.feed.max_age,
+        "Maximum age in seconds: an answer is dropped from the cache after it.",
+        "feed.max_age",
     ),
 )
 _OF_ENDPOINT = _declare(
@@ -163,7 +164,7 @@ class Telemetry:
     """The metrics of the exporter about itself."""
 
     def __init__(self) -> None:
-        self.requests = RequestCounters()
+        self.request_counters = RequestCounters()
         self.registry = CollectorRegistry()
         self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
@@ -198,11 +199,10 @@ def own_metrics(
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     yield from out.families()
-    yield from telemetry.requests.registry.collect()
+    yield from telemetry.request_counters.registry.collect()
 
 
 def _add_collector(entry: Entry, lines: Lines, states: States, out: Samples) -> None:
-    """Add the state of a collector of a page."""
     collector = entry.collector
     missing_of_all: set[str] = set()
     for hotkey, feeds in entry.feeds.items():

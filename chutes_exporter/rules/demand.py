@@ -92,9 +92,8 @@ def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
     """Return whether the service's own monitoring is down: no chute of the platform has requests or
     use. An answer without chutes does not show that.
     """
-    if not chutes:
-        return False
-    return not any(chute.total_invocations or chute.utilization for chute in chutes)
+    in_use = any(chute.total_invocations or chute.utilization for chute in chutes)
+    return bool(chutes) and not in_use
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:

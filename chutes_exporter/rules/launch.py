@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, MetagraphNode
 
+    Check = tuple["LaunchRefusal", bool | None]
+
 LaunchRefusal = Literal[
     # The miner may launch nothing.
     "not_registered",
@@ -235,8 +237,7 @@ def launch_refusal(
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on any of some servers now.
 
-    It is None if the miner can launch it on one of them. Without a server, it is None unless the
-    service would refuse it on any.
+    It is None if the miner can launch it on one of them.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
@@ -245,42 +246,39 @@ def launch_refusal(
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    refusal_on_any = _refusal_on_any_server(seat, demand, runs_tee=runs_tee)
-    if refusal_on_any not in (None, "unknown"):
-        return refusal_on_any
+    checks = _checks_on_any_server(seat, demand, runs_tee=runs_tee)
     refusals: list[LaunchRefusal] = []
     tee, gpus = demand.chute.tee, gpus_of_instance(demand.chute)
     for server in servers:
-        refusal_here = _first_certain(
+        refusal = _first_certain(
+            *checks,
             ("tee_mismatch", None if None in (tee, server.tee) else tee != server.tee),
             ("in_maintenance", server.in_maintenance),
             ("too_many_gpus", None if gpus is None else gpus > server.free_gpus),
         )
-        refusal = refusal_here or refusal_on_any
         if refusal is None:
             return None
         refusals.append(refusal)
-    return max(refusals, key=LAUNCH_REFUSALS.index, default=None)
+    return max(refusals, key=LAUNCH_REFUSALS.index)
 
 
-def _refusal_on_any_server(
+def _checks_on_any_server(
     seat: MetagraphNode | None, demand: Demand, *, runs_tee: bool
-) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch whatever the server."""
+) -> tuple[Check, ...]:
     chute, room = demand.chute, demand.room_now
     # Of a private chute without TEE, the service looks at the miner's past, which no answer shows,
     # unless the miner runs a TEE chute.
     past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
-    return _first_certain(
+    return (
         ("not_registered", seat is None),
         ("blacklisted", seat is not None and is_blacklisted(seat)),
         ("disabled", None if chute.disabled is UNSET else bool(chute.disabled)),
         (demand.refusal_without_room, None if room is None else room <= 0),
-        ("unknown", bool(past_decides)),
+        ("unknown", None if past_decides else False),
     )
 
 
-def _first_certain(*checks: tuple[LaunchRefusal, bool | None]) -> LaunchRefusal | None:
+def _first_certain(*checks: Check) -> LaunchRefusal | None:
     """Return the first check that certainly refuses, ``unknown`` if only an unknown one may."""
     for refusal, refuses in checks:
         if refuses:

@@ -9,7 +9,7 @@ from msgspec import UNSET
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.api.records import MetagraphNode
 
@@ -18,27 +18,27 @@ _U16: Final = 65535.0
 """
 
 
-def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
-    """Return each seat's share of the incentive, 0 to 1, by hotkey.
+def shares_of(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the share of each value in their sum, 0 to 1.
 
-    The result is empty if the incentive of a seat is unknown, or if no seat has any.
+    The result is empty if a value is unknown, or if the sum is 0 or too large for a number.
     """
-    incentives = {node.hotkey: node.incentive for node in nodes}
-    everything = total(incentives.values())
+    everything = total(values.values())
     if everything is None or everything <= 0:
         return {}
-    return {hotkey: value / everything for hotkey, value in incentives.items() if value is not None}
+    return {hotkey: value / everything for hotkey, value in values.items() if value is not None}
 
 
-def is_blacklisted(node: MetagraphNode) -> bool | None:
+def incentive_shares(seats: Iterable[MetagraphNode]) -> dict[str, float]:
+    """Return each seat's share of the incentive by hotkey, nothing while one is unknown."""
+    return shares_of({seat.hotkey: seat.incentive for seat in seats})
+
+
+def is_blacklisted(seat: MetagraphNode) -> bool | None:
     """Return whether a seat is blacklisted."""
-    if node.blacklist_reason is UNSET:
-        return None
-    return bool(node.blacklist_reason)
+    return None if seat.blacklist_reason is UNSET else bool(seat.blacklist_reason)
 
 
-def consensus_ratio(node: MetagraphNode) -> float | None:
+def consensus_ratio(seat: MetagraphNode) -> float | None:
     """Return a seat's consensus, 0 to 1."""
-    if node.consensus is None:
-        return None
-    return node.consensus / _U16
+    return None if seat.consensus is None else seat.consensus / _U16

@@ -141,17 +141,7 @@ def _feed(state: FeedState, now: float) -> dict[str, str]:
     return {
         "Feed": state.feed.name,
         "Miner": state.feed.hotkey or "all miners",
-        "State": _state(state),
+        "State": state.word,
         "Data from": data,
         "Last error": error,
     }
-
-
-def _state(state: FeedState) -> str:
-    # The API lacks the endpoint, or no request has ended lately.
-    if state.up is None:
-        return "off" if state.missing else "waiting"
-    if state.up:
-        return "up"
-    # An old answer is served until its maximum age.
-    return "down" if state.kept is None else "stale"

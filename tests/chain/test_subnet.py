@@ -50,7 +50,7 @@ def test_seats_are_lost_in_the_order_of_a_replay(
     is the owner's. ``free`` are the free seats. With -1, there is one seat more than allowed.
     """
     changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": ()}
-    state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
+    state = replace(STATE, seat_count=len(rows), max_seats=max(0, len(rows) + free), **changes)
     hotkeys = [str(uid) for uid in range(len(rows))]
     registered = [block for _, block, _ in rows]
     owned = [str(uid) for uid, (_, _, coldkey) in enumerate(rows) if coldkey == 0]
