@@ -352,7 +352,7 @@ def _idle(moment: Moment) -> Iterator[Subject]:
 
 def _at_least(fleet: Fleet, server: Server | None) -> str:
     """Return the beginning of a text about what a server could earn, if it may be more."""
-    plans = [plan for plan in fleet.plans if server and plan.server_id == server.server_id]
+    plans = fleet.plans_of(server) if server else ()
     return "at least " if any(plan.may_be_more for plan in plans) else ""
 
 

@@ -223,7 +223,7 @@ def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
             out.add(SERVER_BOOTS, server.boots, *labels)
             out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
         out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
-        if server.idle_gpus is not None and server.gpus:
+        if server.unused_gpus is not None and server.gpus:
             # The price of each GPU must be known, although only those in no instance count.
             usd_per_hour = total(
                 product(costs.of_gpu(server.name, gpu.model), gpu.state in ("idle", "unverified"))

@@ -138,7 +138,7 @@ def idle_servers(answers: Answers, miners: Miners, out: Samples) -> None:
         if server.gpus:
             out.add(SERVER_IDLE_UNITS, fleet.idle_units_per_second(server), *labels)
         reason = fleet.left_out.get(server.server_id)
-        if server.idle_models and reason not in (None, "use_not_known"):
+        if server.count_in("idle") and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
 
 

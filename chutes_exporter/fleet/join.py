@@ -40,7 +40,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     outages, left_out = find_outages(ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
     left_out |= find_left_out(servers, window, answers.at)
-    failures = find_failures(ledger, answers.hotkey, servers, outages)
+    failures = find_failures(ledger, answers.hotkey, outages)
     markets = find_markets(answers, servers, instances)
     plans: tuple[ServerPlan, ...] = ()
     if markets is not None:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.rules.launch import gpus_of_instance, runs_on
+from chutes_exporter.rules.launch import runs_on
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import DeadlineKind, InstanceState
@@ -135,11 +134,6 @@ class Instance:
     has_replacement: bool | None
     is_in_vain: bool | None
 
-    @property
-    def earns(self) -> bool | None:
-        """Whether it earns now: it is active or disabled."""
-        return None if self.state is None else self.state != "starting"
-
     def is_slow(self, now: float) -> bool | None:
         """Return whether it has been starting for longer than usual at a Unix time."""
         if self.state is None:
@@ -156,12 +150,12 @@ class Instance:
         """
         secured_at = self.deadlines.get("secured")
         is_secured = secured_at is not None and secured_at <= now
-        if self.earns is False or is_secured:
+        if self.state == "starting" or is_secured:
             # A starting instance has no score to lose, and a secured one keeps it.
             return 0.0
         # A private one never keeps its score.
         may_be_secured = secured_at is None and not self.private
-        if self.earns is None or may_be_secured or self.created_at is None:
+        if self.state is None or may_be_secured or self.created_at is None:
             return None
         age = min(max(0.0, now - self.created_at), DAY)
         return product(self.units_per_second, age)
@@ -250,7 +244,7 @@ class Server:
     @property
     def _earning(self) -> list[Instance] | None:
         """Its instances that earn, also disabled ones, None while one of them may be unknown."""
-        earning = [instance for instance in self.instances if instance.earns]
+        earning = [one for one in self.instances if one.state in ("active", "disabled")]
         return earning if self._hold_all(earning, "disabled", "earning") else None
 
     @property
@@ -265,27 +259,48 @@ class Server:
         earning = self._earning
         return None if earning is None else len(earning)
 
-    def can_have_held(self, chute: Chute | None, ended_at: float, held: int) -> bool:
-        """Return whether an instance of a chute that ended at a Unix time can have been on it:
-        there are enough GPUs beside those of older instances that still exist, and those that
-        others are known to have held then.
+    def can_have_held(self, end: End, held: int) -> bool:
+        """Return whether an instance that ended can have been on it: there are enough GPUs beside
+        those of older instances that still exist, and those that others are known to have held
+        then.
         """
         # An instance whose age is unknown may be newer.
-        older = [one for one in self.instances if one.created_at and one.created_at < ended_at]
-        held_by = {instance.instance_id for instance in older}
-        free = [gpu for gpu in self.gpus if gpu.instance_id not in held_by]
-        fitting = sum(runs_on(chute, gpu.model) is not False for gpu in free)
-        return not self.is_complete or fitting - held >= (gpus_of_instance(chute) or 0)
+        older_ids = [
+            one.instance_id
+            for one in self.instances
+            if one.created_at and one.created_at < end.ended_at
+        ]
+        fitting = sum(
+            runs_on(end.chute_record, gpu.model) is not False
+            for gpu in self.gpus
+            if gpu.instance_id not in older_ids
+        )
+        return not self.is_complete or fitting - held >= (end.gpus or 0)
 
     @property
     def usable_gpus(self) -> list[Gpu]:
         """Its GPUs that could earn and do not."""
-        return [gpu for gpu in self.gpus if gpu.state in ("idle", "starting")]
+        return self.gpus_in("idle", "starting")
 
     @property
     def is_silent(self) -> bool:
         """Whether certainly nothing earns on it, although it has usable GPUs."""
         return bool(self.usable_gpus) and self.holds_slot is False and self.earning_instances == 0
+
+    def may_explain(self, ends: Iterable[End]) -> bool | None:
+        """Return whether its death may explain some ends: these instances can have held at least
+        half of its usable GPUs. None while it is unknown of a chute which GPUs it needs.
+        """
+        usable = self.usable_gpus
+        size = 0
+        for end in ends:
+            runs = {runs_on(end.chute_record, gpu.model) for gpu in usable}
+            if end.gpus is None or None in runs:
+                return None
+            if True not in runs:
+                return False
+            size += end.gpus
+        return len(usable) / 2 <= size <= len(usable)
 
     @property
     def waits_for_upgrade(self) -> bool | None:
@@ -312,8 +327,8 @@ class Server:
         """Return whether an instance has been starting on it for over an hour, not in vain, and
         none is active there. None is unknown.
         """
-        is_active = any(instance.state == "active" for instance in self.instances)
-        if is_active or not any(gpu.state == "starting" for gpu in self.gpus):
+        states = {instance.state for instance in self.instances}
+        if "active" in states or not self.gpus_in("starting"):
             return False
         hang = {one.hangs(now) for one in self.instances if one.state == "starting"}
         if True in hang:
@@ -329,19 +344,25 @@ class Server:
     @property
     def known_idle_gpus(self) -> Counter[str]:
         """The number of its GPUs that are known to be idle, by model."""
-        return Counter(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
+        return Counter(gpu.model for gpu in self.gpus_in("idle") if gpu.model)
 
     @property
-    def idle_models(self) -> set[str] | None:
-        """The models of which a GPU is verified and in no instance, None while that is unknown."""
-        return set(self.known_idle_gpus) if self._gpus_are_known else None
-
-    @property
-    def idle_gpus(self) -> int | None:
+    def unused_gpus(self) -> int | None:
         """The number of its GPUs in no instance, verified or not, None while that is unknown."""
-        if not self._gpus_are_known:
+        return self.count_in("idle", "unverified")
+
+    def gpus_in(self, *states: GpuState) -> list[Gpu]:
+        """Return its GPUs that are known to be in one of these states."""
+        return [gpu for gpu in self.gpus if gpu.state in states]
+
+    def count_in(self, *states: GpuState) -> int | None:
+        """Return the number of its GPUs in these states.
+
+        None while one may be missing, or the model or the state of one is unknown.
+        """
+        if self.models is None or any(gpu.state is None for gpu in self.gpus):
             return None
-        return sum(gpu.state in ("idle", "unverified") for gpu in self.gpus)
+        return len(self.gpus_in(*states))
 
     @property
     def last_instances(self) -> int | None:
@@ -364,18 +385,18 @@ class Server:
     def lost_by_reboot(self, now: float) -> float | None:
         """Return about how many compute units of the past day the score would lose if it was
         rebooted now, None while that is unknown.
+
+        It is unknown of a server that may not come back: a reboot can lose the server.
         """
         instances = self.known_instances
-        return None if instances is None else total(one.units_at_risk(now) for one in instances)
+        comes_back = self.needs_upgrade is False or self.measured == "measured"
+        if instances is None or not comes_back or self.boots is False:
+            return None
+        return total(one.units_at_risk(now) for one in instances)
 
     def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
         """Return whether instances certainly hold all its GPUs in these states."""
-        gpus = sum(gpu.state in states for gpu in self.gpus)
-        return self._gpus_are_known and gpus == sum(one.gpus or 0 for one in instances)
-
-    @property
-    def _gpus_are_known(self) -> bool:
-        return self.models is not None and all(gpu.state is not None for gpu in self.gpus)
+        return self.count_in(*states) == sum(one.gpus or 0 for one in instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,15 +593,29 @@ class Fleet:
     outages: tuple[Outage, ...] = ()
     known: Mapping[Topic, bool] = field(default_factory=dict)
 
+    def servers_of(self, end: End) -> list[Server]:
+        """Return the servers on which an instance that ended can have been. No report names it."""
+        # GPUs that others held when it ended, on servers that died later.
+        held: Counter[str] = Counter()
+        for outage in self.outages:
+            if end in outage.ends:
+                return [*outage.servers]
+            if len(outage.servers) == 1:
+                held[outage.servers[0].server_id] += outage.gpus_at(end.ended_at)
+        return [one for one in self.servers if one.can_have_held(end, held[one.server_id])]
+
     def suspects(self, ends: Iterable[End]) -> list[str]:
         """Return the names of the servers on which each of these failures can have been.
 
         The list is empty if that says nothing, because they can have been on all servers.
         """
-        server_ids = self.failures.suspects(ends)
-        if len(server_ids) == len(self.servers):
+        suspects = [*self.servers]
+        for end in ends:
+            of_end = self.servers_of(end)
+            suspects = [server for server in suspects if server in of_end]
+        if len(suspects) == len(self.servers):
             return []
-        return sorted(self.servers_by_id[server_id].shown_name for server_id in server_ids)
+        return sorted(server.shown_name for server in suspects)
 
     @property
     def suspected_servers(self) -> set[str]:
@@ -596,6 +631,10 @@ class Fleet:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
 
+    def plans_of(self, server: Server) -> list[ServerPlan]:
+        """Return the best uses of the idle GPUs of a server, one for each model."""
+        return [plan for plan in self.plans if plan.server_id == server.server_id]
+
     def idle_units_per_second(self, server: Server) -> float | None:
         """Return the compute units per second that the idle GPUs of a server would earn in their
         best use, on average of the first day, None if that is unknown.
@@ -604,22 +643,18 @@ class Fleet:
         be launched on the server. It is None for a server with unverified GPUs but no idle ones,
         because what the unverified ones would earn is unknown.
         """
-        idle_models = server.idle_models
-        if idle_models is None or server.holds_slot is None:
+        idle_gpus = server.count_in("idle")
+        if None in (idle_gpus, server.holds_slot):
             return None
-        if not idle_models:
-            has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
-            return None if has_unverified else 0.0
+        if not idle_gpus:
+            return None if server.unused_gpus else 0.0
         reason = self.left_out.get(server.server_id)
         if server.runs_chutes is False or reason not in (None, "use_not_known"):
             return 0.0
-        return self._planned_pay(server, idle_models)
-
-    def _planned_pay(self, server: Server, idle_models: set[str]) -> float | None:
-        plans = [plan for plan in self.plans if plan.server_id == server.server_id]
+        plans = self.plans_of(server)
         # A model has no plan while it is unknown what can be launched, or whether the server has
         # TEE.
-        if {plan.model for plan in plans} != idle_models:
+        if len(plans) < len(server.known_idle_gpus):
             return None
         return product(total(plan.first_day_units for plan in plans), 1 / DAY)
 
@@ -630,17 +665,16 @@ class Fleet:
         GPUs without a server are left out, because nobody can use them. None while the pay of a
         server with idle GPUs is unknown, or if no server with GPUs has a known pay.
         """
-        pays = {}
+        pays: dict[str | None, float | None] = {}
         for server in self.servers:
             if server.gpus:
                 pays[server.server_id] = self.idle_units_per_second(server)
-        units = {server_id: pay for server_id, pay in pays.items() if pay is not None}
+        if not self.known.get("gpus") or {*pays.values()} <= {None}:
+            return None
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
         idle_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle"} - {"", None}
-        if not units or not self.known.get("gpus") or not idle_ids <= units.keys():
-            return None
-        return sum(units.values())
+        return total(pays.get(server_id) for server_id in idle_ids)
 
     def price_of(self, gpu: Gpu, costs: Costs) -> float | None:
         """Return what the miner pays for a GPU in US dollars an hour, None if it is unknown."""

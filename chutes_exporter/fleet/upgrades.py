@@ -149,7 +149,7 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
     which to upgrade them, None while that is unknown.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
-    most idle GPUs, because their upgrade interrupts the least.
+    most unused GPUs, because their upgrade interrupts the least.
     """
     if phase in ("none", "over"):
         return []
@@ -157,11 +157,11 @@ def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
     for server in fleet.servers:
         if server.waits_for_upgrade is False or server.cannot_come_back:
             continue
-        last_instances, idle_gpus = server.last_instances, server.idle_gpus
+        last_instances, unused_gpus = server.last_instances, server.unused_gpus
         facts = (server.waits_for_upgrade, server.measured, last_instances)
-        if None in facts or idle_gpus is None:
+        if None in facts or unused_gpus is None:
             return None
-        waiting.append((last_instances, -idle_gpus, server.name, server.server_id))
+        waiting.append((last_instances, -unused_gpus, server.name, server.server_id))
     if not fleet.known.get("servers"):
         return None
     return [server_id for *_, server_id in sorted(waiting)]

@@ -125,7 +125,7 @@ def _unknown_in_server(fleet: Fleet, server: Server) -> str | None:
     may_launch = server.known_idle_gpus and not fleet.blacklisted
     if may_launch and fleet.idle_units_per_second(server) is None:
         return f"the answers do not say whether something can be launched on {name}"
-    if server.idle_models and fleet.left_out.get(server.server_id) == "use_not_known":
+    if server.count_in("idle") and fleet.left_out.get(server.server_id) == "use_not_known":
         return f"the answers do not say whether {name} can be used, or has died"
     return None
 
