@@ -88,10 +88,11 @@ class Replay(AsyncExitStack):
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        routes = [Route("/chain", partial(self._serve, CHAIN), methods=[CHAIN.method])]
-        for endpoint in e.ENDPOINTS:
+        routes = []
+        for endpoint in (CHAIN, *e.ENDPOINTS):
             serve = partial(self._serve, endpoint)
-            routes.append(Route(endpoint.path, serve, methods=[endpoint.method]))
+            # The node is at an address of its own, without a path.
+            routes.append(Route(endpoint.path or "/chain", serve, methods=[endpoint.method]))
         self.app = Starlette(routes=routes)
 
     async def __aenter__(self) -> Self:

@@ -255,9 +255,14 @@ class Server:
     def lost_by_reboot(self, now: float) -> float | None:
         """Return about how many compute units of the past day the score would lose if it was
         rebooted now, None while that is unknown.
+
+        It is unknown of a server that may not come back: a reboot can lose the server.
         """
         instances = self.known_instances
-        return None if instances is None else total(one.units_at_risk(now) for one in instances)
+        comes_back = self.needs_upgrade is False or self.measured == "measured"
+        if instances is None or not comes_back or self.boots is False:
+            return None
+        return total(one.units_at_risk(now) for one in instances)
 
     def _hold_all(self, instances: Iterable[Instance], *states: GpuState) -> bool:
         """Return whether instances certainly hold all its GPUs in these states."""

@@ -237,7 +237,7 @@ def launch_refusal(
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on any of some servers now.
 
-    It is None if the miner can launch it on one of them.
+    It is None if the miner can launch it on one of them. At least one is given.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an

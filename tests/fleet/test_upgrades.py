@@ -126,6 +126,27 @@ def test_a_reboot_now_loses_what_an_end_without_maintenance_loses(
     assert server.lost_by_reboot(NOW) == lost
 
 
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"needs_upgrade": True, "measured": "undecided"},
+        {"needs_upgrade": None, "measured": None},
+        {"boots": False},
+    ],
+)
+def test_what_a_reboot_loses_is_unknown_of_a_server_that_may_not_come_back(
+    unknown: dict[str, Any],
+) -> None:
+    instance = make_instance(deadlines={"secured": NOW - 1})
+
+    def lost(**fields: Any) -> float | None:
+        server = make_server("s1", *make_gpus("earning", 2), instances=(instance,), **fields)
+        return server.lost_by_reboot(NOW)
+
+    assert lost(**unknown) is None
+    assert lost(needs_upgrade=True) == lost(measured=None) == 0
+
+
 DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
 
 
