@@ -196,7 +196,6 @@ def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
 def _add_gpu_counts(
     metric: Metric, gpus: Iterable[Gpu], labels: tuple[str, ...], out: Samples
 ) -> None:
-    """Add the number of GPUs of each model, by state."""
     states_by_model = defaultdict(list)
     for gpu in gpus:
         if gpu.model is None:
