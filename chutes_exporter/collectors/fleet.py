@@ -272,11 +272,12 @@ def _add_known_topics(fleet: Fleet, out: Samples) -> None:
     # A miner that is known to have no seat has no such series.
     if fleet.registered is False:
         return
+    known = dict(fleet.known)
+    if known["gpus"] and not fleet.gpus:
+        # With the topic, a board's sum over miners would wait for the GPUs of this one.
+        del known["gpus"]
     for topic in TOPICS:
-        # The boards expect no numbers of GPUs from a miner that is known to have none.
-        has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
-        if not has_none:
-            out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
+        out.add(KNOWN, known.get(topic), fleet.hotkey, topic)
 
 
 COLLECTOR = Collector(
