@@ -187,7 +187,6 @@ def _print_screen(
     now: float,
     settings: Settings,
 ) -> None:
-    """Print the screen. The findings are by hotkey."""
     color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
