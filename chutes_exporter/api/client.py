@@ -100,7 +100,7 @@ class ChutesClient:
 
     def __init__(
         self,
-        base_url: str = "https://api.chutes.ai",
+        base_url: str,
         *,
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
@@ -148,13 +148,11 @@ class ChutesClient:
         path, query = endpoint.path_and_query(params)
         # An empty query would replace the one of the base address. None keeps it.
         request = {"url": path or self._base_url, "params": query or None, "json": body}
-        tally = Tally()
-        tally.check = self.changes.begin(endpoint.name, self._monotonic())
-        exchange = self._exchange(endpoint, tally, key, request)
+        tally = Tally(check=self.changes.begin(endpoint.name, self._monotonic()))
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._worker.run(exchange)
+            value = await self._worker.run(self._exchange(endpoint, tally, key, request))
             code = _OK
         except ApiError as error:
             code = error.code
@@ -250,7 +248,6 @@ class ChutesClient:
 
 
 def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
-    """Return a client for one server, or raise ClientSetupError."""
     is_encrypted = base_url.startswith("https:")
     try:
         if is_encrypted:
@@ -334,7 +331,6 @@ async def _error_detail(response: httpx.Response) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Return the start of a text on one line, without secrets."""
     # Scrub before cutting: half a secret is not recognized.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 

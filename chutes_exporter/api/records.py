@@ -641,16 +641,15 @@ class Bounty(Record, frozen=True):
 class RollingUpdate(Record, frozen=True):
     """A chute whose old instances are being replaced. Source: ``/chutes/rolling_updates``.
 
-    All instances of another version than ``new_version`` are old, not only those of
-    ``old_version``.
+    All instances of another version than ``new_version`` are old.
     """
 
     UNUSED: ClassVar = {
-        "no use: the number of instances that each miner had when the update started": "permitted"
+        "no use: the number of instances that each miner had when the update started": "permitted",
+        "no use: instances of any other version than `new_version` are old": "old_version",
     }
 
     chute_id: str
-    old_version: str | None = None
     new_version: str | None = None
     started_at: UnixTime | None = None
 

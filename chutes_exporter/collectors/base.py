@@ -359,11 +359,6 @@ class Collector:
         return distinct(metrics, lambda metric: metric.name)
 
     @property
-    def scope(self) -> Scope:
-        """The scope of its first part."""
-        return self.parts[0].scope
-
-    @property
     def needs(self) -> list[Need]:
         """What the user must configure for it."""
         needs: list[Need] = []
@@ -371,7 +366,7 @@ class Collector:
             needs.append("chain")
         if all(part.needs_key for part in self.parts):
             needs.append("key")
-        if self.scope == "miner":
+        if self.parts[0].scope == "miner":
             needs.append("hotkey")
         return needs
 

@@ -9,7 +9,7 @@ from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER, labels_of_i
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
-from chutes_exporter.fleet.model import INSTANCE_DECISIONS
+from chutes_exporter.fleet.instances import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 # Any answer about a fleet may decide what can be launched, and what it pays.
@@ -138,7 +138,7 @@ def idle_servers(answers: Answers, miners: Miners, out: Samples) -> None:
         if server.gpus:
             out.add(SERVER_IDLE_UNITS, fleet.idle_units_per_second(server), *labels)
         reason = fleet.left_out.get(server.server_id)
-        if server.idle_models and reason not in (None, "use_not_known"):
+        if server.count_in("idle") and reason not in (None, "use_not_known"):
             out.add(SERVER_LEFT_OUT, 1, *labels, reason)
 
 
@@ -176,7 +176,7 @@ def markets(answers: Answers, miners: Miners, out: Samples) -> None:
             if offer.chute is None:
                 continue
             labels = (fleet.hotkey, market.model, offer.chute_id, offer.chute)
-            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+            out.add(FIRST_DAY_UNITS, offer.first_day_units / DAY / offer.size, *labels)
             out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
             if offer.urgency_boost != 1:
                 out.add(URGENCY, offer.urgency_boost, *labels)

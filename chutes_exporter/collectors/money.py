@@ -156,18 +156,22 @@ def _alpha_price_usd(answers: Answers) -> float | None:
     return in_usd(answers[CHAIN].price, answers[FMV].tao)
 
 
-COSTS = Collector("costs", "what the miner pays for its GPUs", (_SERVER_COSTS, _MINER_COST))
+COSTS_COLLECTOR = Collector(
+    "costs", "what the miner pays for its GPUs", (_SERVER_COSTS, _MINER_COST)
+)
 # Commands that need one of the next ones do not ask for what the others need.
-EARNINGS = Collector(
+EARNINGS_COLLECTOR = Collector(
     "earnings", "estimates of pay in US dollars, and the price of alpha", (_EARNINGS,)
 )
-COMPUTE_UNIT = Collector("compute_unit", "an estimate of what a compute unit is worth", (_UNIT,))
-PROFIT_OF_DAY = Collector(
+COMPUTE_UNIT_COLLECTOR = Collector(
+    "compute_unit", "an estimate of what a compute unit is worth", (_UNIT,)
+)
+PROFIT_COLLECTOR = Collector(
     "profit",
     "an estimate of what is left of the miner's pay after the price of its GPUs",
     (_PROFIT,),
 )
-PROFIT_BY_SERVER = Collector(
+SERVER_PROFIT_COLLECTOR = Collector(
     "server_profit",
     "an estimate of what is left of each server's pay after the price of its GPUs",
     (_SERVER_PROFITS,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -34,13 +35,11 @@ PLATFORM_GPUS_COLLECTOR = Collector(
 
 def _those(jobs: list[Job], answer: Callable[[Job], bool | None]) -> list[Job] | None:
     """Return the jobs for which the answer is yes, None if it is unknown for one."""
-    if any(answer(job) is None for job in jobs):
-        return None
-    return [job for job in jobs if answer(job)]
+    answers = [answer(job) for job in jobs]
+    return None if None in answers else list(compress(jobs, answers))
 
 
 def _waits(chutes: list[Chute]) -> Callable[[Job], bool | None]:
-    """Return whether a job waits for a miner."""
     return partial(waits_for_miner, chutes={chute.chute_id for chute in chutes})
 
 

@@ -203,7 +203,6 @@ class Table(Part, Generic[R]):
         **metrics: Row | Total,
     ) -> None:
         super().__init__(feed, *joined)
-        self.feed = feed
         self.key = key.split()
         # Of a list of all chutes, only exported ones have samples.
         self.of_chutes = self.scope == "platform" and self.key == ["chute_id"]
@@ -227,6 +226,7 @@ class Table(Part, Generic[R]):
             declared.text,
             (*self._miner_label, *key_labels, *declared.labels),
             fields=", ".join(dict.fromkeys(declared.fields)),
+            # The answers of joined feeds are always complete, that of the first one if declared.
             complete=self.feeds if declared.complete else self.feeds[1:],
             stability=declared.stability,
         )
@@ -264,7 +264,7 @@ class Table(Part, Generic[R]):
         needs a record for each window that a record of any miner has.
         """
         # A record that may be missing can be that of any miner.
-        if not answers.complete([self.feed.name]):
+        if not answers.complete([self.feeds[0].name]):
             return
         listed_keys = dict.fromkeys(map(self._key_of, records))
         for other_fields in dict.fromkeys(key[1:] for key in listed_keys):

@@ -25,7 +25,7 @@ from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.model import GPU_STATES, Window
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
@@ -115,21 +115,21 @@ async def _read_maintenance(
     """
     keys = {key.address: key for key in settings.keys}
     plan = plan_upgrades(fleet, now)
-    rows = [_row(upgrade, now) for upgrade in plan.servers]
+    rows = []
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for row in rows:
-            if row["status"] != "pending":
-                continue
-            # Only the answer about a single server says what it waits for.
-            key, path = keys[fleet.hotkey], {"server_id": row["server_id"]}
-            try:
-                answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
-            except ApiError as error:
-                subject = f"server_maintenance of {row['server']}"
-                gaps.append(NotKnown.after(error, subject, fleet.hotkey))
-            else:
-                _add_pending(row, answer.value, fleet)
-    window = plan.window or Window(is_open=None)
+        for upgrade in plan.servers:
+            server, pending = upgrade.server, None
+            if server.maintenance == "pending":
+                # Only the answer about a single server says what it waits for.
+                key, path = keys[fleet.hotkey], {"server_id": server.server_id}
+                try:
+                    answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, params=path)
+                    pending = answer.value
+                except ApiError as error:
+                    subject = f"server_maintenance of {server.shown_name}"
+                    gaps.append(NotKnown.after(error, subject, fleet.hotkey))
+            rows.append(_server_row(upgrade, pending, fleet, now))
+    window = plan.window
     shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
@@ -143,40 +143,38 @@ async def _read_maintenance(
     return {"window": shown_window, "maintenance": rows}
 
 
-def _row(upgrade: Upgrade, now: float) -> Row:
-    server = upgrade.server
-    # A reboot of a server that does not come back loses the server, and not only these units.
-    comes_back = server.needs_upgrade is False or server.measured == "measured"
-    lost = server.lost_by_reboot(now) if comes_back and server.boots is not False else None
+def _server_row(
+    upgrade: Upgrade, pending: ServerMaintenance | None, fleet: Fleet, now: float
+) -> Row:
+    server, reason = upgrade.server, upgrade.reason
+    waits_for = pending_until = None
+    if pending is not None:
+        names = {instance.chute_id: instance.chute for instance in fleet.instances}
+        waits_for = [
+            names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
+        ]
+        chutes = ", ".join(waits_for) or "none"
+        reason += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
+        if pending.pending_deadline is not None:
+            pending_until = iso_time(pending.pending_deadline)
+            latest = utc_text(pending.pending_deadline)
+            reason += f" Its maintenance begins at {latest} at the latest."
     return {
         "server": server.shown_name,
         "step": upgrade.step,
         "done_by": iso_time(upgrade.done_at),
         "late": upgrade.is_late,
-        "units_lost_by_reboot": lost,
+        "units_lost_by_reboot": server.lost_by_reboot(now),
         "earning_instances": server.earning_instances,
         "last_instances": server.last_instances,
-        "unused_gpus": server.idle_gpus,
+        "unused_gpus": server.unused_gpus,
         "version": server.version,
         "status": server.maintenance,
         "server_id": server.server_id,
-        "reason": upgrade.reason,
-        "pending_until": None,
-        "waits_for": None,
+        "reason": reason,
+        "pending_until": pending_until,
+        "waits_for": waits_for,
     }
-
-
-def _add_pending(row: Row, pending: ServerMaintenance, fleet: Fleet) -> None:
-    names = {instance.chute_id: instance.chute for instance in fleet.instances}
-    row["waits_for"] = [
-        names.get(one.chute_id) or one.chute_id for one in pending.awaiting_replacement
-    ]
-    row["pending_until"] = iso_time(pending.pending_deadline)
-    chutes = ", ".join(row["waits_for"]) or "none"
-    row["reason"] += f" It waits until these chutes are active elsewhere, with any miner: {chutes}."
-    if pending.pending_deadline is not None:
-        latest = utc_text(pending.pending_deadline)
-        row["reason"] += f" Its maintenance begins at {latest} at the latest."
 
 
 # The screen
@@ -189,7 +187,6 @@ def _print_screen(
     now: float,
     settings: Settings,
 ) -> None:
-    """Print the screen. The findings are by hotkey."""
     color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:

@@ -88,10 +88,11 @@ class Replay(AsyncExitStack):
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
-        routes = [Route("/chain", partial(self._serve, CHAIN), methods=[CHAIN.method])]
-        for endpoint in e.ENDPOINTS:
+        routes = []
+        for endpoint in (CHAIN, *e.ENDPOINTS):
             serve = partial(self._serve, endpoint)
-            routes.append(Route(endpoint.path, serve, methods=[endpoint.method]))
+            # The node is at an address of its own, without a path.
+            routes.append(Route(endpoint.path or "/chain", serve, methods=[endpoint.method]))
         self.app = Starlette(routes=routes)
 
     async def __aenter__(self) -> Self:
@@ -103,7 +104,6 @@ class Replay(AsyncExitStack):
         return min(self.clock() - self.day.first - self._shift, self.day.last)
 
     async def _serve(self, endpoint: Endpoint[Any], request: Request) -> Response:
-        """Answer a request, with the date of the service's clock."""
         # The first of the endpoints with this path gets all requests. Their query tells them apart.
         if endpoint is e.HELD_GPUS and "hotkey" in request.query_params:
             endpoint = e.MINER_GPUS

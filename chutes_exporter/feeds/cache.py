@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
 from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.feed import Feed, KeptAnswer, MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     States = Mapping[Feed[Any], "FeedState"]
 
@@ -149,8 +147,8 @@ class FeedCache:
         self,
         fetch: Callable[[Feed[Any]], Awaitable[Answer[Any]]],
         *,
-        monotonic: Callable[[], float] = steady,
-        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float],
+        clock: Callable[[], float],
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
@@ -187,15 +185,14 @@ class FeedCache:
         if (state := self._states.get(feed)) is not None:
             state.fresh_until = 0.0
 
-    def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
+    def keep_only(self, feeds: Collection[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more. End all back-offs.
 
         A miner's feeds that these are only compared with stay, too, because a comparison requests
         them. Feeds of the platform are not requested for a comparison.
         """
-        wanted: set[Feed[Any]] = set()
+        wanted = set(feeds)
         for feed in feeds:
-            wanted.add(feed)
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
@@ -245,7 +242,6 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _request(self, state: FeedState) -> None:
-        """Request a feed, and note its answer or its failure in the state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:

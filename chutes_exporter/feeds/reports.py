@@ -104,7 +104,6 @@ class ReportReader:
         return max(self._kept, default=0.0) + _NEXT_AFTER
 
     async def _read_newest(self) -> None:
-        """Read the list of reports, and then the newest one if it is new."""
         listed = await list_reports(self._client)
         self._listed_at = self._client.api_clock()
         self._first_listed = self._first_listed or frozenset(listed)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import HOUR
+from chutes_exporter.rules.launch import gpus_of_instance
 from chutes_exporter.rules.losses import (
     end_reason,
     ended_within_hour,
@@ -29,7 +30,7 @@ class End:
     """An instance that ended.
 
     Attributes:
-        chute: The name of its chute.
+        chute_record: Its chute, None if that is unknown.
         private: Whether a user was billed for it, or its job.
         reason: Why it ended, None if only the name of its chute would say whether it was
             redeployed.
@@ -47,7 +48,7 @@ class End:
     instance_id: str
     hotkey: str
     chute_id: str | None
-    chute: str | None
+    chute_record: Chute | None
     private: bool
     created_at: float
     activated_at: float | None
@@ -59,6 +60,16 @@ class End:
     lost_units: float | None
     loss_precision: Precision
     is_last_of_chute: bool | None
+
+    @property
+    def chute(self) -> str | None:
+        """The name of its chute, None if it is unknown."""
+        return None if self.chute_record is None else self.chute_record.name
+
+    @property
+    def gpus(self) -> int | None:
+        """The number of its GPUs, None if it is unknown."""
+        return gpus_of_instance(self.chute_record)
 
     @property
     def may_be_costly_deletion(self) -> bool:
@@ -99,14 +110,13 @@ class Ledger:
         chutes: The known chutes.
 
     Attributes:
-        chutes: The chutes by id.
         end: The end of the newest hour, 0 without a report. Lost units are those of the 24 hours
             before.
     """
 
     def __init__(self, reports: Iterable[HourlyAudit], chutes: Iterable[Chute] = ()) -> None:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
-        self.chutes: dict[str | None, Chute] = {chute.chute_id: chute for chute in chutes}
+        self._chutes: dict[str | None, Chute] = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
         # Of several records of an instance, that of the newest report counts, which is the first.
         self._ended: dict[str, AuditInstance] = {}
@@ -154,13 +164,13 @@ class Ledger:
         ends = []
         for instance in self.ended_instances(hours):
             loss = loss_of(instance, self._histories[instance.instance_id], self.end)
-            chute = self.chutes.get(instance.chute_id)
+            chute = self._chutes.get(instance.chute_id)
             reason = end_reason(instance, chute)
             end = End(
                 instance_id=instance.instance_id,
                 hotkey=instance.miner_hotkey,
                 chute_id=instance.chute_id,
-                chute=None if chute is None else chute.name,
+                chute_record=chute,
                 private=instance.billed_to is not None,
                 created_at=instance.created_at,
                 activated_at=instance.activated_at,

@@ -1,21 +1,16 @@
-"""Chutes that failed on a miner's servers.
-
-The reports do not tell on which of its servers an instance ran.
-"""
+"""Chutes that failed on a miner's servers."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final
-
-from chutes_exporter.rules.launch import gpus_of_instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import Server
     from chutes_exporter.fleet.outages import Outage
 
 FAILS_FROM: Final = 3
@@ -36,10 +31,7 @@ class Failures:
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
         ends: The known failures by the ids of their chutes.
-        servers: The ids of the servers on which a failed instance can have been, by the id of the
-            instance.
-        silent: Those that lost their score because they did not answer probes, if they are as many
-            as of a chute that fails. Those that a server's death explains are left out.
+        by_outage: The ends that a server's death explains.
         deleted: The ends of instances that lost something because the miner deleted them, which is
             no failure of their chutes.
     """
@@ -47,8 +39,7 @@ class Failures:
     unclear: Mapping[str, int] = field(default_factory=dict)
     are_all_known: bool = False
     ends: Mapping[str, Sequence[End]] = field(default_factory=dict)
-    servers: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    silent: Sequence[End] = ()
+    by_outage: Sequence[End] = ()
     deleted: Sequence[End] = ()
 
     @property
@@ -63,9 +54,14 @@ class Failures:
         [(reason, _)] = Counter(end.reason for end in ends).most_common(1)
         return [end for end in ends if end.reason == reason]
 
-    def suspects(self, ends: Iterable[End]) -> frozenset[str]:
-        """Return the ids of the servers on which each of these failures can have been."""
-        return frozenset.intersection(*(self.servers[end.instance_id] for end in ends))
+    @property
+    def silent(self) -> list[End]:
+        """The failures that lost their score because they did not answer probes, without those that
+        a server's death explains. None of them counts if they are fewer than of a failing chute.
+        """
+        lost = [end for end in chain(*self.ends.values()) if end.outcome == "lost"]
+        silent = [end for end in lost if end.reason == "probes" and end not in self.by_outage]
+        return silent if len(silent) >= FAILS_FROM else []
 
     def known(self, chute_id: str) -> int:
         """Return how often a chute failed at least."""
@@ -88,12 +84,7 @@ class Failures:
         return None if may_be_enough or not self.are_all_known else False
 
 
-def find_failures(
-    ledger: Ledger,
-    hotkey: str,
-    servers: Sequence[Server] = (),
-    outages: Sequence[Outage] = (),
-) -> Failures:
+def find_failures(ledger: Ledger, hotkey: str, outages: Iterable[Outage] = ()) -> Failures:
     """Return what failed of a miner in the newest FAILURE_HOURS hours, in which servers died.
 
     A failure may be missing if the ledger lacks the report of one of these hours.
@@ -101,9 +92,6 @@ def find_failures(
     are_all_known = not ledger.missing_hours(FAILURE_HOURS)
     unclear: Counter[str] = Counter()
     failures: defaultdict[str, list[End]] = defaultdict(list)
-    servers_by_instance = {}
-    silent = []
-    dead = {end for outage in outages for end in outage.ends}
     ends = ledger.ends_of(hotkey, FAILURE_HOURS)
     for end in ends:
         if end.is_failure is False:
@@ -115,38 +103,6 @@ def find_failures(
             unclear[end.chute_id] += 1
         else:
             failures[end.chute_id].append(end)
-            servers_by_instance[end.instance_id] = _servers_of(end, servers, outages, ledger)
-            if end.reason == "probes" and end.outcome == "lost" and end not in dead:
-                silent.append(end)
+    by_outage = [*chain.from_iterable(outage.ends for outage in outages)]
     deleted = [end for end in ends if end.may_be_costly_deletion]
-    return Failures(
-        unclear,
-        are_all_known,
-        failures,
-        servers_by_instance,
-        silent if len(silent) >= FAILS_FROM else (),
-        deleted,
-    )
-
-
-def _servers_of(
-    end: End, servers: Iterable[Server], outages: Iterable[Outage], ledger: Ledger
-) -> frozenset[str]:
-    """Return the ids of the servers on which an instance can have been."""
-    # GPUs that others held when it ended, on servers that died later.
-    held: Counter[str] = Counter()
-    for outage in outages:
-        if end in outage.ends:
-            return frozenset(server.server_id for server in outage.servers)
-        if len(outage.servers) > 1:
-            continue
-        for other in outage.ends:
-            if other.created_at < end.ended_at < other.ended_at:
-                gpus = gpus_of_instance(ledger.chutes.get(other.chute_id))
-                held[outage.servers[0].server_id] += gpus or 0
-    chute = ledger.chutes.get(end.chute_id)
-    return frozenset(
-        server.server_id
-        for server in servers
-        if server.can_have_held(chute, end.ended_at, held[server.server_id])
-    )
+    return Failures(unclear, are_all_known, failures, by_outage, deleted)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.rules.launch import gpus_of_instance, runs_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import LeftOut, Server
+    from chutes_exporter.fleet.placement import LeftOut
+    from chutes_exporter.fleet.servers import Server
 
 _REASON: Final = "probes"
 """Why the service ends the instances of a server that does not answer."""
@@ -35,6 +35,11 @@ class Outage:
     servers: tuple[Server, ...]
     ends: tuple[End, ...]
 
+    def gpus_at(self, time: float) -> int:
+        """Return how many GPUs these instances held at a Unix time, as far as that is known."""
+        ends = [end for end in self.ends if end.created_at < time < end.ended_at]
+        return sum(end.gpus or 0 for end in ends)
+
 
 def find_outages(
     ledger: Ledger, hotkey: str, servers: Iterable[Server]
@@ -53,7 +58,7 @@ def find_outages(
     for server in servers:
         if not server.is_silent:
             continue
-        fits = [_may_explain(server, ends, ledger) for ends in newest_first]
+        fits = [server.may_explain(ends) for ends in newest_first]
         if True in fits:
             # Nothing has earned on it since it died, so it died only once: at the newest ends.
             dead[fits.index(True)].append(server)
@@ -78,21 +83,3 @@ def _clusters(ends: Iterable[End]) -> list[list[End]]:
         clusters[-1].append(end)
         last = end.ended_at
     return [cluster for cluster in clusters if len(cluster) > 1]
-
-
-def _may_explain(server: Server, ends: Sequence[End], ledger: Ledger) -> bool | None:
-    """Return whether the death of a server may explain some ends: these instances can have held at
-    least half of its usable GPUs. None while it is unknown of a chute which GPUs it needs.
-    """
-    usable = server.usable_gpus
-    size = 0
-    for end in ends:
-        chute = ledger.chutes.get(end.chute_id)
-        gpus = gpus_of_instance(chute)
-        runs = {runs_on(chute, gpu.model) for gpu in usable}
-        if gpus is None or None in runs:
-            return None
-        if True not in runs:
-            return False
-        size += gpus
-    return len(usable) / 2 <= size <= len(usable)

@@ -78,10 +78,13 @@ def end_reason(instance: AuditInstance, chute: Chute | None) -> str | None:
     gives no reason then, nor the mark of a valid end. Only the name or the factors of the chute,
     which is None if it is unknown, show whether it is one of these.
     """
-    if instance.billed_to is None or instance.deletion_reason or instance.valid_termination:
+    is_public = instance.billed_to is None
+    if is_public or instance.deletion_reason or instance.valid_termination:
         return reason_of_text(instance.deletion_reason)
     is_redeployed = None if chute is None else _ends_all_at_once(chute)
-    return {True: REDEPLOYED, False: NO_REASON, None: None}[is_redeployed]
+    if is_redeployed is None:
+        return None
+    return REDEPLOYED if is_redeployed else NO_REASON
 
 
 def _ends_all_at_once(chute: Chute) -> bool | None:
@@ -199,6 +202,14 @@ class History:
     open_multiplier: float | None
     report_ends: Collection[float] = ()
 
+    def units(self, activated_at: float, paid: PaidTime) -> list[float | None]:
+        """Return the compute units of each record in the paid time. What is unknown is None."""
+        units = [paid.units_of(record) for record in self.records]
+        if not self.covers(paid) or self.may_lack_first(activated_at, paid):
+            # Those of other records are unknown.
+            units.append(None)
+        return units
+
     def covers(self, paid: PaidTime) -> bool:
         """Return whether a record applies at each moment of the paid time."""
         covered_until = paid.start
@@ -209,13 +220,13 @@ class History:
             covered_until = max(covered_until, record.ended_at or paid.end)
         return covered_until >= paid.end - _MAX_GAP
 
-    def may_lack_first(self, activated_at: float | None, paid: PaidTime) -> bool:
+    def may_lack_first(self, activated_at: float, paid: PaidTime) -> bool:
         """Return whether a record from before the activation may be missing.
 
         An instance on a GPU that is dearer than its chute needs has two records that begin at its
         creation, and both are paid. The first ends at its activation, so newer reports lack it.
         """
-        if not self.records or activated_at is None or activated_at <= paid.start + _MAX_GAP:
+        if not self.records or activated_at <= paid.start + _MAX_GAP:
             return False
         if any(end - HOUR <= activated_at <= end for end in self.report_ends):
             return False
@@ -289,31 +300,17 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         # It never had a score.
         return Loss(0.0, "exact")
     paid = PaidTime.of(instance, now)
-    lost = _lost_score(instance, history, paid)
+    lost = history.units(instance.activated_at, paid) if outcome_of(instance) == "lost" else []
     cut, precision = _cut(instance, history)
     if cut:
-        # The score is by the multiplier after the cut. What the cut took is lost as well.
+        # The history is by the multiplier after the cut. What the cut took is lost as well.
         lost.append(product(cut, paid.seconds_of(history.records[-1])))
     units = total(filter(None, lost))
-    if units is None or None in lost:
+    if None in (units, *lost):
         precision = "at_least"
     if not units and precision == "at_least":
         units = None
     return Loss(units, precision, None if cut is None else cut > 0)
-
-
-def _lost_score(instance: AuditInstance, history: History, paid: PaidTime) -> list[float | None]:
-    """Return the compute units that an instance loses of its score, by the multipliers at its end.
-
-    What is unknown is None.
-    """
-    if outcome_of(instance) != "lost":
-        return []
-    units = [paid.units_of(record) for record in history.records]
-    if not history.covers(paid) or history.may_lack_first(instance.activated_at, paid):
-        # Other records are missing.
-        units.append(None)
-    return units
 
 
 def _multiplier(record: ComputeRecord) -> float | None:

@@ -109,20 +109,19 @@ class _PageResponse(Response):
         if gzipped:
             headers["Content-Encoding"] = "gzip"
         super().__init__(page, headers=headers, media_type=media_type)
-        self._page = page
         self._sending = sending
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # After the deadline, the answer stays incomplete, so uvicorn closes the connection.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS) as deadline:
-                self._sending[deadline] = len(self._page)
+                self._sending[deadline] = len(self.body)
                 self._make_room()
                 try:
                     start = {"type": "http.response.start", "status": self.status_code}
                     await send({**start, "headers": self.raw_headers})
-                    for first in range(0, len(self._page), _PORTION_BYTES):
-                        portion = self._page[first : first + _PORTION_BYTES]
+                    for first in range(0, len(self.body), _PORTION_BYTES):
+                        portion = self.body[first : first + _PORTION_BYTES]
                         more = {"body": portion, "more_body": True}
                         await send({"type": "http.response.body", **more})
                     await send({"type": "http.response.body"})

@@ -229,12 +229,12 @@ async def test_certificates_are_followed_without_losing_a_connection_and_tls_is_
                     tls = response.extensions["network_stream"].get_extra_info("ssl_object")
                     return str(tls.getpeercert()["serialNumber"])
 
-            async def new_serial() -> str:
+            async def serial_of_new_connection() -> str:
                 async with patient_client(verify=pki.client()) as client:
                     return await serial(client)
 
             async def is_renewed() -> bool:
-                return await new_serial() != first
+                return await serial_of_new_connection() != first
 
             first = await serial(old)
             # A certificate without its key is what half a renewal looks like.

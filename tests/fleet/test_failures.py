@@ -9,7 +9,7 @@ import pytest
 from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.fleet.ends import End, Ledger
 from chutes_exporter.fleet.failures import find_failures
-from tests.fleet.support import make_gpus, make_instance, make_server
+from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
 
 
 def end(**fields: Any) -> End:
@@ -18,7 +18,7 @@ def end(**fields: Any) -> End:
         "instance_id": "i",
         "hotkey": "me",
         "chute_id": "c",
-        "chute": None,
+        "chute_record": None,
         "private": False,
         "created_at": 0.0,
         "activated_at": 1.0,
@@ -67,13 +67,9 @@ def test_a_chute_fails_from_three_failures_on(
     assert (found.count("c"), found.fails("c")) == (count, fails)
 
 
-def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ends = [end()] * 3
-    monkeypatch.setattr(Ledger, "ends", lambda *_: ends)
+def test_older_instances_tell_on_which_servers_it_cannot_have_failed() -> None:
     selector = NodeSelector(gpu_count=1, supported_gpus=["pro_6000"])
-    ledger = Ledger([], [Chute("c", node_selector=selector)])
+    ends = [end(chute_record=Chute("c", node_selector=selector))] * 3
     # The ends are at 2. On both GPUs of each server runs an instance since then or before.
     servers = [
         make_server(
@@ -89,5 +85,4 @@ def test_older_instances_tell_on_which_servers_it_cannot_have_failed(
             ("incomplete", {"created_at": 1.0}, {"is_complete": False}),
         )
     ]
-    found = find_failures(ledger, "me", servers)
-    assert found.suspects(ends) == {"newer", "unknown", "incomplete"}
+    assert make_fleet(*servers).suspects(ends) == ["tee incomplete", "tee newer", "tee unknown"]

@@ -83,6 +83,19 @@ test_alerts_about_exporters = scenarios(
         .feed(20, "instances", HOTKEY, "signature_refused")
         .drop(30, "chutes_feed_records", feed="instances")
         .fires({25: [], 40: [REFUSED]}),
+        # Each fourth scrape succeeds.
+        "missed scrapes end no alert": Scenario(50, step=1)
+        .fail("one:1", (minute for minute in range(51) if minute % 4))
+        .set("chutes_scrape_collector_cut", 1, 12, collector="nodes")
+        .set("chutes_miner_blacklisted", 1, 12)
+        .feed(12, "instances", HOTKEY, "signature_refused")
+        .fires(
+            {50: [DOWN, "ChutesCollectorCut warning", "ChutesMinerBlacklisted critical", REFUSED]}
+        ),
+        "a feed that works again is named for 10 minutes": Scenario(50)
+        .drop(6, "chutes_feed_records", feed="instances")
+        .set("chutes_feed_records", 1, 32, feed="instances", hotkey=HOTKEY)
+        .fires({40: [FAILING], 46: []}, ever=[FAILING]),
         "a collector that is left out is a warning": Scenario(50)
         .set("chutes_scrape_collector_cut", 1, 20, collector="nodes")
         .fires({20: [], 40: ["ChutesCollectorCut warning"]}),

@@ -67,6 +67,11 @@ test_alerts_about_instances = scenarios(
         .instance("i-1", 20, purge=100)
         .set("chutes_instance_start_in_vain", 1, 20, **PLACE)
         .fires({20: [], 40: [VAIN], 60: [VAIN], 90: [VAIN]}),
+        "one that no longer starts in vain is named for 10 minutes": Scenario(50)
+        .instance("i-1", 2)
+        .set("chutes_instance_start_in_vain", 1, 2, **PLACE)
+        .set("chutes_instance_start_in_vain", 0, 30, **PLACE)
+        .fires({38: [VAIN], 46: []}, ever=[VAIN]),
         # The second exporter has an old answer, in which the instance starts and is to be purged.
         "an instance that one of two exporters sees active does not start": Scenario(
             2 * HOUR, {"alpha": 8}, PAIR

@@ -40,6 +40,16 @@ def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
     miner.check(tmp_path, {40: []}, values={name: {40: found}})
 
 
+def test_a_start_that_was_in_vain_9_hours_ago_has_not_failed(tmp_path: Path) -> None:
+    miner = Scenario(600)
+    miner.set("chutes_instance_start_in_vain", 1, 8, instance_id="raced")
+    miner.set("chutes_instance_start_in_vain", 0, 32, instance_id="raced")
+    miner.instance("raced", 0, server="alpha").remove("raced", 208)
+    count = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
+    ever = ["ChutesStartInVain warning", "ChutesInstancePurgeNear critical"]
+    miner.check(tmp_path, {}, ever=ever, values={count: {544: {}}})
+
+
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
     pay = "hotkey:chutes_miner_estimated_usd:next24h"
     for name, number, alert in (

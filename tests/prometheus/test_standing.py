@@ -73,6 +73,9 @@ test_alerts_about_the_standing = scenarios(
         "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
             {20: [], 40: [LOST_SEAT, SEAT]}
         ),
+        "a seat that is safe again is named for an hour": with_chain(100, 11)
+        .set("chutes_miner_registrations_before_loss", 1000, 40)
+        .fires({90: [LOST_SEAT, SEAT]}),
         "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
         "an immunity that ends within a day is a warning for a miner without score": with_chain(
             HOUR, 200, immune_for=DAY + 20
@@ -111,6 +114,11 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_score_heading_ratio", 0)
         .set("chutes_miner_window_compute_units", 0, window="7d")
         .fires({2 * HOUR: []}),
+        "a heading that is 0 at one scrape is still down": Scenario(50)
+        .set("chutes_miner_score_heading_ratio", 0.008, 30)
+        .set("chutes_miner_score_heading_ratio", 0, 38)
+        .set("chutes_miner_score_heading_ratio", 0.008, 40)
+        .fires({50: [DOWN]}),
         # They earn until the service deletes them.
         "a miner whose instances are all disabled still earns": Scenario(2 * HOUR)
         .set("chutes_miner_score_heading_ratio", 0, 30)
