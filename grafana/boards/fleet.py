@@ -61,14 +61,14 @@ ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error
 THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
-SERVERS: Final = "Servers by state"
+SERVERS: Final = "Servers"
 NOT_EARNING: Final = (
-    f"clamp_max(time() - max_over_time((timestamp({STATE}) "
-    f"* on (hotkey, server_id) group_left () ({_STATE} >= bool 6))[1d:10m]), 86400) > 600 "
-    "and on (hotkey, server_id) chutes_server_state"
+    f"time() - (max_over_time(timestamp({_STATE} >= 6)[1d:10m]) or on (hotkey, server_id) "
+    f"min_over_time(timestamp({_STATE})[1d:10m])) > 600 "
+    f"and on (hotkey, server_id) {select('chutes_server_state', MINERS, **ON_SERVERS)}"
 )
-"""Seconds since all GPUs of a server earned, at most a day. The states from 6 on are those in which
-they do.
+"""Seconds since all GPUs of a server earned, or since it was first seen, at most a day. The states
+from 6 on are those in which they do.
 """
 IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 NOT_EARNED: Final = (
@@ -149,9 +149,9 @@ def _gpus(state: str) -> str:
     return f"sum by ({BY_SERVER}) ({_gpus_by_model(state=state, **ON_SERVERS)})"
 
 
-def _gpus_of_all(state: str) -> str:
-    """Return the number of GPUs in a state on all chosen servers, absent while one is unknown."""
-    return of_known(f"sum({_gpus_by_model(state=state, **ON_SERVERS)})", "gpus")
+def _gpus_of_all(states: str) -> str:
+    """Return the GPUs on all chosen servers by state, absent while one is unknown."""
+    return of_known(f"sum by (state) ({_gpus_by_model(state=states, **ON_SERVERS)})", "gpus")
 
 
 def _dcgm(metric: str) -> str:
@@ -191,9 +191,8 @@ FLEET.show(
         "GPUs on the chosen servers. Earning ones are in an active instance, or in a disabled one "
         "until it is deleted. Idle ones are verified, and in no instance: the Market board says "
         "what to launch on them. Launches on unverified ones are refused: the table shows why.",
-        Query(_gpus_of_all("~earning|disabled"), "earning"),
-        Query(_gpus_of_all("idle"), "idle", thresholds=[(1, RED)]),
-        Query(_gpus_of_all("unverified"), "unverified", thresholds=[(1, RED)]),
+        Query(_gpus_of_all("!~idle|unverified"), "{{state}}"),
+        Query(_gpus_of_all("~idle|unverified"), "{{state}}", thresholds=[(1, RED)]),
         size=(12, 3),
     ),
     idle_gpus((6, 3)),
@@ -241,7 +240,7 @@ FLEET.show(
             missing=" ",
         ),
         Column("Earning", _gpus("~earning|disabled"), COUNT),
-        Column("Unused", _gpus("~idle|unverified"), COUNT, thresholds=[(1, RED)]),
+        Column("Unused", _gpus("~idle|unverified"), COUNT, 90, thresholds=[(1, RED)]),
         Column(
             "Failed starts",
             f"sum by ({BY_SERVER}) ({recorded(FAILED_STARTS, **ON_SERVERS)})",
@@ -250,15 +249,15 @@ FLEET.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        sort=["State", "-Not earned a day"],
-        size=(24, 10),
+        sort=["-Unused", "-Not earned a day"],
+        size=(24, 12),
     ),
     timeline(
         "Servers over time",
         "State of each server. A step from earning to idle is an instance that ended.",
         Query(while_known(f"max by (server) ({STATE})", STATE), "{{server}}", step="5m"),
         states=SERVER,
-        size=(24, 8),
+        size=(24, 10),
     ),
     stat(
         "Upgrade window",
@@ -297,7 +296,7 @@ FLEET.show(
         Column("Upgrade done in", f"{UPGRADE_DONE} - time()", TIME, 165, missing=" "),
         Column("", nothing_row(NO_UPGRADES, "server")),
         sort=["Step", "Upgrade done in"],
-        size=(24, 5),
+        size=(24, 6),
     ),
 )
 

@@ -90,7 +90,7 @@ _LAUNCHED: Final = of_platform(
 """A series of each offer, also of other miners."""
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
 GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
-IDLE_GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
+UNUSED_GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="~idle|unverified")
 GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", "state")
 IDLE_GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
@@ -164,7 +164,7 @@ MARKET.show(
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
         Column("GPU", "gpu", width=90, missing=" "),
         Column("Units/s, first day", short(FIRST_DAY), FACTOR, missing=" "),
-        Column("Later", LATER, FACTOR, missing=" "),
+        Column("Units/s, later", LATER, FACTOR, missing=" "),
         *(
             Column(
                 title,
@@ -195,13 +195,13 @@ MARKET.show(
     ),
     table(
         "Supply",
-        "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
+        "GPUs of your models: yours, your unused ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
         Column("Yours", of_known(f"sum by (gpu) ({GPUS})", "gpus"), COUNT),
         Column(
-            "Idle",
-            of_known(f"sum by (gpu) ({IDLE_GPUS})", "gpus"),
+            "Unused",
+            of_known(f"sum by (gpu) ({UNUSED_GPUS})", "gpus"),
             COUNT,
             thresholds=[(1, RED)],
         ),

@@ -216,6 +216,7 @@ OVERVIEW.show(
         "earning. The Fleet board lists them. It needs the miner's key.",
         Query(GPUS_BY_STATE, "{{state}}"),
         states=GPU,
+        calcs=(),
         size=(12, 6),
     ),
     graph(
@@ -225,6 +226,7 @@ OVERVIEW.show(
         Query(f"sum({SCORE})", "score share"),
         Query(f"sum({HEADING})", "heading"),
         unit=SHARE,
+        calcs=(),
         size=(12, 6),
     ),
 )

@@ -107,30 +107,30 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s.exported("chutes_fleet_gpus"),
     ),
     "idle GPUs": lambda s: (
-        s("fleet: GPUs now B"),
+        s("fleet: GPUs now B", state="idle"),
         s("overview: GPUs by state A", state="idle"),
-        s("market: Supply B"),
         s.exported("chutes_fleet_gpus", state="idle"),
     ),
     "unverified GPUs": lambda s: (
-        s("fleet: GPUs now C"),
+        s("fleet: GPUs now B", state="unverified"),
         s("overview: GPUs by state A", state="unverified"),
     ),
     "GPUs that do not earn": lambda s: (
         s("overview: Miners D"),
-        s("fleet: Servers by state I"),
-        s("fleet: GPUs now B") + s("fleet: GPUs now C"),
+        s("fleet: Servers I"),
+        s("fleet: GPUs now B"),
+        s("market: Supply B"),
     ),
     "GPUs that earn": lambda s: (
         s("overview: GPUs by state A", state="earning"),
-        s("fleet: Servers by state H"),
+        s("fleet: Servers H"),
         s("overview: Miners C"),
-        s("fleet: GPUs now A"),
+        s("fleet: GPUs now A", state="earning"),
         s.exported("chutes_fleet_gpus", state="earning"),
     ),
     "servers": lambda s: (
-        s.count("fleet: Servers by state A"),
-        s.count("fleet: Servers by state H"),
+        s.count("fleet: Servers A"),
+        s.count("fleet: Servers H"),
         s.count("fleet: Servers over time A"),
     ),
     "dollars of idle GPUs": lambda s: (
@@ -192,7 +192,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "GPUs of instances": lambda s: (
         s("instances: All instances B"),
-        s("overview: GPUs by state A") - s("fleet: GPUs now B") - s("fleet: GPUs now C"),
+        s("fleet: GPUs now A"),
     ),
 }
 """Numbers that must be the same, by what they say."""

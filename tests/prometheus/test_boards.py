@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from grafana.panels import Query
 
 FLEET = "chutes-fleet"
+IDLE = ["ChutesGpusIdle warning", "ChutesGpusIdle critical"]
 ME = f'hotkey="{HOTKEY}"'
 
 
@@ -94,6 +95,17 @@ def test_a_server_is_to_be_booted_only_if_all_exporters_say_so(tmp_path: Path) -
         }
     }
     pair.check(tmp_path, {}, values=values)
+
+
+def test_a_server_that_never_earned_has_not_earned_since_it_was_first_seen(tmp_path: Path) -> None:
+    miner = Scenario(120, {"alpha": 1, "beta": 1})
+    miner.state(0, ["alpha-0"], "idle").state(65, ["beta-0"], "idle")
+    since = asked(FLEET, "Servers", 1)
+    # It looks at every tenth minute.
+    row = f'{ME},server_id="id-{{0}}",server="{{0}}"'
+    minutes = {"alpha": 120, "beta": 60}
+    found = {f"{{{row.format(name)}}}": 60 * number for name, number in minutes.items()}
+    miner.check(tmp_path, {}, ever=IDLE, values={since: {120: found}})
 
 
 def test_a_bounty_is_shown_while_a_slow_start_can_win_it(tmp_path: Path) -> None:

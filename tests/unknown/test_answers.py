@@ -254,7 +254,7 @@ MAY_DIFFER: Final = {
     "variable report": "it names the hours that are not known",
     **{
         f"chutes-fleet: {query}": "a server on which something may run is not to be rebooted"
-        for query in ("Maintenance A", "Servers by state D")
+        for query in ("Maintenance A", "Servers D")
     },
     **{
         f"chutes-{board}: Not earned, next 24 h C": "it counts the GPUs whose pay is not known"
