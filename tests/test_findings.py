@@ -49,7 +49,7 @@ def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fl
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), plans=(use,))
 
 
-LAUNCH = Launch(make_offer("c2", 1.5), 2)
+LAUNCH = Launch(make_offer(1.5), 2)
 
 IN_SLOT: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
 OLD: dict[str, Any] = {"needs_upgrade": True}

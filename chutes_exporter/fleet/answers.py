@@ -303,6 +303,14 @@ def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
     return found
 
 
+def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
+    """Return lists of records by one of their fields."""
+    found: defaultdict[Any, list[T]] = defaultdict(list)
+    for record in records:
+        found[getattr(record, name)].append(record)
+    return found
+
+
 def are_complete(*answers: Answer[Any]) -> bool:
     """Return whether all of these answers are known, and no record of them can be missing."""
     return all(answer.complete for answer in answers)

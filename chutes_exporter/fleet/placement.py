@@ -178,7 +178,7 @@ def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     for offer in offers:
         for space in sorted(free, key=free.__getitem__):
             count = min(rooms[offer.chute_id], free[space] // offer.size)
-            if count and (space.model, space.tee) == (offer.model, offer.tee):
+            if count and (space.model, space.tee) == (offer.model, offer.demand.chute.tee):
                 placement[space].append(Launch(offer, count))
                 free[space] -= count * offer.size
                 rooms[offer.chute_id] -= count

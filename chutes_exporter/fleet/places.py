@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from chutes_exporter.fleet.answers import are_complete, first_of_each
+from chutes_exporter.fleet.answers import are_complete, by_field, first_of_each
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
@@ -49,14 +49,12 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
     ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
     disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
-    instances = first_of_each(answers.instances.value, "instance_id")
-    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in instances.values():
-        by_chute[instance.chute_id].append(instance)
+    instances = first_of_each(answers.instances.value, "instance_id").values()
+    by_chute = by_field(instances, "chute_id")
     holders: dict[str, Holder] = {}
     for item in answers.inventory.value:
         # An item without a chute may be of any instance, and the other way round.
-        candidates = [*instances.values()]
+        candidates = [*instances]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
         possible = _agreeing(item, candidates)

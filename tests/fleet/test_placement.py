@@ -36,7 +36,7 @@ def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: flo
     first, *others = offers
     tried = set()
     for space, gpus in free.items():
-        fits = (space.model, space.tee) == (first.model, first.tee) and first.size <= gpus
+        fits = (space.model, space.tee) == place_of(first) and first.size <= gpus
         if not fits or not first.room_after_starting or gpus in tried:
             continue
         tried.add(gpus)
@@ -54,15 +54,20 @@ def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: flo
     return can_earn_more(free, others, units)
 
 
+def place_of(offer: Offer) -> tuple[str, bool | None]:
+    """Return the model and whether it needs TEE."""
+    return offer.model, offer.demand.chute.tee
+
+
 def most_units(free: Mapping[Space, int], offers: Sequence[Offer]) -> float:
     """Return what no placement exceeds: the units if instances could be cut into parts."""
     units = 0.0
-    gpus: Counter[tuple[str, bool]] = Counter()
+    gpus: Counter[tuple[str, bool | None]] = Counter()
     for space, count in free.items():
         gpus[space.model, space.tee] += count
     for offer in offers:
-        taken = min(offer.room_after_starting * offer.size, gpus[offer.model, offer.tee])
-        gpus[offer.model, offer.tee] -= taken
+        taken = min(offer.room_after_starting * offer.size, gpus[place_of(offer)])
+        gpus[place_of(offer)] -= taken
         units += taken * offer.first_day_units / offer.size
     return units
 
