@@ -118,11 +118,6 @@ class FleetAnswers:
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
 
     @property
-    def at(self) -> float:
-        """The Unix time of the answer about the instances, 0 without one."""
-        return self.instances.received_at
-
-    @property
     def policy(self) -> r.MaintenancePolicy | None:
         """The maintenance policy."""
         return None if self.maintenance is _MISSING else self.maintenance.value

@@ -141,11 +141,12 @@ def find_markets(
     )
     if answers.demand is None or not is_known:
         return None
+    now = answers.instances.received_at
     # Instances that have been starting for over an hour, or may have been, by chute.
     hanging = Counter(
         instance.chute_id
         for instance in instances
-        if instance.state == "starting" and instance.is_slow(answers.at) is not False
+        if instance.state == "starting" and instance.is_slow(now) is not False
     )
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)

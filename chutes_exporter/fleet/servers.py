@@ -97,13 +97,11 @@ class Server:
             return None
         if self.holds_slot:
             return _STATES_IN_SLOT.get(self.maintenance)
-        if not self.gpus:
-            return "without_gpus"
         states = {gpu.state for gpu in self.gpus}
         if None in states:
             return None
         # The states that are left are those of GPUs, in the same order.
-        return min(states, key=GPU_STATES.index)
+        return min(states, key=GPU_STATES.index, default="without_gpus")
 
     @property
     def _earning(self) -> list[Instance] | None:
@@ -218,8 +216,8 @@ class Server:
         """The number of its GPUs in no instance, verified or not, None while that is unknown."""
         return self.count_in("idle", "unverified")
 
-    def gpus_in(self, *states: GpuState) -> list[Gpu]:
-        """Return its GPUs that are known to be in one of these states."""
+    def gpus_in(self, *states: GpuState | None) -> list[Gpu]:
+        """Return its GPUs that are known to be in one of these states. None is unknown."""
         return [gpu for gpu in self.gpus if gpu.state in states]
 
     def count_in(self, *states: GpuState) -> int | None:
@@ -227,7 +225,7 @@ class Server:
 
         None while one may be missing, or the model or the state of one is unknown.
         """
-        if self.models is None or any(gpu.state is None for gpu in self.gpus):
+        if self.models is None or self.gpus_in(None):
             return None
         return len(self.gpus_in(*states))
 
@@ -239,9 +237,8 @@ class Server:
         None while that is unknown of one, or one of them may be unknown.
         """
         instances = self.known_instances
-        if instances is None or any(instance.has_replacement is None for instance in instances):
-            return None
-        return sum(instance.has_replacement is False for instance in instances)
+        replaced = [instance.has_replacement for instance in instances or ()]
+        return None if instances is None or None in replaced else replaced.count(False)
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:
