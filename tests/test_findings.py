@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.findings import find
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
 from chutes_exporter.fleet.outages import Outage
+from chutes_exporter.fleet.placement import Launch, ServerPlan
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
 from tests.fleet.test_failures import end
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Server
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
 COSTS = Costs(by_model={"h200": 2.5, "pro_6000": 1.1})

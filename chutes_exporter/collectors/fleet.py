@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
-from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES, TOPICS
+from chutes_exporter.fleet.gpus import GPU_STATES
+from chutes_exporter.fleet.model import TOPICS
+from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.collectors.base import LabelValue
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance
+    from chutes_exporter.fleet.gpus import Gpu
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.metric import Metric
     from chutes_exporter.rules.money import Costs
 

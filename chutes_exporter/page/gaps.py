@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState, States
-    from chutes_exporter.fleet.model import Fleet, Server
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 NO_KEY = (
     "not known without a key",
