@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.model import GPU_STATES
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
 from tests.exporters import page_of, patient, read_reports

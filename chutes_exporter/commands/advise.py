@@ -130,7 +130,6 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
 
 
 def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
-    """Return a row for each launch, the servers with the most units first, then their sum."""
     rows: list[Row] = []
     suspects = fleet.suspected_servers if fleet.known["reports"] else None
     for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):

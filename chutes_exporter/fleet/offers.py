@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Market, Offer
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -29,15 +29,80 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Instance, Server
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
 
-def find_demand(answers: FleetAnswers) -> list[Demand] | None:
-    """Return all chutes with the instances of all miners, None while an answer is not complete."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A chute that the service lets the miner launch now on a GPU model.
+
+    Attributes:
+        chute: Its name.
+        size: GPUs of an instance.
+        room_now: Instances that may still become active.
+        room_after_starting: The room less the launches of all miners that are under way and would
+            take it.
+        starting: Starting instances of all miners.
+        first_day_units: Compute units of an instance in its first day.
+        later_units_per_second: What it earns for certain from 8 hours after its activation on.
+        hanging: Instances of it that have been starting on the miner's servers for over an hour.
+        urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
+        bounty_boost: The factor of an open bounty in the first pay, None without one.
+        bounty_expires_at: Unix time.
+    """
+
+    model: str
+    tee: bool
+    chute_id: str
+    chute: str | None
+    private: bool
+    size: int
+    room_now: float
+    room_after_starting: int
+    starting: float | None
+    first_day_units: float
+    later_units_per_second: float
+    urgency_boost: float
+    hanging: int
+    bounty_boost: float | None
+    bounty_expires_at: float | None
+
+    @property
+    def is_avoided(self) -> bool:
+        """Whether another instance may fail: no room is left, or one hangs already."""
+        return not self.room_after_starting or self.hanging > 0
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """What sorts offers: by the first day's pay of a GPU, the best one first."""
+        return -self.first_day_units / self.size, self.chute_id
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What a miner can launch on the idle GPUs of a model.
+
+    Attributes:
+        offers: The best paid in the first day first. Those without room left come last, and so do
+            those that hang on the miner's servers.
+        refused: The number of other chutes that run on the model, by reason.
+    """
+
+    model: str
+    offers: tuple[Offer, ...]
+    refused: Mapping[LaunchRefusal, int]
+
+
+def find_demand(answers: FleetAnswers) -> dict[str | None, Demand] | None:
+    """Return all chutes with the instances of all miners, by the id of the chute.
+
+    None while an answer is not complete.
+    """
     if not are_complete(
         answers.chutes,
         answers.active_instances,
@@ -51,8 +116,8 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
     gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
     for gpu in answers.held_gpus.value:
         gpus_by_chute[gpu.chute_id].append(gpu)
-    return [
-        demand_for(
+    return {
+        chute.chute_id: demand_for(
             chute,
             utilization_by_chute.get(chute.chute_id),
             answers.active_by_chute[chute.chute_id],
@@ -62,7 +127,7 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
             bounties_by_chute.get(chute.chute_id),
         )
         for chute in answers.chutes_by_id.values()
-    ]
+    }
 
 
 def find_markets(
@@ -111,41 +176,42 @@ def _market(
     """Return what the miner can launch on the idle GPUs of a model, which are on these servers."""
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
-    for demand in answers.demand or ():
+    for demand in (answers.demand or {}).values():
         runs = runs_on(demand.chute, model)
         if runs is False:
             continue
-        refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
-        offer = None
-        if refusal is None and runs:
-            offer = _offer(demand, model, answers, hanging)
-        if offer is not None:
-            offers.append(offer)
+        found = _offer_or_refusal(demand, model, servers, answers, hanging)
+        if isinstance(found, Offer):
+            offers.append(found)
         # A chute that may run on the model does not matter if it is refused anyway.
-        elif runs or refusal in (None, "unknown"):
-            refused[refusal or "unknown"] += 1
-    # Those to avoid come last.
-    offers.sort(key=lambda offer: (not offer.room_after_starting or offer.hanging > 0, offer.rank))
+        elif runs or found == "unknown":
+            refused[found] += 1
+    offers.sort(key=lambda offer: (offer.is_avoided, offer.rank))
     return Market(model, tuple(offers), refused)
 
 
-def _offer(
-    demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
-) -> Offer | None:
-    """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
-    chute = demand.chute
-    size = gpus_of_instance(chute)
+def _offer_or_refusal(
+    demand: Demand,
+    model: str,
+    servers: Iterable[LaunchServer],
+    answers: FleetAnswers,
+    hanging: Mapping[str | None, int],
+) -> Offer | LaunchRefusal:
+    """Return the offer of a chute, or why the miner cannot launch it, which may be unknown."""
+    refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
+    if refusal is not None:
+        return refusal
+    chute, size = demand.chute, gpus_of_instance(demand.chute)
     first = first_units_per_second(chute, model, answers.rates)
     later = later_units_per_second(chute, model, answers.rates)
     room, room_after_starting = demand.room_now, demand.room_after_starting
-    if size is None or first is None or later is None or room is None:
-        return None
-    if room_after_starting is None:
-        return None
+    if first is None or later is None or size is None:
+        return "unknown"
     first_day = first_day_units(first, later)
-    if not math.isfinite(_MOST_INSTANCES * first_day):
-        # A sum of the pay would not be finite.
-        return None
+    # A sum of the pay must be finite.
+    is_finite = math.isfinite(_MOST_INSTANCES * first_day)
+    if room is None or room_after_starting is None or not is_finite:
+        return "unknown"
     # The service accepts the launch, so TEE is known. The later pay is known, so the kind and the
     # factors of the chute are.
     return Offer(

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import LeftOut, Server
+    from chutes_exporter.fleet.placement import LeftOut
+    from chutes_exporter.fleet.servers import Server
 
 _REASON: Final = "probes"
 """Why the service ends the instances of a server that does not answer."""

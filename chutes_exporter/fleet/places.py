@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import Instance, InventoryItem
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Gpu
+    from chutes_exporter.fleet.gpus import Gpu, GpuState
     from chutes_exporter.rules.instances import InstanceState
 
 T = TypeVar("T")
@@ -25,15 +25,21 @@ class Holder:
     """What holds a GPU.
 
     Attributes:
-        chute_id, chute: The id and the name of its chute.
         instance_id: The instance, None if several are possible.
         state: The state of the instance, None if instances in several states are possible.
     """
 
     chute_id: str | None = None
-    chute: str | None = None
     instance_id: str | None = None
     state: InstanceState | None = None
+
+    def state_of_gpu(self, *, is_verified: bool | None) -> GpuState | None:
+        """Return the state of the GPU. One without a holder must be in no instance for certain."""
+        if self.instance_id != "":
+            return "earning" if self.state == "active" else self.state
+        if is_verified is None:
+            return None
+        return "idle" if is_verified else "unverified"
 
 
 def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
@@ -53,31 +59,30 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
         candidates = [*instances.values()]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
-        holder = _holder(item, candidates)
+        possible = _agreeing(item, candidates)
+        holder = Holder(
+            chute_id=item.chute_id,
+            instance_id=_only(one.instance_id for one in possible),
+            state="active" if item.active else _only(instance_state(one) for one in possible),
+        )
         # Of a GPU with two different items, it is unknown what holds it.
         is_clear = holders.get(item.gpu_id, holder) == holder
         holders[item.gpu_id] = holder if is_clear else Holder()
     return holders
 
 
-def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
-    """Return the holder that an item of the inventory means.
+def _agreeing(item: InventoryItem, candidates: Sequence[Instance]) -> Sequence[Instance]:
+    """Return the instances that an item of the inventory may mean.
 
-    ``candidates`` are the instances that its chute may have. Possible are those that agree with the
-    item's ``active``. If some of these were verified at the same time, only they are.
+    Of the candidates, which may be of its chute, these agree with its ``active``. If some of them
+    were verified at the same time, only they are returned.
     """
     possible = candidates
     if item.active is not None:
         # An instance that does not say whether it is active remains possible.
         possible = [one for one in candidates if one.active in (item.active, None)]
     same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
-    possible = same_time or possible
-    return Holder(
-        chute_id=item.chute_id,
-        chute=item.chute_name,
-        instance_id=_only(one.instance_id for one in possible),
-        state="active" if item.active else _only(instance_state(one) for one in possible),
-    )
+    return same_time or possible
 
 
 def _only(values: Iterable[T | None]) -> T | None:

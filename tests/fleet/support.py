@@ -12,8 +12,11 @@ from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, fleet_answers
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
-from chutes_exporter.fleet.offers import find_demand
+from chutes_exporter.fleet.gpus import Gpu
+from chutes_exporter.fleet.instances import Instance
+from chutes_exporter.fleet.model import Fleet
+from chutes_exporter.fleet.offers import Offer, find_demand
+from chutes_exporter.fleet.servers import Server
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner
 from tests.support import NOON
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import GpuState
+    from chutes_exporter.fleet.gpus import GpuState
 
 QUIET = Ledger([HourlyAudit([], [], end=NOON - age * HOUR) for age in range(FAILURE_HOURS)])
 """Reports of hours in which nothing ended."""
@@ -68,7 +71,7 @@ def make_gpus(
     state: GpuState | None, count: int, *, server: str = "s1", model: str = "pro_6000", **more: Any
 ) -> tuple[Gpu, ...]:
     """Return GPUs in a state. They name no chute and no instance unless ``more`` does."""
-    fields: dict[str, Any] = {"chute_id": "", "chute": "", "instance_id": ""} | more
+    fields: dict[str, Any] = {"chute_id": "", "instance_id": ""} | more
     return tuple(
         Gpu(f"{server}-{state}-{number}", server, model, number, state, **fields)
         for number in range(count)

@@ -10,7 +10,7 @@ import pytest
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from chutes_exporter.fleet.placement import Space
 from tests.collectors.support import answer
 from tests.fleet.support import WORLDS, answers_about, world_answers
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Offer
+    from chutes_exporter.fleet.offers import Offer
     from tests.recorded import Miner
 
 

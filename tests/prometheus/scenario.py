@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
-from chutes_exporter.fleet.model import SERVER_STATES
+from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
 from tests.prometheus.rule_files import EVALUATION_ORDER, GROUPS, RULES
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from chutes_exporter.fleet.model import GpuState
+    from chutes_exporter.fleet.gpus import GpuState
 
 FILES: Final = sorted(RULES.glob("*.yml"))
 ALERTS: Final[list[dict[str, Any]]] = [
