@@ -45,11 +45,11 @@ def with_instance(**fields: Any) -> Fleet:
 
 def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fleet:
     """Return a fleet with two idle GPUs, and the best use of them."""
-    use = ServerPlan("s1", "pro_6000", 2, launches, may_be_more)
+    use = ServerPlan("s1", "pro_6000", launches, may_be_more)
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), plans=(use,))
 
 
-LAUNCH = Launch(make_offer("c2", 1.5), 2)
+LAUNCH = Launch(make_offer(1.5), 2)
 
 IN_SLOT: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
 OLD: dict[str, Any] = {"needs_upgrade": True}

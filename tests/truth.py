@@ -45,14 +45,14 @@ class Row:
         rel: How much they may differ. The service computes sums over time some seconds before it
             answers.
         exceptions: How much a number with one of these labels may differ.
-        optional: Whether some truths do not have it.
+        only_in: The last letters of the recorded worlds whose truth has it, if not all do.
     """
 
     shown: str
     true: str
     rel: float = 1e-9
     exceptions: Mapping[str, float] = field(default_factory=dict)
-    optional: bool = False
+    only_in: str = ""
 
 
 def values_at(tree: Any, place: str) -> Values | None:
@@ -158,15 +158,13 @@ def differences(page: Page, outputs: Mapping[str, Any], truth: Any, rows: Iterab
     Args:
         page: The samples of a page.
         outputs: The JSON of commands by their names. A place in it begins with its name.
-        truth: The truth. An optional row is left out where it lacks the place.
-        rows: What to compare.
+        truth: The truth.
+        rows: What to compare. The truth has the places of all.
     """
     wrong = set()
     for row in rows:
         true = values_at(truth, row.true)
-        if true is None:
-            assert row.optional, f"the truth has no {row.true}"
-            continue
+        assert true is not None, f"the truth has no {row.true}"
         if row.shown.startswith("chutes_"):
             shown = shown_on(page, row.shown)
         else:

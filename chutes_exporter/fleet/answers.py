@@ -118,11 +118,6 @@ class FleetAnswers:
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
 
     @property
-    def at(self) -> float:
-        """The Unix time of the answer about the instances, 0 without one."""
-        return self.instances.received_at
-
-    @property
     def policy(self) -> r.MaintenancePolicy | None:
         """The maintenance policy."""
         return None if self.maintenance is _MISSING else self.maintenance.value
@@ -300,6 +295,14 @@ def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
     found: dict[Any, T] = {}
     for record in records:
         found.setdefault(getattr(record, name), record)
+    return found
+
+
+def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
+    """Return lists of records by one of their fields."""
+    found: defaultdict[Any, list[T]] = defaultdict(list)
+    for record in records:
+        found[getattr(record, name)].append(record)
     return found
 
 
