@@ -7,15 +7,18 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.answers import are_complete, by_field
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
+    follows_private_rules,
     gpus_of_instance,
     launch_refusal,
     runs_on,
 )
 from chutes_exporter.rules.money import (
+    bounty_expires_at,
     first_day_units,
     first_units_per_second,
     later_units_per_second,
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
+QUICK_START: Final = 10 * MINUTE
+"""Seconds that an ordinary start takes at least. A bounty that ends before cannot be won."""
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
@@ -45,6 +50,8 @@ class Offer:
         first_day_units: Compute units of an instance in its first day.
         later_units_per_second: What it earns for certain from 8 hours after its activation on.
         hanging: Instances of it that have been starting on the miner's servers for over an hour.
+        bounty_ends_too_soon: Whether only a bounty makes room, and it ends before an ordinary start
+            does.
     """
 
     model: str
@@ -54,6 +61,7 @@ class Offer:
     first_day_units: float
     later_units_per_second: float
     hanging: int
+    bounty_ends_too_soon: bool
 
     @property
     def chute_id(self) -> str:
@@ -68,7 +76,7 @@ class Offer:
     @property
     def is_avoided(self) -> bool:
         """Whether another instance may fail: no room is left, or one hangs already."""
-        return not self.room_after_starting or self.hanging > 0
+        return not self.room_after_starting or self.hanging > 0 or self.bounty_ends_too_soon
 
     @property
     def rank(self) -> tuple[float, str]:
@@ -81,8 +89,7 @@ class Market:
     """What a miner can launch on the idle GPUs of a model.
 
     Attributes:
-        offers: The best paid in the first day first. Those without room left come last, and so do
-            those that hang on the miner's servers.
+        offers: The best paid in the first day first. Those that are avoided come last.
         refused: The number of other chutes that run on the model, by reason.
     """
 
@@ -182,6 +189,13 @@ def _market(
     return Market(model, tuple(offers), refused)
 
 
+def _bounty_ends_too_soon(demand: Demand, now: float) -> bool:
+    if demand.active != 0 or not follows_private_rules(demand.chute):
+        return False
+    expires_at = bounty_expires_at(demand.bounty)
+    return expires_at is not None and expires_at < now + QUICK_START
+
+
 def _offer_or_refusal(
     demand: Demand,
     model: str,
@@ -212,4 +226,5 @@ def _offer_or_refusal(
         first_day_units=first_day,
         later_units_per_second=later,
         hanging=hanging.get(chute.chute_id, 0),
+        bounty_ends_too_soon=_bounty_ends_too_soon(demand, answers.bounties.received_at),
     )

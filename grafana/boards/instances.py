@@ -238,7 +238,6 @@ INSTANCES.show(
         Column(
             "Chute id",
             "chute_id",
-            width=100,
             link=board_link("chutes-market", chute="${__value.raw}"),
             missing=" ",
         ),

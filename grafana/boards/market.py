@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from chutes_exporter.fleet.offers import QUICK_START
 from grafana.alerts import verdict
 from grafana.boards.fleet import FAILED_STARTS, THIS_SERVER, idle_gpus
 from grafana.dashboard import Board
@@ -34,7 +35,7 @@ from grafana.queries import (
     short,
     total,
 )
-from grafana.states import CHUTES, NOT_LAUNCHED, ORANGE, RED
+from grafana.states import CHUTES, NOT_LAUNCHED, ORANGE, PLAIN, RED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 FIRST_DAY: Final = of_miners(
@@ -94,8 +95,6 @@ UNUSED_GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="~idle
 GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", "state")
 IDLE_GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
-SLOW_START: Final = 35 * 60
-"""Seconds that an ordinary start takes at most. What ends before cannot be won for certain."""
 
 MARKET: Final = Board(
     "chutes-market",
@@ -157,8 +156,8 @@ MARKET.show(
         "Later is certain from 8 hours on: without the bounty and the boost, and in a public chute "
         "as on its cheapest GPU. Room is how many launches can still become active, less the "
         "instances that start elsewhere. Failed here counts the failures of the past day on this "
-        "miner's servers. A bounty is for the first active instance: one that ends within 35 "
-        "minutes is not shown, because starts take 10 to 35.",
+        "miner's servers. A bounty is for an instance that is active before its end, and "
+        "starts take 10 to 35 minutes: one in red ends too soon.",
         Column("", nothing_row(NONE_IDLE, "chute")),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
@@ -185,8 +184,9 @@ MARKET.show(
         ),
         Column(
             "Bounty ends in",
-            f"0 * {FIRST_DAY} + on (chute_id) group_left () ({BOUNTY_LEFT} > {SLOW_START})",
+            f"0 * {FIRST_DAY} + on (chute_id) group_left () ({BOUNTY_LEFT} > 0)",
             TIME,
+            thresholds=[(float("-inf"), RED), (QUICK_START, PLAIN)],
             missing=" ",
         ),
         *MINER_COLUMNS,

@@ -149,4 +149,5 @@ def make_offer(pay: float) -> Offer:
         first_day_units=pay * DAY,
         later_units_per_second=pay,
         hanging=0,
+        bounty_ends_too_soon=False,
     )

@@ -104,6 +104,22 @@ def test_a_chute_that_cannot_be_launched_is_counted_by_its_reason(
     assert {plan.first_day_units for plan in fleet.plans} <= {None if unknown else 0}
 
 
+@pytest.mark.parametrize(("seconds_left", "is_late"), [(599, True), (601, False), (0, False)])
+def test_the_plan_leaves_out_a_chute_whose_bounty_ends_before_a_start_can(
+    seconds_left: int, *, is_late: bool
+) -> None:
+    # 0 seconds are unknown.
+    bounty = {"chute_id": "c", "created_at": NOON - 60, "seconds_elapsed": 60}
+    fleet = fleet_of(
+        **chutes(public=False, compute_multiplier_factors={"private": 2.0}),
+        utilization=[RECORD | {"active_instance_count": 0, "total_instance_count": 0}],
+        bounties=[bounty | {"time_remaining": seconds_left}],
+    )
+    (market,) = fleet.markets or ()
+    assert [offer.is_avoided for offer in market.offers] == [is_late]
+    assert [bool(plan.launches) for plan in fleet.plans] == [not is_late]
+
+
 def test_an_instance_that_starts_since_an_unknown_time_may_hang() -> None:
     (market,) = fleet_of(instances=[STARTING | {"created_at": None}]).markets or ()
     assert [offer.hanging for offer in market.offers] == [1]

@@ -103,8 +103,7 @@ def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | 
         assert use.used <= gpus
     offers: list[Offer] = []
     for market in fleet.markets or ():
-        # What hangs on the miner's servers is not launched again.
-        offers += [offer for offer in market.offers if not offer.hanging]
+        offers += [offer for offer in market.offers if not offer.is_avoided]
     offers.sort(key=lambda offer: offer.first_day_units / offer.size, reverse=True)
     units = sum(use.first_day_units or 0 for use in fleet.plans)
     assert not can_earn_more(free, offers, units / 0.98)

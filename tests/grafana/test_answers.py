@@ -63,8 +63,6 @@ SILENT: Final = {
     # No GPU has an error, and no answer is doubted.
     "chutes-fleet: GPUs B",
     "chutes-exporter: All feeds C",
-    # No bounty is open for long enough: tests/prometheus/test_boards.py.
-    "chutes-market: Launch now, pay per GPU I",
     # Dollars are known wherever units are: tests/prometheus/test_verdicts.py.
     *(f"chutes-{board}: Not earned, next 24 h B" for board in ("fleet", "market", "overview")),
 }

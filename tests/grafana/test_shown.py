@@ -226,7 +226,6 @@ def test_every_column_is_filled_at_some_moment_and_nothing_is_not_a_number(
         ("chutes-exporter", "Bad feeds", "Miner"),
         ("chutes-exporter", "All feeds", "Doubt"),
         ("chutes-fleet", "GPUs", "Error"),
-        ("chutes-market", "Launch now, pay per GPU", "Bounty ends in"),
         *(
             ("chutes-subnet", "Neighbours in line for the seat", column)
             for column in ("Registrations", "Immune", "USD a day", "Seat age")
