@@ -14,7 +14,13 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
+from chutes_exporter.rules.maintenance import (
+    UPGRADE_SECONDS,
+    measured,
+    version_accepted,
+    window_is_open,
+)
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +57,11 @@ class Window:
     slots: float | None = None
     used_slots: float | None = None
     exists: bool = True
+
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before it ends."""
+        return total([self.ends_at, -UPGRADE_SECONDS])
 
     def phase(self, now: float) -> Phase | None:
         """Return what it is at a Unix time, None if that is unknown."""
