@@ -13,6 +13,7 @@ from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.fleet.outages import Outage
 from chutes_exporter.fleet.placement import Launch, ServerPlan
+from chutes_exporter.rules.losses import Loss
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
 from tests.fleet.test_failures import end
@@ -45,11 +46,11 @@ def with_instance(**fields: Any) -> Fleet:
 
 def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fleet:
     """Return a fleet with two idle GPUs, and the best use of them."""
-    use = ServerPlan("s1", "pro_6000", 2, launches, may_be_more)
+    use = ServerPlan("s1", "pro_6000", launches, may_be_more)
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), plans=(use,))
 
 
-LAUNCH = Launch(make_offer("c2", 1.5), 2)
+LAUNCH = Launch(make_offer(1.5), 2)
 
 IN_SLOT: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
 OLD: dict[str, Any] = {"needs_upgrade": True}
@@ -183,7 +184,7 @@ def test_a_deletion_before_the_score_is_safe_needs_action(
     lost_units: list[float | None], thing: str
 ) -> None:
     deleted = [
-        end(lost_units=lost, reason="miner", loss_precision="at_least" if lost is None else "exact")
+        end(reason="miner", loss=Loss(lost, "at_least" if lost is None else "exact"))
         for lost in lost_units
     ]
     found = find(make_fleet(failures=Failures(deleted=deleted)), NOW, COSTS)

@@ -116,7 +116,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 def _gaps_of_ends(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     gaps = []
     for end in ends:
-        if end.loss_precision == "at_least":
+        if end.loss.precision == "at_least":
             subject, reason = f"the loss of {end.instance_id}", "not all its multipliers are known"
             advice = "It is at least what is shown. No later report tells more."
             gaps.append(NotKnown(subject, end.hotkey, reason, advice))
@@ -205,13 +205,13 @@ class _Miner:
         return {
             "ended_at": iso_time(end.ended_at),
             "reason": end.reason,
-            "lost_compute_units": end.lost_units,
+            "lost_compute_units": end.loss.units,
             "chute": self.names.get(end.chute_id),
-            "last_of_chute": end.is_last_of_chute,
+            "last_of_chute": end.loss.is_last_of_chute,
             "active_minutes": active_minutes,
-            "lost_usd": product(end.lost_units, self.unit_usd),
+            "lost_usd": product(end.loss.units, self.unit_usd),
             "private": end.private,
-            "lost_precision": end.loss_precision,
+            "lost_precision": end.loss.precision,
             "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
             "outcome": end.outcome,
             "chute_id": end.chute_id,

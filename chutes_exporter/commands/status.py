@@ -129,12 +129,12 @@ async def _read_maintenance(
                     subject = f"server_maintenance of {server.shown_name}"
                     gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             rows.append(_server_row(upgrade, pending, fleet, now))
-    window = plan.window
+    window = fleet.window
     shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
-        "last_request_at": iso_time(plan.last_request_at),
+        "last_request_at": iso_time(window.last_request_at),
         "free_slots": plan.slots and plan.slots.free,
         "late": plan.late,
         "slots": window.slots,

@@ -14,7 +14,13 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
+from chutes_exporter.rules.maintenance import (
+    UPGRADE_SECONDS,
+    measured,
+    version_accepted,
+    window_is_open,
+)
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +57,11 @@ class Window:
     slots: float | None = None
     used_slots: float | None = None
     exists: bool = True
+
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before it ends."""
+        return total([self.ends_at, -UPGRADE_SECONDS])
 
     def phase(self, now: float) -> Phase | None:
         """Return what it is at a Unix time, None if that is unknown."""
@@ -116,11 +127,6 @@ class FleetAnswers:
     bounties: Answer[Sequence[r.Bounty]] = _MISSING
     held_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
-
-    @property
-    def at(self) -> float:
-        """The Unix time of the answer about the instances, 0 without one."""
-        return self.instances.received_at
 
     @property
     def policy(self) -> r.MaintenancePolicy | None:
@@ -300,6 +306,14 @@ def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
     found: dict[Any, T] = {}
     for record in records:
         found.setdefault(getattr(record, name), record)
+    return found
+
+
+def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
+    """Return lists of records by one of their fields."""
+    found: defaultdict[Any, list[T]] = defaultdict(list)
+    for record in records:
+        found[getattr(record, name)].append(record)
     return found
 
 

@@ -98,15 +98,12 @@ class Instance:
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
-        if self.state == "active":
-            return "none"
         if self.state != "starting":
-            # It is disabled, or unknown.
-            return self.state
+            return "none" if self.state == "active" else self.state
         if self.is_in_vain:
             return "in_vain"
         is_slow = self.is_slow(now)
-        if self.is_in_vain is None or is_slow is None:
+        if None in (self.is_in_vain, is_slow):
             return None
         return "slow" if is_slow else "none"
 

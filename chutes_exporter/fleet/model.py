@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.answers import Window, are_complete
@@ -25,7 +26,6 @@ from chutes_exporter.rules.sums import product, total
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers, StuckJob
     from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.gpus import Gpu
@@ -168,7 +168,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     servers = find_servers(answers, gpus, instances)
     outages, left_out = find_outages(answers.ledger, answers.hotkey, servers)
     # A reason that is certain comes before that a server may be dead.
-    left_out |= find_left_out(servers, answers.window, answers.at)
+    left_out |= find_left_out(servers, answers.window, answers.instances.received_at)
     failures = find_failures(answers.ledger, answers.hotkey, outages)
     markets = find_markets(answers, servers, instances)
     plans: tuple[ServerPlan, ...] = ()
@@ -201,25 +201,23 @@ def _known_topics(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    lists = (answers.servers, answers.nodes, answers.inventory, answers.instances)
-    facts_of_gpus = [
-        *((gpu.model, gpu.state, gpu.server_id) for gpu in gpus),
-        # The models are unknown of a server that may have more GPUs.
-        *((server.models,) for server in servers),
-    ]
-    known: dict[Topic, bool] = {
-        "servers": _are_known(((one.name, one.holds_slot) for one in servers), answers.servers),
-        "gpus": _are_known(facts_of_gpus, *lists),
-        "instances": _are_known(
-            ((one.state, one.private, one.chute) for one in instances), answers.instances
-        ),
+    are_listed = are_complete(answers.servers, answers.nodes, answers.inventory, answers.instances)
+    are_whole = all(server.is_complete for server in servers)
+    gpus_are_known = are_listed and are_whole and _are_known(gpus, "model", "state", "server_id")
+    names = ("state", "private", "chute")
+    instances_are_known = answers.instances.complete and _are_known(instances, *names)
+    # The pay of each server is looked up last, because that takes the longest.
+    pay_can_be_known = gpus_are_known and instances_are_known
+    return {
+        "servers": answers.servers.complete and _are_known(servers, "name", "holds_slot"),
+        "gpus": gpus_are_known,
+        "instances": instances_are_known,
+        "pay": pay_can_be_known and _are_known(servers, "name", "earned_units_per_second"),
         "reports": not answers.ledger.missing_hours(FAILURE_HOURS),
     }
-    pay = ((server.name, server.earned_units_per_second) for server in servers)
-    # The pay of each server is looked up last, because that takes the longest.
-    known["pay"] = known["gpus"] and known["instances"] and _are_known(pay)
-    return known
 
 
-def _are_known(facts: Iterable[tuple[object, ...]], *sources: Answer[Any]) -> bool:
-    return are_complete(*sources) and all(None not in fact for fact in facts)
+def _are_known(things: Iterable[object], *names: str) -> bool:
+    """Return whether these fields, which are several, are known of all things."""
+    values_of = attrgetter(*names)
+    return all(None not in values_of(thing) for thing in things)

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.fleet.answers import are_complete
+from chutes_exporter.fleet.answers import are_complete, by_field
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -16,18 +16,14 @@ from chutes_exporter.rules.launch import (
     runs_on,
 )
 from chutes_exporter.rules.money import (
-    bounty_boost,
-    bounty_expires_at,
     first_day_units,
     first_units_per_second,
     later_units_per_second,
-    urgency_boost,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.instances import Instance
     from chutes_exporter.fleet.servers import Server
@@ -42,35 +38,32 @@ class Offer:
     """A chute that the service lets the miner launch now on a GPU model.
 
     Attributes:
-        chute: Its name.
+        demand: The chute, of which everything is known that decides a launch and its pay.
         size: GPUs of an instance.
-        room_now: Instances that may still become active.
-        room_after_starting: The room less the launches of all miners that are under way and would
-            take it.
-        starting: Starting instances of all miners.
+        room_after_starting: Instances that may still become active, less the launches of all miners
+            that are under way and would take the room.
         first_day_units: Compute units of an instance in its first day.
         later_units_per_second: What it earns for certain from 8 hours after its activation on.
         hanging: Instances of it that have been starting on the miner's servers for over an hour.
-        urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
-        bounty_boost: The factor of an open bounty in the first pay, None without one.
-        bounty_expires_at: Unix time.
     """
 
     model: str
-    tee: bool
-    chute_id: str
-    chute: str | None
-    private: bool
+    demand: Demand
     size: int
-    room_now: float
     room_after_starting: int
-    starting: float | None
     first_day_units: float
     later_units_per_second: float
-    urgency_boost: float
     hanging: int
-    bounty_boost: float | None
-    bounty_expires_at: float | None
+
+    @property
+    def chute_id(self) -> str:
+        """The id of the chute."""
+        return self.demand.chute.chute_id
+
+    @property
+    def chute(self) -> str | None:
+        """The name of the chute."""
+        return self.demand.chute.name
 
     @property
     def is_avoided(self) -> bool:
@@ -113,9 +106,7 @@ def find_demand(answers: FleetAnswers) -> dict[str | None, Demand] | None:
         return None
     utilization_by_chute = {record.chute_id: record for record in answers.utilization.value}
     bounties_by_chute = {bounty.chute_id: bounty for bounty in answers.bounties.value}
-    gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
-    for gpu in answers.held_gpus.value:
-        gpus_by_chute[gpu.chute_id].append(gpu)
+    gpus_by_chute = by_field(answers.held_gpus.value, "chute_id")
     return {
         chute.chute_id: demand_for(
             chute,
@@ -150,11 +141,12 @@ def find_markets(
     )
     if answers.demand is None or not is_known:
         return None
+    now = answers.instances.received_at
     # Instances that have been starting for over an hour, or may have been, by chute.
     hanging = Counter(
         instance.chute_id
         for instance in instances
-        if instance.state == "starting" and instance.is_slow(answers.at) is not False
+        if instance.state == "starting" and instance.is_slow(now) is not False
     )
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
@@ -204,31 +196,20 @@ def _offer_or_refusal(
     chute, size = demand.chute, gpus_of_instance(demand.chute)
     first = first_units_per_second(chute, model, answers.rates)
     later = later_units_per_second(chute, model, answers.rates)
-    room, room_after_starting = demand.room_now, demand.room_after_starting
-    if first is None or later is None or size is None:
+    room = demand.room_after_starting
+    if first is None or later is None or size is None or room is None:
         return "unknown"
     first_day = first_day_units(first, later)
-    # A sum of the pay must be finite.
-    is_finite = math.isfinite(_MOST_INSTANCES * first_day)
-    if room is None or room_after_starting is None or not is_finite:
+    if not math.isfinite(_MOST_INSTANCES * first_day):
+        # A sum of the pay would not be finite.
         return "unknown"
-    # The service accepts the launch, so TEE is known. The later pay is known, so the kind and the
-    # factors of the chute are.
     return Offer(
         model=model,
-        tee=bool(chute.tee),
-        chute_id=chute.chute_id,
-        chute=chute.name,
-        private=not chute.public,
+        demand=demand,
         size=size,
-        room_now=room,
         # It is below 0 if more instances start than there is room for.
-        room_after_starting=max(0, int(room_after_starting)),
-        starting=demand.starting,
+        room_after_starting=max(0, int(room)),
         first_day_units=first_day,
         later_units_per_second=later,
-        urgency_boost=urgency_boost(chute),
         hanging=hanging.get(chute.chute_id, 0),
-        bounty_boost=bounty_boost(demand.bounty),
-        bounty_expires_at=bounty_expires_at(demand.bounty),
     )

@@ -51,7 +51,6 @@ class ServerPlan:
     """The best use of the idle GPUs of a model on a server that can be used.
 
     Attributes:
-        free: The idle GPUs.
         launches: What to launch on them, so that the units of the first day are the most. Each room
             of a chute is given to one server only.
         may_be_more: Whether more is possible, because it is unknown of a chute whether it can be
@@ -60,7 +59,6 @@ class ServerPlan:
 
     server_id: str
     model: str
-    free: int
     launches: tuple[Launch, ...]
     may_be_more: bool
 
@@ -141,7 +139,7 @@ def plan_servers(
     for space, launches in _best_placement(spaces, offers, avoided).items():
         launched = tuple(sorted(launches, key=lambda launch: launch.offer.rank))
         may_be_more = "unknown" in refused[space.model]
-        plans.append(ServerPlan(space.server_id, space.model, space.free, launched, may_be_more))
+        plans.append(ServerPlan(space.server_id, space.model, launched, may_be_more))
     return tuple(plans)
 
 
@@ -162,12 +160,10 @@ def _best_placement(
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
     placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
-
-    def units(placement: Placement) -> float:
-        launches = chain.from_iterable(placement.values())
-        return sum(launch.first_day_units for launch in launches)
-
-    return max(placements, key=units)
+    return max(
+        placements,
+        key=lambda placement: sum(one.first_day_units for one in chain(*placement.values())),
+    )
 
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
@@ -178,7 +174,7 @@ def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     for offer in offers:
         for space in sorted(free, key=free.__getitem__):
             count = min(rooms[offer.chute_id], free[space] // offer.size)
-            if count and (space.model, space.tee) == (offer.model, offer.tee):
+            if count and (space.model, space.tee) == (offer.model, offer.demand.chute.tee):
                 placement[space].append(Launch(offer, count))
                 free[space] -= count * offer.size
                 rooms[offer.chute_id] -= count

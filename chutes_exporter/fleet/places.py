@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from chutes_exporter.fleet.answers import are_complete, first_of_each
+from chutes_exporter.fleet.answers import are_complete, by_field, first_of_each
 from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
@@ -49,14 +48,12 @@ def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
     ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
     disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
-    instances = first_of_each(answers.instances.value, "instance_id")
-    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in instances.values():
-        by_chute[instance.chute_id].append(instance)
+    instances = first_of_each(answers.instances.value, "instance_id").values()
+    by_chute = by_field(instances, "chute_id")
     holders: dict[str, Holder] = {}
     for item in answers.inventory.value:
         # An item without a chute may be of any instance, and the other way round.
-        candidates = [*instances.values()]
+        candidates = [*instances]
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
         possible = _agreeing(item, candidates)
@@ -110,10 +107,10 @@ def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
 
     The list of held GPUs names the instance of each. Without it, the inventory tells the place.
     """
-    listed: dict[str, list[_GpuPlace]] = defaultdict(list)
-    for held in answers.miner_gpus.value if answers.miner_gpus.complete else ():
-        listed[held.instance_id].append((held.server_id, held.gpu))
-    places_of_gpus = _places_by_inventory(answers, gpus) | listed
+    places_of_gpus = _places_by_inventory(answers, gpus)
+    if answers.miner_gpus.complete:
+        for instance_id, held in by_field(answers.miner_gpus.value, "instance_id").items():
+            places_of_gpus[instance_id] = [(gpu.server_id, gpu.gpu) for gpu in held]
     places = {}
     for instance in answers.instances.value:
         of_instance = places_of_gpus.get(instance.instance_id, ())
@@ -124,28 +121,23 @@ def find_places(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, Place]:
     return places
 
 
-def _places_by_inventory(
-    answers: FleetAnswers, gpus: Iterable[Gpu]
-) -> dict[str, Sequence[_GpuPlace]]:
+def _places_by_inventory(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, list[_GpuPlace]]:
     """Return the places of an instance's GPUs, by its id, as the inventory tells them.
 
     An instance is left out if a GPU whose instance is unknown may be its own: that GPU is of the
     same chute, or the chute of one of the two is unknown. One without any GPU, because they were
     deleted, has a single empty place.
     """
-    known: dict[str | None, list[_GpuPlace]] = defaultdict(list)
-    uncertain_chutes: set[str | None] = set()
-    for gpu in gpus:
-        known[gpu.instance_id].append((gpu.server_id, gpu.model))
-        if gpu.instance_id is None:
-            uncertain_chutes.add(gpu.chute_id)
+    held = by_field(gpus, "instance_id")
+    uncertain_chutes = {gpu.chute_id for gpu in held[None]}
     if not are_complete(answers.inventory, answers.instances):
         uncertain_chutes.add(None)
-    places: dict[str, Sequence[_GpuPlace]] = {}
+    places: dict[str, list[_GpuPlace]] = {}
     for instance in answers.instances.value:
         may_hold_more = uncertain_chutes
         if instance.chute_id is not None:
             may_hold_more = uncertain_chutes & {instance.chute_id, None}
         if not may_hold_more:
-            places[instance.instance_id] = known[instance.instance_id] or [("", "")]
+            of_instance = [(gpu.server_id, gpu.model) for gpu in held[instance.instance_id]]
+            places[instance.instance_id] = of_instance or [("", "")]
     return places

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.answers import are_complete, first_of_each
+from chutes_exporter.fleet.answers import are_complete, by_field, first_of_each
 from chutes_exporter.fleet.gpus import GPU_STATES, Gpu
-from chutes_exporter.fleet.instances import Instance
 from chutes_exporter.rules.launch import runs_on
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 from chutes_exporter.rules.sums import total
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers, Window
     from chutes_exporter.fleet.ends import End
     from chutes_exporter.fleet.gpus import GpuState
+    from chutes_exporter.fleet.instances import Instance
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 ServerState = Literal[
@@ -44,9 +44,6 @@ _STATES_IN_SLOT: Final[Mapping[MaintenanceStatus | None, ServerState]] = {
 UPGRADE_DUE: Final = 12 * HOUR
 """Seconds before the end of a window in which nothing is launched on a server that waits for its
 upgrade. One upgrade takes up to 4 hours, and a miner has few slots."""
-
-
-Placed = TypeVar("Placed", Gpu, Instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +97,11 @@ class Server:
             return None
         if self.holds_slot:
             return _STATES_IN_SLOT.get(self.maintenance)
-        if not self.gpus:
-            return "without_gpus"
         states = {gpu.state for gpu in self.gpus}
         if None in states:
             return None
         # The states that are left are those of GPUs, in the same order.
-        return min(states, key=GPU_STATES.index)
+        return min(states, key=GPU_STATES.index, default="without_gpus")
 
     @property
     def _earning(self) -> list[Instance] | None:
@@ -221,8 +216,8 @@ class Server:
         """The number of its GPUs in no instance, verified or not, None while that is unknown."""
         return self.count_in("idle", "unverified")
 
-    def gpus_in(self, *states: GpuState) -> list[Gpu]:
-        """Return its GPUs that are known to be in one of these states."""
+    def gpus_in(self, *states: GpuState | None) -> list[Gpu]:
+        """Return its GPUs that are known to be in one of these states. None is unknown."""
         return [gpu for gpu in self.gpus if gpu.state in states]
 
     def count_in(self, *states: GpuState) -> int | None:
@@ -230,7 +225,7 @@ class Server:
 
         None while one may be missing, or the model or the state of one is unknown.
         """
-        if self.models is None or any(gpu.state is None for gpu in self.gpus):
+        if self.models is None or self.gpus_in(None):
             return None
         return len(self.gpus_in(*states))
 
@@ -242,9 +237,8 @@ class Server:
         None while that is unknown of one, or one of them may be unknown.
         """
         instances = self.known_instances
-        if instances is None or any(instance.has_replacement is None for instance in instances):
-            return None
-        return sum(instance.has_replacement is False for instance in instances)
+        replaced = [instance.has_replacement for instance in instances or ()]
+        return None if instances is None or None in replaced else replaced.count(False)
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:
@@ -273,7 +267,8 @@ def find_servers(
     answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
 ) -> tuple[Server, ...]:
     """Return all servers, with the GPUs and the instances that are on them."""
-    gpus_by_server, instances_by_server = _by_server(gpus), _by_server(instances)
+    gpus_by_server = by_field(gpus, "server_id")
+    instances_by_server = by_field(instances, "server_id")
     servers = []
     for server_id, record in first_of_each(answers.servers.value, "server_id").items():
         maintenance = answers.maintenance_of(record)
@@ -297,14 +292,3 @@ def find_servers(
         measured, runs_chutes = answers.measured(server), answers.runs_chutes(server)
         servers.append(replace(server, measured=measured, runs_chutes=runs_chutes))
     return tuple(servers)
-
-
-def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
-    """Return GPUs or instances by the id of their server, without those that have none or of which
-    it is unknown.
-    """
-    by_server: dict[str, list[Placed]] = defaultdict(list)
-    for one in placed:
-        if one.server_id:
-            by_server[one.server_id].append(one)
-    return by_server
