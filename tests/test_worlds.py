@@ -175,32 +175,21 @@ ROWS = (
         "ended.{instance_id}.active_minutes",
         1e-5,
     ),
-)
-"""What a page or a command shows, and where the truth has it."""
-
-ENDS = (
-    Row(
-        "chutes_miner_window_total_lost_compute_units{hotkey,window=1d}",
-        "miners.{hotkey}.sums.{reason=all}.lost_compute_units",
-    ),
-    Row(
-        "chutes_miner_window_lost_compute_units{hotkey,window=1d,reason}",
-        "miners.{hotkey}.ended.{reason}.lost_compute_units",
-    ),
-    Row(
-        "chutes_miner_window_ended_instances{hotkey,window=1d,reason}",
-        "miners.{hotkey}.ended.{reason}",
-    ),
-    Row(
-        "chutes_miner_chute_window_lost_compute_units{hotkey,window=1d,chute_id}",
-        "miners.{hotkey}.ended.{chute_id}.lost_compute_units",
-    ),
+    # Without one of the reports, as in world F, a chute may have more ends.
     Row(
         "chutes_miner_chute_window_ended_instances{hotkey,window=1d,chute_id}",
-        "miners.{hotkey}.ended.{chute_id}",
+        "ended.{hotkey,chute_id}",
+        only_in="ch",
+    ),
+    # Some losses in world H are estimates. World C does not tell the penalties of last instances.
+    Row(
+        "chutes_miner_chute_window_lost_compute_units{hotkey,window=1d,chute_id}",
+        "ended.{hotkey,chute_id}.lost",
+        0.06,
+        only_in="fh",
     ),
 )
-"""What the page shows of ended instances, and where ``incidents`` has it."""
+"""What a page or a command shows, and where the truth has it."""
 
 SHOWN_LOSSES = {
     "exact": (1 - 1e-6, 1 + 1e-6),
@@ -310,6 +299,3 @@ async def test_the_page_and_the_commands_show_the_truth_of_a_world(directory: Pa
     assert {value for (name, _), value in page.items() if name == "chutes_feed_doubted"} == {0.0}
     assert differences(page, outputs, true, rows_of(directory)) == ""
     assert wrong_losses(outputs["incidents"], true) == []
-    if true["reports"] == 24:
-        # A missing report may have more ends, so that the page shows none of the day.
-        assert differences(page, {}, outputs["incidents"], ENDS) == ""
