@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
+_NO_POLICY: Final[Answer[Any]] = Answer(None, doubt="missing")
 
 
 Phase = Literal["none", "announced", "open", "over"]
@@ -103,7 +104,7 @@ class ListedGpu:
 
 @dataclass(frozen=True)
 class FleetAnswers:
-    """The answers about a miner and the platform. One that is missing has no record.
+    """The answers about a miner and the platform. One that is missing is empty, and in doubt.
 
     ``demand``, by the id of the chute, and ``ledger`` are what the answers about the platform make
     together, which is found once for all miners.
@@ -117,7 +118,7 @@ class FleetAnswers:
     inventory: Answer[Sequence[r.InventoryItem]] = _MISSING
     instances: Answer[Sequence[r.Instance]] = _MISSING
     miner_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
-    maintenance: Answer[r.MaintenancePolicy] = _MISSING
+    maintenance: Answer[r.MaintenancePolicy | None] = _NO_POLICY
     tee_measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
     jobs: Answer[Sequence[r.Job]] = _MISSING
     metagraph: Answer[Sequence[r.MetagraphNode]] = _MISSING
@@ -128,27 +129,23 @@ class FleetAnswers:
     held_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
 
-    @property
-    def policy(self) -> r.MaintenancePolicy | None:
-        """The maintenance policy."""
-        return None if self.maintenance is _MISSING else self.maintenance.value
-
     @cached_property
     def window(self) -> Window:
         """The newest maintenance window."""
-        if self.policy is None:
+        policy = self.maintenance.value
+        if policy is None:
             return Window()
         # In spite of its name, this window need not be open: it is the newest one.
-        window = self.policy.active_window
+        window = policy.active_window
         if window is None:
             return Window(is_open=False, exists=False)
         return Window(
-            is_open=window_is_open(self.policy),
+            is_open=window_is_open(policy),
             starts_at=window.upgrade_window_start,
             ends_at=window.upgrade_window_end,
             target=window.target_measurement_version,
             slots=window.max_concurrent_per_miner,
-            used_slots=self.policy.current_slots,
+            used_slots=policy.current_slots,
         )
 
     def boots(self, server: r.Server) -> bool | None:
@@ -177,7 +174,7 @@ class FleetAnswers:
         It has all servers with TEE, and none of the others, which are never upgraded. Before the
         first window, it is empty, because there is no maintenance.
         """
-        records = self.policy and self.policy.servers
+        records = self.maintenance.value and self.maintenance.value.servers
         for record in records or ():
             if record.server_id == server.server_id:
                 return record

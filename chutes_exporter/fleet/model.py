@@ -101,8 +101,7 @@ class Fleet:
         """The names of the servers that may be at fault for failures."""
         failures = self.failures
         groups = [failures.of_main_reason(chute_id) for chute_id in failures.failing]
-        if failures.silent:
-            groups.append([*failures.silent])
+        groups.append(failures.silent)
         return {name for ends in groups for name in self.suspects(ends)}
 
     @cached_property
