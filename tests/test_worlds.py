@@ -1,5 +1,7 @@
-"""The recorded worlds: what a page and the commands say, against the truth of the service's
-database (``expected.json``), which no code of ours made.
+"""The recorded worlds: the page, ``incidents`` and ``advise``, compared with ``expected.json``.
+
+That file has what the service's database held, and how the service answered launches. This module
+selects from it and renames, but works out nothing by a rule of the exporter.
 """
 
 from __future__ import annotations
@@ -189,7 +191,7 @@ ROWS = (
         only_in="fh",
     ),
 )
-"""What a page or a command shows, and where the truth has it."""
+"""What the page or a command shows, and where the truth has it."""
 
 SHOWN_LOSSES = {
     "exact": (1 - 1e-6, 1 + 1e-6),
@@ -200,7 +202,7 @@ SHOWN_LOSSES = {
 
 
 def truth_of(directory: Path) -> dict[str, Any]:
-    """Return the truth of a world, with some of its facts in the form of the rows."""
+    """Return ``expected.json``, with some of its facts in the form of the rows."""
     true: dict[str, Any] = json.loads((directory / "expected.json").read_bytes())
     ended, window = true["ended"], true["in_maintenance_window"]
     return true | {
@@ -218,8 +220,8 @@ def truth_of(directory: Path) -> dict[str, Any]:
 
 
 def launches(true: dict[str, Any], chutes: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
-    """Return what the service says about a launch of each chute on each of its models of which
-    the miner has idle GPUs.
+    """Return the service's answers to launches, for each model that a chute may run on and of
+    which the miner has idle GPUs.
     """
     models = true["launch_models"]
     decided: dict[str, list[dict[str, str]]] = {"possible": [], "impossible": []}

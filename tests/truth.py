@@ -1,4 +1,4 @@
-"""Compares numbers that the exporter shows with the truth of the service's database.
+"""Compares numbers that the exporter shows with the truth that was recorded from the service.
 
 Both are trees, and a place in one is a path such as ``{hotkey}.gpus.{gpu}.{state}``: a word is a
 key, ``{label}`` is every key or text, ``{a,b=c}`` are fields of every record of a list, those with
@@ -36,6 +36,7 @@ WORDS = {
     "active >= target": "no_room",
     "TEE: live instances (active and starting) >= target + 1": "no_room",
     "enough_starting": "no_room",
+    # Of an accepted launch. In world F, the targets of all these chutes have expired.
     "activation refused": "target_expired",
     # The service would accept the launch, but no server of the miner fits.
     "too_many_gpus": "accepted",
