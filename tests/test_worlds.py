@@ -86,7 +86,8 @@ ROWS = (
     Row("chutes_gpu_state{gpu_id,state}", "gpu_state.{gpu_id}.{state}"),
     Row("chutes_gpu_verification_error_info{gpu_id}", "gpus_with_error.{gpu_id}"),
     Row("chutes_server_info{}", "servers"),
-    Row("chutes_server_gpus{server_id}", "gpus_per_server.{server_id}"),
+    # A server without GPUs has no model.
+    Row("chutes_server_gpus{server_id}", "gpus_per_server.{server_id}", zero_may_be_absent=True),
     Row(
         "chutes_server_gpus{server_id,state}",
         "gpus_by_server_and_state.{server_id}.{state}",
@@ -184,11 +185,13 @@ ROWS = (
         only_in="ch",
     ),
     # Some losses in world H are estimates. World C does not tell the penalties of last instances.
+    # Without a report, as in world F, no known loss does not mean that nothing was lost.
     Row(
         "chutes_miner_chute_window_lost_compute_units{hotkey,window=1d,chute_id}",
         "ended.{hotkey,chute_id}.lost",
         0.06,
         only_in="fh",
+        zero_may_be_absent=True,
     ),
 )
 """What the page or a command shows, and where the truth has it."""
