@@ -10,8 +10,7 @@ import pytest
 
 from chutes_exporter.findings import find
 from chutes_exporter.fleet.answers import Window
-from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.fleet.outages import Outage
+from chutes_exporter.fleet.failures import Failures, Outage
 from chutes_exporter.fleet.placement import Launch, ServerPlan
 from chutes_exporter.rules.losses import Loss
 from chutes_exporter.rules.money import Costs

@@ -317,3 +317,9 @@ def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
 def are_complete(*answers: Answer[Any]) -> bool:
     """Return whether all of these answers are known, and no record of them can be missing."""
     return all(answer.complete for answer in answers)
+
+
+def only_value(values: Iterable[T | None]) -> T | None:
+    """Return the value if all are equal, None otherwise, or if there is none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
