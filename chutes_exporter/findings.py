@@ -556,9 +556,7 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         hotkey=moment.fleet.hotkey,
         count=len(subjects),
         problem=kind.problem.format(
-            count=len(subjects),
-            gpus=len(lost_gpus or ()),
-            when=_time_until(first.when, moment.now),
+            count=len(subjects), gpus=len(lost_gpus or ()), when=_time_until(first.when, moment.now)
         ),
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),

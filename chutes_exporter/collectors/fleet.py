@@ -284,7 +284,5 @@ def _add_known_topics(fleet: Fleet, out: Samples) -> None:
 
 
 COLLECTOR = Collector(
-    "fleet",
-    "the miner's servers, GPUs and instances: states, places, pay and deadlines",
-    (_PART,),
+    "fleet", "the miner's servers, GPUs and instances: states, places, pay and deadlines", (_PART,)
 )

@@ -95,7 +95,6 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
 
 
 def _gpu_rows(fleet: Fleet, costs: Costs) -> list[Row]:
-    """Return the GPUs by model and state, and what they cost. The last row is the sum."""
     rows = []
     for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
         # A GPU of an unknown model is only in the sum.
