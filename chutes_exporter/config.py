@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, readable_by_others
-from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
@@ -26,6 +25,12 @@ for the seat, only the watched ones, or all."""
 ChutesChoice = Literal["relevant", "all"]
 """Chutes that are exported: those that a watched miner runs, ran in the past day, or could launch
 now if it had the GPUs; or all."""
+_MODELS = (
+    "3090 4090 5090 a4000 a4000_ada a5000 a6000 a6000_ada pro_6000 l4 a10 a40 l40 l40s "
+    "a100_40gb a100_40gb_sxm a100 a100_sxm h100 h100_nvl h100_sxm h800 h20 h200 mi300x b200 b300"
+)
+GPU_MODELS = tuple(_MODELS.split())
+"""GPU models by the short names that the API uses: /nodes/supported in November 2026."""
 NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)

@@ -199,7 +199,7 @@ def _deleted_instances(moment: Moment) -> Iterator[Subject]:
     for ends in sorted(by_chute.values(), key=lambda ends: -sum_of_losses(ends).known):
         name = ends[0].chute or ends[0].chute_id or "unknown chute"
         text = f"{name}: {len(ends)} deleted"
-        if last := sum(end.is_last_of_chute is True for end in ends):
+        if last := sum(end.loss.is_last_of_chute is True for end in ends):
             text += f" (last of the chute: {last})"
         yield Subject(f"{text}, {_lost_units(ends)}")
 
@@ -289,7 +289,9 @@ def _to_upgrade(step: Step, moment: Moment) -> list[Subject]:
     """
     if moment.plan.phase != "open":
         return []
-    return [replace(one, when=moment.plan.last_request_at) for one in _at_step(step, moment)]
+    return [
+        replace(one, when=moment.fleet.window.last_request_at) for one in _at_step(step, moment)
+    ]
 
 
 def _undecided_upgrades(moment: Moment) -> Iterator[Subject]:
@@ -554,9 +556,7 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         hotkey=moment.fleet.hotkey,
         count=len(subjects),
         problem=kind.problem.format(
-            count=len(subjects),
-            gpus=len(lost_gpus or ()),
-            when=_time_until(first.when, moment.now),
+            count=len(subjects), gpus=len(lost_gpus or ()), when=_time_until(first.when, moment.now)
         ),
         things=[one.name for one in subjects if one.name],
         needs_action=bool(kind.advice),

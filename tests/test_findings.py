@@ -10,9 +10,9 @@ import pytest
 
 from chutes_exporter.findings import find
 from chutes_exporter.fleet.answers import Window
-from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.fleet.outages import Outage
+from chutes_exporter.fleet.failures import Failures, Outage
 from chutes_exporter.fleet.placement import Launch, ServerPlan
+from chutes_exporter.rules.losses import Loss
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
 from tests.fleet.test_failures import end
@@ -183,7 +183,7 @@ def test_a_deletion_before_the_score_is_safe_needs_action(
     lost_units: list[float | None], thing: str
 ) -> None:
     deleted = [
-        end(lost_units=lost, reason="miner", loss_precision="at_least" if lost is None else "exact")
+        end(reason="miner", loss=Loss(lost, "at_least" if lost is None else "exact"))
         for lost in lost_units
     ]
     found = find(make_fleet(failures=Failures(deleted=deleted)), NOW, COSTS)

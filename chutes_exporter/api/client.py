@@ -336,7 +336,6 @@ def _shortened(text: str) -> str:
 
 
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed, and count its bytes in the tally."""
     coding = response.headers.get("content-encoding", "")
     async for piece in inflated(response.aiter_raw(), coding):
         tally.size += len(piece)
@@ -344,7 +343,6 @@ async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[byt
 
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:
-    """Raise TooLargeError if so many bytes are above the endpoint's limit."""
     if size > endpoint.max_bytes:
         raise errors.TooLargeError(
             f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK

@@ -319,9 +319,7 @@ MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.serve
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
 SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
 AUDIT_REPORT: Shape[r.HourlyAudit] = Shape(
-    r.HourlyAudit,
-    _audit_report,
-    lambda report: len(report.instances) + len(report.multipliers),
+    r.HourlyAudit, _audit_report, lambda report: len(report.instances) + len(report.multipliers)
 )
 
 

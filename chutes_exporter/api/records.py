@@ -72,10 +72,7 @@ END_TEXTS: Final = {
         "user has zero/negative balance (private chute)",
     ),
     "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
-    "not_active_in_time": (
-        PURGED,
-        "Instance took too long to activate",
-    ),
+    "not_active_in_time": (PURGED, "Instance took too long to activate"),
     "gpu_missing": ("autoscaler - instance node count mismatch",),
     "verification": (
         "Failed port verification",
@@ -198,10 +195,7 @@ class Image(Record, frozen=True):
     Source: ``/miner/images/``. ``status`` is null in old rows.
     """
 
-    UNUSED: ClassVar = {
-        "users' data": "user_id",
-        "text": "readme logo_id",
-    }
+    UNUSED: ClassVar = {"users' data": "user_id", "text": "readme logo_id"}
 
     image_id: str
     username: str | None = None
@@ -383,10 +377,7 @@ class ChuteMetrics(Record, frozen=True):
     were computed.
     """
 
-    UNUSED: ClassVar = {
-        "constant (0)": "error_count",
-        "duplicate of `end_date`": "start_date",
-    }
+    UNUSED: ClassVar = {"constant (0)": "error_count", "duplicate of `end_date`": "start_date"}
 
     chute_id: str
     total_invocations: float | None = None
@@ -721,7 +712,7 @@ class SupportedGpu(Record, frozen=True):
         "no use: the same for all miners": (
             "memory clock_rate processors major minor sxm ecc max_threads_per_processor "
             "concurrent_kernels tensor_cores graval model_name_check"
-        ),
+        )
     }
     SOMETIMES: ClassVar = ("gpu",)  # the key of the object in the answer
 
@@ -746,7 +737,7 @@ class TeeMeasurement(Record, frozen=True):
     UNUSED: ClassVar = {
         "no use: no answer has the hashes of a server": (
             "name mrtd boot_rtmrs runtime_rtmrs fingerprint"
-        ),
+        )
     }
 
     version: str

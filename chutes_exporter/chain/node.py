@@ -137,7 +137,6 @@ class Node:
         )
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
-        """Return the values of items in the block, in their order, or raise ApiError."""
         keys = [item.key for item in items]
         # The answer is a list with one entry for the block.
         (answer,) = await self._call(

@@ -138,11 +138,7 @@ class Samples:
         family.add_sample(metric.name, label_pairs, float(value))
 
     def add_states(
-        self,
-        metric: Metric,
-        present: str | None,
-        states: Iterable[str],
-        *labels: LabelValue,
+        self, metric: Metric, present: str | None, states: Iterable[str], *labels: LabelValue
     ) -> None:
         """Add a sample for each of the states that a thing can have: 1 for the present one, 0 for
         the others. If the present one is None, it is unknown, and there are none.
@@ -234,10 +230,7 @@ class Part:
     of_chutes = False
 
     def __init__(
-        self,
-        *feeds: Feed[Any],
-        also: Iterable[Feed[Any]] = (),
-        scope: Scope = "platform",
+        self, *feeds: Feed[Any], also: Iterable[Feed[Any]] = (), scope: Scope = "platform"
     ) -> None:
         self.feeds = feeds
         self.all_feeds = (*feeds, *also)

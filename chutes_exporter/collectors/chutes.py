@@ -255,7 +255,5 @@ BOUNTY = Table[Bounty](
 )
 
 BOUNTIES_COLLECTOR = Collector(
-    "bounties",
-    "open bounties: their number, their starts, their ends and their boosts",
-    (BOUNTY,),
+    "bounties", "open bounties: their number, their starts, their ends and their boosts", (BOUNTY,)
 )

@@ -12,7 +12,6 @@ from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.model import TOPICS
 from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
-from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 from chutes_exporter.rules.sums import product, total
@@ -240,7 +239,7 @@ def _add_gpus(fleet: Fleet, server_names: ServerNames, out: Samples) -> None:
         name = server_names.get(gpu.server_id)
         if None not in (gpu.model, gpu.index, name):
             place = (gpu.server_id, name, gpu.model, gpu.index)
-            labels = (fleet.hotkey, gpu.gpu_id, nvidia_uuid(gpu.gpu_id), *place)
+            labels = (fleet.hotkey, gpu.gpu_id, gpu.nvidia_uuid, *place)
             out.add_states(GPU_STATE, gpu.state, GPU_STATES, *labels)
 
 
@@ -285,7 +284,5 @@ def _add_known_topics(fleet: Fleet, out: Samples) -> None:
 
 
 COLLECTOR = Collector(
-    "fleet",
-    "the miner's servers, GPUs and instances: states, places, pay and deadlines",
-    (_PART,),
+    "fleet", "the miner's servers, GPUs and instances: states, places, pay and deadlines", (_PART,)
 )

@@ -61,9 +61,7 @@ INSTANCE = Table[Instance](
 )
 
 INSTANCES_COLLECTOR = Collector(
-    "instances",
-    "versions, times, verification and price of the miner's instances",
-    (INSTANCE,),
+    "instances", "versions, times, verification and price of the miner's instances", (INSTANCE,)
 )
 
 

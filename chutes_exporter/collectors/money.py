@@ -87,7 +87,6 @@ def miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _cost_per_hour(answers: Answers, miners: Miners) -> float | None:
-    """Return what all GPUs of the miner cost in US dollars, None if the price of one is unknown."""
     if not miners.costs:
         # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
         return None

@@ -85,8 +85,7 @@ EACH = Table[Job](
     key="job_id",
     records=lambda jobs, chutes: list(filter(_waits(chutes), jobs)),
     chutes_job_info=Info(
-        "The chute and method of a waiting job.",
-        fields_named("chute_id", "method", "status"),
+        "The chute and method of a waiting job.", fields_named("chute_id", "method", "status")
     ),
     chutes_job_created_timestamp_seconds=Row("When the waiting job was created.", "created_at"),
     chutes_job_compute_multiplier=Row(

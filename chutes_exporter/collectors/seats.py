@@ -26,8 +26,7 @@ SEAT = Table[MetagraphNode](
         "The miner's cold key and UID on the subnet.", {"coldkey": "coldkey", "uid": "node_id"}
     ),
     chutes_miner_blacklist_info=Info(
-        "Why the miner is blacklisted. Only for blacklisted miners.",
-        {"reason": "blacklist_reason"},
+        "Why the miner is blacklisted. Only for blacklisted miners.", {"reason": "blacklist_reason"}
     ),
     chutes_miner_consensus_ratio=Row(
         "The chain's consensus about the miner, 0 to 1. It is close to the incentive but has "

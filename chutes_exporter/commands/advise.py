@@ -173,9 +173,7 @@ def _sum_of_plan(fleet: Fleet, rows: list[Row], usd_per_unit: float | None) -> R
 
 
 def _pay(
-    first_day_units: float | None,
-    later_units_per_second: float | None,
-    usd_per_unit: float | None,
+    first_day_units: float | None, later_units_per_second: float | None, usd_per_unit: float | None
 ) -> Row:
     later_units = product(later_units_per_second, DAY)
     return {

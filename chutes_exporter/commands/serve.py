@@ -161,15 +161,14 @@ class Service:
         # A file that is being written may look empty, so a reload never switches off TLS or
         # passwords. Nor can it switch on TLS, because the open sockets have none.
         has_tls, had_tls = web.context is not None, self._web.context is not None
+        forbidden = ""
         if has_tls != had_tls:
+            forbidden = "switch TLS on or off"
+        elif self._web.users and not web.users:
+            forbidden = "remove all passwords"
+        if forbidden:
             raise ConfigError(
-                f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart "
-                "the exporter"
-            )
-        if self._web.users and not web.users:
-            raise ConfigError(
-                f"{self.settings.web_config}: a reload cannot remove all passwords. Restart "
-                "the exporter"
+                f"{self.settings.web_config}: a reload cannot {forbidden}. Restart the exporter"
             )
         return web
 

@@ -95,7 +95,6 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
 
 
 def _gpu_rows(fleet: Fleet, costs: Costs) -> list[Row]:
-    """Return the GPUs by model and state, and what they cost. The last row is the sum."""
     rows = []
     for model in [*sorted({gpu.model for gpu in fleet.gpus if gpu.model}), "all"]:
         # A GPU of an unknown model is only in the sum.
@@ -129,12 +128,12 @@ async def _read_maintenance(
                     subject = f"server_maintenance of {server.shown_name}"
                     gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             rows.append(_server_row(upgrade, pending, fleet, now))
-    window = plan.window
+    window = fleet.window
     shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
-        "last_request_at": iso_time(plan.last_request_at),
+        "last_request_at": iso_time(window.last_request_at),
         "free_slots": plan.slots and plan.slots.free,
         "late": plan.late,
         "slots": window.slots,

@@ -234,7 +234,6 @@ class FeedCache:
         return flight.done() and self._has_succeeded(state)
 
     def _has_succeeded(self, state: FeedState) -> bool:
-        """Return whether the last request succeeded, and its answer may still be used."""
         return not state.failures and self.peek(state.feed) is not None
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:

@@ -172,7 +172,6 @@ class Joined:
         return chute_ids
 
     def _miners_and_chutes(self) -> Iterator[tuple[str | None, str | None]]:
-        """Yield each miner with each chute that it runs, or ran in the past day."""
         for instance in self._records(f.ACTIVE_INSTANCES):
             yield instance.miner_hotkey, instance.chute_id
         for gpu in self._records(f.HELD_GPUS):

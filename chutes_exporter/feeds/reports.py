@@ -100,7 +100,6 @@ class ReportReader:
 
     @property
     def _next_due(self) -> float:
-        """Unix time at which the report after the newest one is due."""
         return max(self._kept, default=0.0) + _NEXT_AFTER
 
     async def _read_newest(self) -> None:

@@ -14,7 +14,13 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
+from chutes_exporter.rules.maintenance import (
+    UPGRADE_SECONDS,
+    measured,
+    version_accepted,
+    window_is_open,
+)
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
+_NO_POLICY: Final[Answer[Any]] = Answer(None, doubt="missing")
 
 
 Phase = Literal["none", "announced", "open", "over"]
@@ -51,6 +58,11 @@ class Window:
     slots: float | None = None
     used_slots: float | None = None
     exists: bool = True
+
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before it ends."""
+        return total([self.ends_at, -UPGRADE_SECONDS])
 
     def phase(self, now: float) -> Phase | None:
         """Return what it is at a Unix time, None if that is unknown."""
@@ -92,7 +104,7 @@ class ListedGpu:
 
 @dataclass(frozen=True)
 class FleetAnswers:
-    """The answers about a miner and the platform. One that is missing has no record.
+    """The answers about a miner and the platform. One that is missing is empty, and in doubt.
 
     ``demand``, by the id of the chute, and ``ledger`` are what the answers about the platform make
     together, which is found once for all miners.
@@ -106,7 +118,7 @@ class FleetAnswers:
     inventory: Answer[Sequence[r.InventoryItem]] = _MISSING
     instances: Answer[Sequence[r.Instance]] = _MISSING
     miner_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
-    maintenance: Answer[r.MaintenancePolicy] = _MISSING
+    maintenance: Answer[r.MaintenancePolicy | None] = _NO_POLICY
     tee_measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
     jobs: Answer[Sequence[r.Job]] = _MISSING
     metagraph: Answer[Sequence[r.MetagraphNode]] = _MISSING
@@ -117,27 +129,23 @@ class FleetAnswers:
     held_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
 
-    @property
-    def policy(self) -> r.MaintenancePolicy | None:
-        """The maintenance policy."""
-        return None if self.maintenance is _MISSING else self.maintenance.value
-
     @cached_property
     def window(self) -> Window:
         """The newest maintenance window."""
-        if self.policy is None:
+        policy = self.maintenance.value
+        if policy is None:
             return Window()
         # In spite of its name, this window need not be open: it is the newest one.
-        window = self.policy.active_window
+        window = policy.active_window
         if window is None:
             return Window(is_open=False, exists=False)
         return Window(
-            is_open=window_is_open(self.policy),
+            is_open=window_is_open(policy),
             starts_at=window.upgrade_window_start,
             ends_at=window.upgrade_window_end,
             target=window.target_measurement_version,
             slots=window.max_concurrent_per_miner,
-            used_slots=self.policy.current_slots,
+            used_slots=policy.current_slots,
         )
 
     def boots(self, server: r.Server) -> bool | None:
@@ -166,7 +174,7 @@ class FleetAnswers:
         It has all servers with TEE, and none of the others, which are never upgraded. Before the
         first window, it is empty, because there is no maintenance.
         """
-        records = self.policy and self.policy.servers
+        records = self.maintenance.value and self.maintenance.value.servers
         for record in records or ():
             if record.server_id == server.server_id:
                 return record
@@ -309,3 +317,9 @@ def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
 def are_complete(*answers: Answer[Any]) -> bool:
     """Return whether all of these answers are known, and no record of them can be missing."""
     return all(answer.complete for answer in answers)
+
+
+def only_value(values: Iterable[T | None]) -> T | None:
+    """Return the value if all are equal, None otherwise, or if there is none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
+from uuid import UUID
 
-from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.places import Holder, find_holders
+from chutes_exporter.fleet.answers import are_complete, by_field, first_of_each, only_value
+from chutes_exporter.rules.instances import instance_state
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chutes_exporter.api.records import Instance, InventoryItem
     from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.rules.instances import InstanceState
 
 GpuState = Literal["unverified", "idle", "starting", "disabled", "earning"]
 """State of a GPU: not verified and in no instance, verified and in no instance, or in an instance
@@ -35,6 +40,79 @@ class Gpu:
     state: GpuState | None
     chute_id: str | None
     instance_id: str | None
+
+    @property
+    def nvidia_uuid(self) -> str | None:
+        """Its id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an
+        id.
+        """
+        try:
+            return f"GPU-{UUID(self.gpu_id.removeprefix('GPU-'))}"
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What holds a GPU.
+
+    Attributes:
+        instance_id: The instance, None if several are possible.
+        state: The state of the instance, None if instances in several states are possible.
+    """
+
+    chute_id: str | None = None
+    instance_id: str | None = None
+    state: InstanceState | None = None
+
+    def state_of_gpu(self, *, is_verified: bool | None) -> GpuState | None:
+        """Return the state of the GPU. One without a holder must be in no instance for certain."""
+        if self.instance_id != "":
+            return "earning" if self.state == "active" else self.state
+        if is_verified is None:
+            return None
+        return "idle" if is_verified else "unverified"
+
+
+def find_holders(answers: FleetAnswers) -> dict[str, Holder]:
+    """Return what holds each GPU, by its id.
+
+    The inventory does not name the instance, but repeats its chute, ``active`` and
+    ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
+    disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
+    """
+    instances = first_of_each(answers.instances.value, "instance_id").values()
+    by_chute = by_field(instances, "chute_id")
+    holders: dict[str, Holder] = {}
+    for item in answers.inventory.value:
+        # An item without a chute may be of any instance, and the other way round.
+        candidates = [*instances]
+        if item.chute_id is not None:
+            candidates = [*by_chute[item.chute_id], *by_chute[None]]
+        possible = _agreeing(item, candidates)
+        holder = Holder(
+            chute_id=item.chute_id,
+            instance_id=only_value(one.instance_id for one in possible),
+            state="active" if item.active else only_value(instance_state(one) for one in possible),
+        )
+        # Of a GPU with two different items, it is unknown what holds it.
+        is_clear = holders.get(item.gpu_id, holder) == holder
+        holders[item.gpu_id] = holder if is_clear else Holder()
+    return holders
+
+
+def _agreeing(item: InventoryItem, candidates: Sequence[Instance]) -> Sequence[Instance]:
+    """Return the instances that an item of the inventory may mean.
+
+    Of the candidates, which may be of its chute, these agree with its ``active``. If some of them
+    were verified at the same time, only they are returned.
+    """
+    possible = candidates
+    if item.active is not None:
+        # An instance that does not say whether it is active remains possible.
+        possible = [one for one in candidates if one.active in (item.active, None)]
+    same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
+    return same_time or possible
 
 
 def find_gpus(answers: FleetAnswers) -> tuple[Gpu, ...]:

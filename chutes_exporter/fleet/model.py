@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.answers import Window, are_complete
-from chutes_exporter.fleet.failures import FAILURE_HOURS, Failures, find_failures
+from chutes_exporter.fleet.failures import FAILURE_HOURS, Failures, find_failures, find_outages
 from chutes_exporter.fleet.gpus import find_gpus
 from chutes_exporter.fleet.instances import find_instances
 from chutes_exporter.fleet.offers import find_markets
-from chutes_exporter.fleet.outages import find_outages
 from chutes_exporter.fleet.placement import find_left_out, plan_servers
 from chutes_exporter.fleet.servers import find_servers
 from chutes_exporter.rules.score import is_blacklisted
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
     from chutes_exporter.fleet.answers import FleetAnswers, StuckJob
     from chutes_exporter.fleet.ends import End
+    from chutes_exporter.fleet.failures import Outage
     from chutes_exporter.fleet.gpus import Gpu
     from chutes_exporter.fleet.instances import Instance
     from chutes_exporter.fleet.offers import Market
-    from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.fleet.placement import LeftOut, ServerPlan
     from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.money import Costs
@@ -101,8 +100,7 @@ class Fleet:
         """The names of the servers that may be at fault for failures."""
         failures = self.failures
         groups = [failures.of_main_reason(chute_id) for chute_id in failures.failing]
-        if failures.silent:
-            groups.append([*failures.silent])
+        groups.append(failures.silent)
         return {name for ends in groups for name in self.suspects(ends)}
 
     @cached_property

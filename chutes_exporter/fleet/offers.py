@@ -129,9 +129,7 @@ def find_demand(answers: FleetAnswers) -> dict[str | None, Demand] | None:
 
 
 def find_markets(
-    answers: FleetAnswers,
-    servers: Sequence[Server],
-    instances: Iterable[Instance],
+    answers: FleetAnswers, servers: Sequence[Server], instances: Iterable[Instance]
 ) -> tuple[Market, ...] | None:
     """Return what the miner can launch on each model of which it has an idle GPU.
 

@@ -160,12 +160,10 @@ def _best_placement(
     by_pay = sorted(wanted, key=lambda offer: -offer.first_day_units)
     by_size = sorted(by_gpu, key=lambda offer: -offer.size)
     placements = [_fill(spaces, ordered) for ordered in (by_gpu, by_pay, by_size)]
-
-    def units(placement: Placement) -> float:
-        launches = chain.from_iterable(placement.values())
-        return sum(launch.first_day_units for launch in launches)
-
-    return max(placements, key=units)
+    return max(
+        placements,
+        key=lambda placement: sum(one.first_day_units for one in chain(*placement.values())),
+    )
 
 
 def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
-from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from typing import Self
@@ -78,14 +77,12 @@ class UpgradePlan:
 
     Attributes:
         phase: None if it is unknown whether there is a window to plan for.
-        window: The newest window.
         servers: Each server that may have TEE, with its step: what needs most care first.
         slots: None if they are unknown, or no window is open or announced.
         order_is_known: Whether it is known which servers wait, and in which order.
     """
 
     phase: Phase | None
-    window: Window
     servers: tuple[Upgrade, ...]
     slots: Slots | None
     order_is_known: bool
@@ -95,11 +92,6 @@ class UpgradePlan:
         """How many servers that may come back will not make it, None while that is unknown."""
         are_late = [upgrade.is_late for upgrade in self.servers if upgrade.position is not None]
         return None if not self.order_is_known or None in are_late else are_late.count(True)
-
-    @property
-    def last_request_at(self) -> float | None:
-        """The last Unix time at which an upgrade can begin and is done before the window ends."""
-        return total([self.window.ends_at, -UPGRADE_SECONDS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +129,7 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
             step, reason = _step(server, phase, position, slots)
             upgrades.append(Upgrade(server, step, reason, position, slots))
     upgrades.sort(key=lambda upgrade: upgrade.urgency)
-    return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, order is not None)
+    return UpgradePlan(phase, tuple(upgrades), slots, order is not None)
 
 
 def _order(fleet: Fleet) -> list[str] | None:

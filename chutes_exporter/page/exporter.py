@@ -107,9 +107,7 @@ class Exporter:
             )
         self._requests = Requests(self.client, self._node)
         self.feeds = FeedCache(
-            self._requests.fetch,
-            clock=self.client.api_clock,
-            monotonic=monotonic,
+            self._requests.fetch, clock=self.client.api_clock, monotonic=monotonic
         )
         # One page is made at a time, and no other collectors run meanwhile.
         self._rendering = asyncio.Lock()

@@ -153,9 +153,5 @@ def hotkeys_of(scope: Scope, settings: Settings, *, needs_key: bool) -> list[str
     with_key = [key.address for key in settings.keys]
     if needs_key and not with_key:
         return []
-    by_scope = {
-        "platform": [THE_PLATFORM],
-        "signer": with_key,
-        "miner": sorted(settings.watched),
-    }
+    by_scope = {"platform": [THE_PLATFORM], "signer": with_key, "miner": sorted(settings.watched)}
     return by_scope[scope]

@@ -133,8 +133,7 @@ _OF_FEED = _declare(
         "feed.ttl",
     ),
     chutes_feed_max_age_seconds=Row(
-        "Maximum age in seconds: an answer is dropped from the cache after it.",
-        "feed.max_age",
+        "Maximum age in seconds: an answer is dropped from the cache after it.", "feed.max_age"
     ),
 )
 _OF_ENDPOINT = _declare(

@@ -78,12 +78,7 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
     return loads - {None} == {0}
 
 
-_NEVER_ZERO: Final = (
-    "total_invocations",
-    "total_compute_time",
-    "total_usage_usd",
-    "utilization",
-)
+_NEVER_ZERO: Final = ("total_invocations", "total_compute_time", "total_usage_usd", "utilization")
 """The fields of ``/miner/metrics/`` that the service's own monitoring measures, and of which some
 chute always has more than 0."""
 

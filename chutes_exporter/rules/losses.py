@@ -314,7 +314,6 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
-    """Return the multiplier of a record, None if it is unknown or makes no sense."""
     multiplier = record.compute_multiplier
     if multiplier is None or multiplier < 0:
         return None

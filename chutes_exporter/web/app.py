@@ -87,7 +87,7 @@ def make_app(exporter: Exporter) -> Starlette:
             Route("/metrics", metrics),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
-        ],
+        ]
     )
     # A redirect would lead to any host that the client names.
     app.router.redirect_slashes = False

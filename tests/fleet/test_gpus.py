@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
-from chutes_exporter.rules.gpus import GPU_MODELS, nvidia_uuid
+from chutes_exporter.config import GPU_MODELS
+from tests.fleet.support import make_gpus
 from tests.recorded import WORLD_C, recording
 
 
@@ -12,6 +14,8 @@ def test_the_known_gpu_models_are_those_of_the_service() -> None:
 
 def test_gpu_ids_get_the_format_of_nvidia() -> None:
     plain, uuid = "2791c6267cdced2a19679d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"
-    assert nvidia_uuid(plain) == nvidia_uuid(plain.upper()) == nvidia_uuid(uuid) == uuid
+    (gpu,) = make_gpus("idle", 1)
+    for gpu_id in (plain, plain.upper(), uuid):
+        assert replace(gpu, gpu_id=gpu_id).nvidia_uuid == uuid
     for wrong in (plain[:-1], plain[:-1] + "g", plain + "\n", ""):
-        assert nvidia_uuid(wrong) is None
+        assert replace(gpu, gpu_id=wrong).nvidia_uuid is None
