@@ -92,10 +92,12 @@ ALERTS: Final = (
     Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),
     # balder dies at 21:00, and its three instances end from 21:03 on. Others start there in vain.
     Raised("21:00", "21:50", IDLE, "balder", ("balder: 4 pro_6000 idle",)),
-    # With those of tyr, they are worth 18 % of the pay.
+    # With those of tyr, they are worth 18 % of the pay. In the last 10 minutes, no start can win
+    # tyr's bounty any more, so they are worth less.
     Raised(
         *("21:00", "21:50", MUCH_IDLE, ""),
         ("balder: 4 pro_6000 idle", "tyr: 2 h200 idle", "could earn 18."),
+        *("24:00", "24:05"),
     ),
     Raised("22:30", "23:05", VAIN, VOICE, ("munin: ",)),
     Raised(
