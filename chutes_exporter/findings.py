@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
+from chutes_exporter.fleet.answers import by_field
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.rules.sums import total
@@ -175,7 +176,8 @@ def _failing_chutes(moment: Moment) -> Iterator[Subject]:
 def _suspects(moment: Moment, ends: Sequence[End]) -> str:
     """Return the end of a text: which servers may be at fault for failures of one reason."""
     names = moment.fleet.suspects(ends)
-    if not names:
+    # Those of all servers say nothing.
+    if len(names) in (0, len(moment.fleet.servers)):
         return ""
     return f". Only {' or '.join(names)} had GPUs free for each of the {len(ends)}"
 
@@ -192,9 +194,7 @@ def _deleted_instances(moment: Moment) -> Iterator[Subject]:
     deleted = moment.fleet.failures.deleted
     if not any(end.outcome == "lost" for end in deleted):
         return
-    by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-    for end in deleted:
-        by_chute[end.chute_id].append(end)
+    by_chute = by_field(deleted, "chute_id")
     # The largest known loss comes first.
     for ends in sorted(by_chute.values(), key=lambda ends: -sum_of_losses(ends).known):
         name = ends[0].chute or ends[0].chute_id or "unknown chute"

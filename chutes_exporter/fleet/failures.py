@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.placement import LeftOut
     from chutes_exporter.fleet.servers import Server
 
 FAILS_FROM: Final = 3
@@ -134,18 +133,18 @@ def find_failures(ledger: Ledger, hotkey: str, outages: Iterable[Outage] = ()) -
 
 def find_outages(
     ledger: Ledger, hotkey: str, servers: Iterable[Server]
-) -> tuple[tuple[Outage, ...], dict[str, LeftOut]]:
-    """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first, and why
-    nothing is launched on servers that died, or may have, by the server's id.
+) -> tuple[tuple[Outage, ...], dict[str, bool | None]]:
+    """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first, and
+    whether servers may be dead, by the server's id, for those that are not certainly alive.
 
     A server on which something may earn is no candidate. While the report of an hour is missing,
-    any other one may have died.
+    it is unknown of any other one.
     """
     newest_first = _clusters(ledger.ends_of(hotkey, FAILURE_HOURS))[::-1]
     lacks_report = bool(ledger.missing_hours(FAILURE_HOURS))
     # The servers that died, by the number of the cluster.
     dead: dict[int, list[Server]] = defaultdict(list)
-    left_out: dict[str, LeftOut] = {}
+    may_be_dead: dict[str, bool | None] = {}
     for server in servers:
         if not server.is_silent:
             continue
@@ -153,11 +152,11 @@ def find_outages(
         if True in fits:
             # Nothing has earned on it since it died, so it died only once: at the newest ends.
             dead[fits.index(True)].append(server)
-            left_out[server.server_id] = "may_be_dead"
+            may_be_dead[server.server_id] = True
         elif lacks_report or None in fits:
-            left_out[server.server_id] = "use_not_known"
+            may_be_dead[server.server_id] = None
     outages = [Outage(tuple(dead[index]), tuple(newest_first[index])) for index in sorted(dead)]
-    return tuple(outages), left_out
+    return tuple(outages), may_be_dead
 
 
 def _clusters(ends: Iterable[End]) -> list[list[End]]:

@@ -83,24 +83,22 @@ class Fleet:
         return [one for one in self.servers if one.can_have_held(end, held[one.server_id])]
 
     def suspects(self, ends: Iterable[End]) -> list[str]:
-        """Return the names of the servers on which each of these failures can have been.
-
-        The list is empty if that says nothing, because they can have been on all servers.
-        """
+        """Return the names of the servers on which each of these failures can have been."""
         suspects = [*self.servers]
         for end in ends:
             of_end = self.servers_of(end)
             suspects = [server for server in suspects if server in of_end]
-        if len(suspects) == len(self.servers):
-            return []
         return sorted(server.shown_name for server in suspects)
 
     @property
     def suspected_servers(self) -> set[str]:
-        """The names of the servers that may be at fault for failures."""
+        """The names of the servers that may be at fault for all failures of a chute, or for all
+        instances that did not answer probes.
+        """
         failures = self.failures
         groups = [failures.of_main_reason(chute_id) for chute_id in failures.failing]
-        groups.append(failures.silent)
+        if failures.silent:
+            groups.append(failures.silent)
         return {name for ends in groups for name in self.suspects(ends)}
 
     @cached_property
@@ -164,9 +162,9 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     gpus = find_gpus(answers)
     instances = find_instances(answers, gpus)
     servers = find_servers(answers, gpus, instances)
-    outages, left_out = find_outages(answers.ledger, answers.hotkey, servers)
-    # A reason that is certain comes before that a server may be dead.
-    left_out |= find_left_out(servers, answers.window, answers.instances.received_at)
+    outages, may_be_dead = find_outages(answers.ledger, answers.hotkey, servers)
+    now = answers.instances.received_at
+    left_out = find_left_out(servers, answers.window, may_be_dead, now)
     failures = find_failures(answers.ledger, answers.hotkey, outages)
     markets = find_markets(answers, servers, instances)
     plans: tuple[ServerPlan, ...] = ()

@@ -75,7 +75,7 @@ class Offer:
 
     @property
     def is_avoided(self) -> bool:
-        """Whether another instance may fail: no room is left, or one hangs already."""
+        """Whether another instance may fail: no room is left, one hangs, or its bounty ends."""
         return not self.room_after_starting or self.hanging > 0 or self.bounty_ends_too_soon
 
     @property

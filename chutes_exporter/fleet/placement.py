@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.answers import Window
     from chutes_exporter.fleet.offers import Market, Offer
@@ -95,10 +95,12 @@ class Space:
 Placement = dict[Space, list[Launch]]
 
 
-def find_left_out(servers: Iterable[Server], window: Window, now: float) -> dict[str, LeftOut]:
+def find_left_out(
+    servers: Iterable[Server], window: Window, may_be_dead: Mapping[str, bool | None], now: float
+) -> dict[str, LeftOut]:
     """Return why nothing should be launched on servers at a Unix time, by the server's id.
 
-    The result has no server that can be used.
+    The result has no server that can be used. One that ``may_be_dead`` lacks is alive.
     """
     left_out: dict[str, LeftOut] = {}
     for server in servers:
@@ -106,6 +108,7 @@ def find_left_out(servers: Iterable[Server], window: Window, now: float) -> dict
             "upgrade_slot": server.holds_slot,
             "upgrade_due": server.upgrade_is_due(window, now),
             "starts_hang": server.starts_hang(now),
+            "may_be_dead": may_be_dead.get(server.server_id, False),
         }
         reasons = [reason for reason, applies in facts.items() if applies]
         # Each chute runs either with TEE or without.

@@ -8,7 +8,7 @@ import pytest
 
 from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.fleet.ends import End, Ledger
-from chutes_exporter.fleet.failures import find_failures
+from chutes_exporter.fleet.failures import Failures, find_failures
 from chutes_exporter.rules.losses import Loss
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
 
@@ -85,3 +85,6 @@ def test_older_instances_tell_on_which_servers_it_cannot_have_failed() -> None:
         )
     ]
     assert make_fleet(*servers).suspects(ends) == ["tee incomplete", "tee newer", "tee unknown"]
+    # A miner's only server is suspected, although no other one is cleared.
+    alone = make_fleet(servers[1], failures=Failures(ends={"c": ends}))
+    assert alone.suspected_servers == {"tee newer"}

@@ -10,11 +10,12 @@ import pytest
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.model import join_fleet
-from chutes_exporter.fleet.placement import Space
+from chutes_exporter.fleet.placement import Space, find_left_out
 from tests.collectors.support import answer
-from tests.fleet.support import WORLDS, answers_about, world_answers
-from tests.support import recorded_day
+from tests.fleet.support import WORLDS, answers_about, make_gpus, make_server, world_answers
+from tests.support import NOON, recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.offers import Offer
     from tests.recorded import Miner
+
+
+def test_a_server_that_may_be_dead_is_left_out_for_that_also_while_its_upgrade_is_unknown() -> None:
+    # Whether it has TEE, and so whether it needs the upgrade, is unknown.
+    servers = [make_server("s1", *make_gpus("idle", 2), tee=None)]
+    for may_be_dead, reason in ((True, "may_be_dead"), (None, "use_not_known")):
+        found = find_left_out(servers, Window(is_open=True), {"s1": may_be_dead}, NOON)
+        assert found == {"s1": reason}
 
 
 def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: float) -> bool:
