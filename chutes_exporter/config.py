@@ -25,12 +25,6 @@ for the seat, only the watched ones, or all."""
 ChutesChoice = Literal["relevant", "all"]
 """Chutes that are exported: those that a watched miner runs, ran in the past day, or could launch
 now if it had the GPUs; or all."""
-_MODELS = (
-    "3090 4090 5090 a4000 a4000_ada a5000 a6000 a6000_ada pro_6000 l4 a10 a40 l40 l40s "
-    "a100_40gb a100_40gb_sxm a100 a100_sxm h100 h100_nvl h100_sxm h800 h20 h200 mi300x b200 b300"
-)
-GPU_MODELS = tuple(_MODELS.split())
-"""GPU models by the short names that the API uses: /nodes/supported in November 2026."""
 NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -156,18 +150,13 @@ def make_settings(
 
 
 def find_risks(settings: Settings) -> Iterator[str]:
-    """Yield a warning about each risky or unknown value."""
+    """Yield a warning about each risky value."""
     url = settings.api_url
     host = Address(urlsplit(url).hostname or "")
     if settings.keys and url.startswith("http:") and not host.is_loopback:
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
-        )
-    if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
-        yield (
-            f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are "
-            f"{', '.join(GPU_MODELS)}"
         )
 
 

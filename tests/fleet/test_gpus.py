@@ -1,15 +1,8 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
-from chutes_exporter.config import GPU_MODELS
 from tests.fleet.support import make_gpus
-from tests.recorded import WORLD_C, recording
-
-
-def test_the_known_gpu_models_are_those_of_the_service() -> None:
-    assert {*GPU_MODELS} == json.loads(recording(WORLD_C / "extra", "nodes_supported")).keys()
 
 
 def test_gpu_ids_get_the_format_of_nvidia() -> None:
