@@ -134,10 +134,19 @@ class Scenario:
         return self
 
     def drop(self, at: int, name: str, /, **labels: str) -> Self:
-        """Leave series out from a minute on: those of a name with some labels."""
-        for (series, series_labels), changes in self._series.items():
-            if series == name and labels.items() <= dict(series_labels).items():
-                changes[at] = None
+        """Leave series out from a minute on: those of a name with some labels.
+
+        With the label instance, this is so at one exporter only.
+        """
+        exporter = [("instance", labels.pop("instance"))] if "instance" in labels else []
+        found = [
+            series_labels
+            for series, series_labels in self._series
+            if series == name and labels.items() <= dict(series_labels).items()
+        ]
+        assert found, f"there is no {name} with {labels}"
+        for series_labels in found:
+            self._series.setdefault((name, (*series_labels, *exporter)), {})[at] = None
         return self
 
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
@@ -205,7 +214,7 @@ class Scenario:
 
     def remove(self, number: str, at: int) -> Self:
         """Let an instance end."""
-        names = {name for name, _ in self._series if name.startswith("chutes_instance_")}
+        names = {name for name, labels in self._series if ("instance_id", number) in labels}
         for name in names:
             self.drop(at, name, instance_id=number)
         return self
