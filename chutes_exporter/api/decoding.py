@@ -249,7 +249,7 @@ class Shape(Generic[T]):
 
 def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     """Make the shape of a JSON list of records."""
-    return Shape(list[record], never_empty=never_empty)  # type: ignore[valid-type]
+    return Shape(list[record], never_empty=never_empty)  # type: ignore[valid-type] # made at run time
 
 
 def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
@@ -266,7 +266,7 @@ def by_model(record: type[R]) -> Shape[list[R]]:
     def records(models: dict[str, R]) -> list[R]:
         return [msgspec.structs.replace(fields, gpu=model) for model, fields in models.items()]
 
-    return Shape(dict[str, record], records, never_empty=True)  # type: ignore[valid-type]
+    return Shape(dict[str, record], records, never_empty=True)  # type: ignore[valid-type] # likewise
 
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:

@@ -13,6 +13,7 @@ from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.fleet.answers import first_of_each
 from chutes_exporter.metric import Metric
 from chutes_exporter.rules.money import Costs
 
@@ -196,14 +197,6 @@ def _label(value: LabelValue) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
-    """Return the first record of each identity."""
-    first: dict[object, R] = {}
-    for record in records:
-        first.setdefault(identity(record), record)
-    return list(first.values())
-
-
 Scope = Literal["platform", "signer", "miner"]
 _SCOPES: Final[tuple[Scope, ...]] = ("platform", "miner", "signer")
 """A part has the last of the scopes of its feeds."""
@@ -349,7 +342,7 @@ class Collector:
         metrics: list[Metric] = []
         for part in self.parts:
             metrics += part.metrics
-        return distinct(metrics, lambda metric: metric.name)
+        return [*first_of_each(metrics, "name").values()]
 
     @property
     def needs(self) -> list[Need]:

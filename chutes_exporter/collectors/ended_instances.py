@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
+from chutes_exporter.fleet.answers import by_field
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
@@ -163,11 +163,9 @@ def _add_chutes(window: _Window, ends: Sequence[End]) -> None:
 
     Nothing is added if the chute of an end is unknown, because it may belong to any chute.
     """
-    by_chute: dict[str, list[End]] = defaultdict(list)
-    for end in ends:
-        if end.chute_id is None:
-            return
-        by_chute[end.chute_id].append(end)
+    by_chute = by_field(ends, "chute_id")
+    if None in by_chute:
+        return
     for chute_id, of_chute in by_chute.items():
         outcomes = [_outcome_by_chute(end) for end in of_chute]
         window.add_ended(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, chute_id)

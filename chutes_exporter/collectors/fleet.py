@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
+from chutes_exporter.fleet.answers import by_field
 from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.model import TOPICS
 from chutes_exporter.fleet.servers import SERVER_STATES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.gpus import Gpu
     from chutes_exporter.fleet.instances import Instance
     from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.metric import Metric
     from chutes_exporter.rules.money import Costs
 
@@ -199,13 +200,12 @@ def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
 def _add_gpu_counts(
     metric: Metric, gpus: Iterable[Gpu], labels: tuple[str, ...], out: Samples
 ) -> None:
-    states_by_model = defaultdict(list)
-    for gpu in gpus:
-        if gpu.model is None:
-            # It may be of any model, so that no number is known.
-            return
-        states_by_model[gpu.model].append(gpu.state)
-    for model, states in sorted(states_by_model.items()):
+    by_model = by_field(gpus, "model")
+    # A GPU of an unknown model may be of any model, so that no number is known.
+    if None in by_model:
+        return
+    for model, of_model in sorted(by_model.items()):
+        states = [gpu.state for gpu in of_model]
         out.add_counts(metric, states, GPU_STATES, *labels, model)
 
 
@@ -225,13 +225,18 @@ def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
             out.add(SERVER_BOOTS, server.boots, *labels)
             out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
         out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
-        if server.gpus and server.unused_gpus is not None:
-            prices = {gpu.model: costs.of_gpu(server.name, gpu.model) for gpu in server.gpus}
-            unused = [gpu for gpu in server.gpus if gpu.state in ("idle", "unverified")]
-            # Without the price of a used GPU, it is not said that the others cost nothing.
-            if None not in prices.values():
-                usd_per_hour = total(prices[gpu.model] for gpu in unused)
-                out.add(IDLE_COST, product(DAY_HOURS, usd_per_hour), *labels)
+        out.add(IDLE_COST, _idle_usd_per_day(server, costs), *labels)
+
+
+def _idle_usd_per_day(server: Server, costs: Costs) -> float | None:
+    if not server.gpus or server.unused_gpus is None:
+        return None
+    prices = {gpu.model: costs.of_gpu(server.name, gpu.model) for gpu in server.gpus}
+    # Without the price of a used GPU, it is not said that the others cost nothing.
+    if None in prices.values():
+        return None
+    unused = [gpu for gpu in server.gpus if gpu.state in ("idle", "unverified")]
+    return product(DAY_HOURS, total(prices[gpu.model] for gpu in unused))
 
 
 def _add_gpus(fleet: Fleet, server_names: ServerNames, out: Samples) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.collectors.fleet import OF_SERVER
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.definitions import (
@@ -14,6 +14,7 @@ from chutes_exporter.feeds.definitions import (
     SERVERS,
     STATS,
 )
+from chutes_exporter.fleet.answers import first_of_each
 from chutes_exporter.rules.money import compute_unit_usd, in_usd, profit_per_day_usd
 from chutes_exporter.rules.sums import product, total
 
@@ -146,7 +147,8 @@ def _unit_usd(answers: Answers) -> float | None:
     """
     pay_per_day = in_usd(answers[CHAIN].alpha_per_day, _alpha_price_usd(answers))
     # A record that is listed twice counts once.
-    records = distinct(answers[STATS], lambda record: (record.miner_hotkey, record.window))
+    stats = answers[STATS]
+    records = first_of_each(stats, "miner_hotkey", "window").values()
     units_of_day = total(record.compute_units for record in records if record.window == "1d")
     return compute_unit_usd(pay_per_day, units_of_day)
 

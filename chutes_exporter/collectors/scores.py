@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from chutes_exporter.api.records import HistoryPoint, MinerStats
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
@@ -18,6 +18,7 @@ from chutes_exporter.feeds.definitions import (
     STATS_PER_CHUTE,
     UNIQUE_CHUTE_HISTORY,
 )
+from chutes_exporter.fleet.answers import first_of_each
 from chutes_exporter.rules.score import is_blacklisted, shares_of
 from chutes_exporter.rules.sums import total
 
@@ -135,7 +136,8 @@ def score_heading(answers: Answers, miners: Miners, out: Samples) -> None:
     """
     blacklist = {seat.hotkey: is_blacklisted(seat) for seat in answers[METAGRAPH]}
     units_per_second: dict[str | None, float | None] = dict.fromkeys(miners.watched, 0.0)
-    for instance in distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id):
+    active = answers[ACTIVE_INSTANCES]
+    for instance in first_of_each(active, "instance_id").values():
         hotkey = instance.miner_hotkey
         # An instance earns as many compute units per second as its multiplier.
         units = [units_per_second.get(hotkey, 0.0), instance.compute_multiplier]

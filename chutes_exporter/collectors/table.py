@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
+from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples
+from chutes_exporter.fleet.answers import first_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -240,7 +241,7 @@ class Table(Part, Generic[R]):
         if records is None:
             return
         if self.key:
-            records = distinct(records, self._key_of)
+            records = [*first_of_each(records, *self.key).values()]
         hotkey = (miners.hotkey,) if self._miner_label else ()
         for record in records:
             if self._is_exported(record, answers, miners):

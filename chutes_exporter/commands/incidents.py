@@ -4,7 +4,6 @@ hourly reports.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from chutes_exporter.commands.snapshot import PATIENCE, read_reports
 from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
+from chutes_exporter.fleet.answers import by_field
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
@@ -155,16 +155,12 @@ class _Miner:
         """Return the losses by reason with their sum, those by chute, and the ends, each table with
         the largest loss first.
         """
-        by_reason: defaultdict[str, list[End]] = defaultdict(list)
-        by_chute: defaultdict[str | None, list[End]] = defaultdict(list)
-        for end in self.ends:
-            by_reason[end.reason or _UNCLEAR].append(end)
-            by_chute[end.chute_id].append(end)
         sums: list[Row] = []
         chutes: list[Row] = []
-        for reason, ends in by_reason.items():
+        for known_reason, ends in by_field(self.ends, "reason").items():
+            reason = known_reason or _UNCLEAR
             sums.append({"reason": reason} | self.loss(ends, _MEANINGS[reason]))
-        for chute_id, ends in by_chute.items():
+        for chute_id, ends in by_field(self.ends, "chute_id").items():
             loss = self.loss(ends)
             chutes.append({"chute": self.names.get(chute_id)} | loss | {"chute_id": chute_id})
         ended = [self.ended(end) for end in self.ends]

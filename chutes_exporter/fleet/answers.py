@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from msgspec import UNSET
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.ends import Ledger
-    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.launch import Demand
     from chutes_exporter.rules.maintenance import Measured
 
@@ -158,14 +158,13 @@ class FleetAnswers:
             server.version, {one.version for one in self.tee_measurements.value}
         )
 
-    def measured(self, server: Server) -> Measured | None:
-        """Return whether the service lists the target of the newest window for a server with these
-        GPUs. None is unknown, or there is no target.
+    def measured(self, models: Sequence[str] | None) -> Measured | None:
+        """Return whether the service lists the target of the newest window for a server with GPUs
+        of these models. None is unknown, or there is no target.
         """
         target = self.window.target
-        if server.models is None or target is None or not self.tee_measurements.complete:
+        if models is None or target is None or not self.tee_measurements.complete:
             return None
-        models = [gpu.model or "" for gpu in server.gpus]
         return measured(target, models, self.tee_measurements.value)
 
     def maintenance_of(self, server: r.Server) -> r.MaintenanceServer:
@@ -268,13 +267,13 @@ class FleetAnswers:
             hardware |= {(chute.tee, model) for model in selector.supported_gpus}
         return hardware if self.chutes.complete else None
 
-    def runs_chutes(self, server: Server) -> bool | None:
-        """Return whether a chute runs on one of the models of a server, with TEE or without like
-        it. None is unknown.
+    def runs_chutes(self, models: Sequence[str] | None, *, tee: bool | None) -> bool | None:
+        """Return whether a chute runs on one of these models of GPUs, with TEE or without it. None
+        is unknown.
         """
-        if server.models is None or server.tee is None or self.hardware is None:
+        if models is None or tee is None or self.hardware is None:
             return None
-        return any((server.tee, model) in self.hardware for model in server.models)
+        return any((tee, model) in self.hardware for model in models)
 
     @cached_property
     def runs_tee(self) -> bool:
@@ -298,11 +297,12 @@ class FleetAnswers:
         }
 
 
-def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
-    """Return records by one of their fields. Of several with the same value, the first counts."""
+def first_of_each(records: Iterable[T], *names: str) -> dict[Any, T]:
+    """Return records by some of their fields. Of several with the same values, the first counts."""
     found: dict[Any, T] = {}
+    key_of = attrgetter(*names)
     for record in records:
-        found.setdefault(getattr(record, name), record)
+        found.setdefault(key_of(record), record)
     return found
 
 

@@ -289,6 +289,10 @@ def find_servers(
             instances=tuple(instances_by_server[server_id]),
             is_complete=are_complete(answers.servers, answers.nodes) and record.gpus is not None,
         )
-        measured, runs_chutes = answers.measured(server), answers.runs_chutes(server)
-        servers.append(replace(server, measured=measured, runs_chutes=runs_chutes))
+        models = None
+        if server.models is not None:
+            models = [gpu.model or "" for gpu in server.gpus]
+        runs_chutes = answers.runs_chutes(models, tee=server.tee)
+        server = replace(server, measured=answers.measured(models), runs_chutes=runs_chutes)
+        servers.append(server)
     return tuple(servers)

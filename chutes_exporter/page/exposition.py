@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _QUALITY = re.compile(r"0(\.[0-9]*)?|1(\.0*)?", re.ASCII)
 END_OF_OPENMETRICS = b"# EOF\n"
@@ -65,6 +66,24 @@ def lines(families: Iterable[Family], form: Format) -> bytes:
         return generate_latest(_Families(families))
     written: bytes = openmetrics.generate_latest(_Families(families))  # type: ignore[no-untyped-call] # no types there
     return written.removesuffix(END_OF_OPENMETRICS)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The lines that a collector made.
+
+    Attributes:
+        origin: The versions of the answers of which they were made, and the neighbours of the
+            watched miners at that time.
+        body: The lines as bytes, None if the page has no room for them.
+        series: Their number of series, also without a body.
+        failed: The hotkeys for which the collector failed.
+    """
+
+    origin: object
+    body: bytes | None
+    series: int
+    failed: Sequence[str]
 
 
 class _Families(Collector):

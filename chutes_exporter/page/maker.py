@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
-from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Compressor, Format, lines
+from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Compressor, Format, Lines, lines
 from chutes_exporter.page.telemetry import own_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.fleet import Joined
     from chutes_exporter.page.plan import Entry, Plan
     from chutes_exporter.page.telemetry import Telemetry
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """The lines that a collector made.
-
-    Attributes:
-        origin: The versions of the answers of which they were made, and the neighbours of the
-            watched miners at that time.
-        body: The lines as bytes, None if the page has no room for them.
-        series: Their number of series, also without a body.
-        failed: The hotkeys for which the collector failed.
-    """
-
-    origin: object
-    body: bytes | None
-    series: int
-    failed: Sequence[str]
 
 
 class PageMaker:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import States
-    from chutes_exporter.page.maker import Lines
+    from chutes_exporter.page.exposition import Lines
     from chutes_exporter.page.plan import Entry
 
 BUILD_INFO = Metric(
