@@ -28,8 +28,9 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tests.day import Answer, Evaluated, Pages
+    from tests.day import Evaluated, Pages
     from tests.pages import Labels
+    from tests.promtool import Answer
 
 GOLDEN: Final = Path(__file__).parent / "answers.json.xz"
 STEP: Final = 600

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.day import Answer
+    from tests.promtool import Answer
 
 pytestmark = pytest.mark.newest
 

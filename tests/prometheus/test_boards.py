@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario
+from tests.promtool import run_promtool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool, scenarios
+from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
+from tests.promtool import run_promtool
 
 if TYPE_CHECKING:
     from pathlib import Path

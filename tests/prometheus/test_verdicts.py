@@ -11,8 +11,9 @@ import pytest
 from grafana.alerts import verdict_query
 from grafana.boards.exporter import TRUSTED
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
+from tests.promtool import run_promtool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,8 +32,8 @@ from tests.unknown.test_fields import SAYS_WHAT_IS_KNOWN
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.day import Answer
     from tests.pages import Labels, Page
+    from tests.promtool import Answer
 
 WHOLE: Final = "whole"
 STEP: Final = "chutes_server_maintenance_step"
