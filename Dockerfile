@@ -36,5 +36,4 @@ ENV PATH="/opt/chutes-exporter/bin:$PATH" \
     MALLOC_ARENA_MAX=2
 USER 65532:65532
 EXPOSE 10064
-HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-m", "chutes_exporter.healthcheck"]
 ENTRYPOINT ["chutes-exporter"]

@@ -33,7 +33,7 @@ from chutes_exporter.config import Address, make_settings
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.fleet import Joined, fleet_answers, known_answers
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from chutes_exporter.fleet.offers import find_demand
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format

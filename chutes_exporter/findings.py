@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.ends import sum_of_losses
-from chutes_exporter.fleet.upgrades import is_down, plan_upgrades
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from chutes_exporter.fleet.ends import End
-    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
+    from chutes_exporter.fleet.gpus import Gpu, GpuState
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.fleet.upgrades import Step, UpgradePlan
     from chutes_exporter.rules.money import Costs
 
@@ -196,7 +199,7 @@ def _deleted_instances(moment: Moment) -> Iterator[Subject]:
     for ends in sorted(by_chute.values(), key=lambda ends: -sum_of_losses(ends).known):
         name = ends[0].chute or ends[0].chute_id or "unknown chute"
         text = f"{name}: {len(ends)} deleted"
-        if last := sum(end.is_last_of_chute is True for end in ends):
+        if last := sum(end.loss.is_last_of_chute is True for end in ends):
             text += f" (last of the chute: {last})"
         yield Subject(f"{text}, {_lost_units(ends)}")
 
@@ -269,7 +272,7 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
     """
     for upgrade in moment.plan.servers:
         server = upgrade.server
-        if upgrade.step != step or down not in (None, is_down(server)):
+        if upgrade.step != step or down not in (None, server.is_down):
             continue
         subject = _about_server(server)
         if step == "cannot come back" and server.earning_instances is None:
@@ -286,7 +289,9 @@ def _to_upgrade(step: Step, moment: Moment) -> list[Subject]:
     """
     if moment.plan.phase != "open":
         return []
-    return [replace(one, when=moment.plan.last_request_at) for one in _at_step(step, moment)]
+    return [
+        replace(one, when=moment.fleet.window.last_request_at) for one in _at_step(step, moment)
+    ]
 
 
 def _undecided_upgrades(moment: Moment) -> Iterator[Subject]:

@@ -32,7 +32,7 @@ FIRST_STEP_OF: Final = {
     "ChutesGpusGone": "Does the server answer, and still have its GPUs?",
     "ChutesGpusIdle": "Server alive? Then run chutes-exporter advise",
     "ChutesGpusUnverified": "Run chutes-exporter query nodes: see the errors",
-    "ChutesServerInMaintenance": "Do what its step on the Fleet board says",
+    "ChutesServerInMaintenance": "Run chutes-exporter status: it has its step",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
     "ChutesUpgradeWindow": "Run chutes-miner tee start-maintenance",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a window",

@@ -32,7 +32,6 @@ SHARE: Final = Unit("percentunit", 2)
 TIME: Final = Unit("s", 1)
 DOLLARS: Final = Unit("currencyUSD", None)
 CENTS: Final = Unit("currencyUSD", 2)
-BYTES: Final = Unit("bytes", 0)
 TEXT: Final = Unit("string", None)
 """Text that looks like a number is text."""
 

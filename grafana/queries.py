@@ -29,7 +29,8 @@ def select(metric: str, *matchers: str, **where: str) -> str:
         metric: The name.
         matchers: Matchers as PromQL writes them.
         where: Values of labels. `state="idle"` selects idle ones, `state="!idle"` all others, and
-            `state="~idle|starting"` those that match the regular expression.
+            `state="~idle|starting"` those that match the regular expression, which `!~` also
+            negates.
     """
     all_matchers = list(matchers)
     for label, value in where.items():
@@ -40,7 +41,9 @@ def select(metric: str, *matchers: str, **where: str) -> str:
 
 
 def _matcher(label: str, value: str) -> str:
-    """Return the matcher of a label. The value can begin with `~` or `!`, as in `select`."""
+    """Return the matcher of a label. The value can begin with a sign, as in `select`."""
+    if value.startswith("!~"):
+        return f'{label}!~"{value[2:]}"'
     if value.startswith("~"):
         return f'{label}=~"{value[1:]}"'
     if value.startswith("!"):
@@ -144,11 +147,6 @@ def while_known(expression: str, series: str) -> str:
     range. History without them would look as if it went on.
     """
     return f"{expression} and on () group({at_end(series)})"
-
-
-def yesterday(expression: str) -> str:
-    """Return an expression for the time a day ago."""
-    return _SELECTOR.sub(r"\g<0> offset 1d", expression)
 
 
 UNIT_USD: Final = of_platform("chutes_compute_unit_usd")

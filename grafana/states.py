@@ -41,7 +41,7 @@ NOTHING: Final = State("nothing", "No alert fires")
 KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
 """Likewise if no alert about GPUs can fire."""
 VERDICT: Final = (
-    State(998, "exporter down: read its log", RED),
+    State(998, "exporter down", RED),
     State(999, "act now", RED),
     State(1000, "act today", ORANGE),
     State(1002, "all is well", GREEN),
@@ -74,8 +74,6 @@ SAFE: Final = State(10**10, "cannot be lost now", GREEN)
 NOT_IN_LINE: Final = State("none", "safe: not in line", GREEN)
 """Stands for the neighbours of a seat that no registration can take."""
 YES: Final = (State(0, "no"), State(1, "yes"))
-REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
-BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
 UP: Final = (State(0, "down", ORANGE), State(1, "up"))
 FEED_STATE: Final = (State(0, "failing", ORANGE), State(1, "good"))
 FEED: Final = (
@@ -201,3 +199,14 @@ others. The texts are the values of their label `severity`.
 """
 WHOLE_MINER: Final = State("", "open its board")
 """Stands for the place of an alert that is about no server, chute or feed."""
+NONE: Final = (State(0, " "),)
+"""Of dollars, where it is known that there are none."""
+LAUNCH: Final = State("launch", "Launch: see the Market board")
+"""What to do about idle GPUs without an alert."""
+NOT_LAUNCHED: Final = (
+    State("upgrade_slot", "nothing: it holds an upgrade slot"),
+    State("upgrade_due", "nothing: its upgrade is due"),
+    State("starts_hang", "nothing: a start hangs there"),
+    State("may_be_dead", "nothing: it may be dead"),
+)
+"""Why nothing is to be launched on a server: the values of the label `reason`."""

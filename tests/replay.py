@@ -73,7 +73,7 @@ class Replay(replay.Replay):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        # At the end, a request that a fault delays does not delay the stop.
+        # A Replay is an exit stack: when it is left, the latency of faults in `respond` ends first.
         self.callback(self._stops.set)
         return self
 

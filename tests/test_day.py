@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.model import GPU_STATES
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import hotkey_file, run
 from tests.exporters import page_of, patient, read_reports
@@ -42,7 +42,7 @@ PAGE = (
         "{hotkey}.servers.{name}.server_id.{server_id}",
     ),
     Row("chutes_server_info{hotkey,name,version}", "{hotkey}.servers.{name}.version.{version}"),
-    Row("chutes_server_info{hotkey,name,tee=true}", "{hotkey}.servers.{name}.tee"),
+    Row("chutes_server_info{hotkey,name,tee=true} exists", "{hotkey}.with_tee.{name}"),
     Row("chutes_server_gpus{hotkey,server,state}", "{hotkey}.servers.{server}.gpus.{state}"),
     Row(
         "chutes_server_maintenance_state{hotkey,server,state}",
@@ -130,7 +130,7 @@ def truth_of(hour: dict[str, Any]) -> dict[str, Any]:
         servers = {}
         for server, about in miner["servers"].items():
             # A server without TEE has no maintenance.
-            hidden = set() if about["tee"] else {"maintenance"}
+            hidden = set() if about["tee"] else {"maintenance", "needs_upgrade"}
             servers[server] = {key: about[key] for key in about.keys() - hidden}
         in_slot = {
             server: about["maintenance"]
@@ -139,6 +139,7 @@ def truth_of(hour: dict[str, Any]) -> dict[str, Any]:
         }
         true[key.address] = miner | {
             "servers": servers,
+            "with_tee": [server for server, about in servers.items() if about["tee"]],
             "in_slot": in_slot,
             "stuck_jobs": hour["stuck_jobs"][name],
             "service_says": hour["service_says"][name],

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.findings import find
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
 from chutes_exporter.fleet.outages import Outage
+from chutes_exporter.fleet.placement import Launch, ServerPlan
+from chutes_exporter.rules.losses import Loss
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
 from tests.fleet.test_failures import end
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Server
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
 COSTS = Costs(by_model={"h200": 2.5, "pro_6000": 1.1})
@@ -43,11 +46,11 @@ def with_instance(**fields: Any) -> Fleet:
 
 def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fleet:
     """Return a fleet with two idle GPUs, and the best use of them."""
-    use = ServerPlan("s1", "pro_6000", 2, launches, may_be_more)
+    use = ServerPlan("s1", "pro_6000", launches, may_be_more)
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), plans=(use,))
 
 
-LAUNCH = Launch(make_offer("c2", 1.5), 2)
+LAUNCH = Launch(make_offer(1.5), 2)
 
 IN_SLOT: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
 OLD: dict[str, Any] = {"needs_upgrade": True}
@@ -181,7 +184,7 @@ def test_a_deletion_before_the_score_is_safe_needs_action(
     lost_units: list[float | None], thing: str
 ) -> None:
     deleted = [
-        end(lost_units=lost, reason="miner", loss_precision="at_least" if lost is None else "exact")
+        end(reason="miner", loss=Loss(lost, "at_least" if lost is None else "exact"))
         for lost in lost_units
     ]
     found = find(make_fleet(failures=Failures(deleted=deleted)), NOW, COSTS)
@@ -228,9 +231,7 @@ def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> No
                 assert not any(server.instances for server in fleet.servers)
 
 
-# Without an open window, an upgrade is not urgent.
-@pytest.mark.parametrize("needs_upgrade", [None, True])
-def test_what_is_unknown_gives_no_finding(*, needs_upgrade: bool | None) -> None:
+def test_what_is_unknown_gives_no_finding() -> None:
     unknown = make_server(
         "s1",
         *make_gpus(None, 2),
@@ -240,12 +241,17 @@ def test_what_is_unknown_gives_no_finding(*, needs_upgrade: bool | None) -> None
         maintenance=None,
         holds_slot=None,
         boots=None,
-        needs_upgrade=needs_upgrade,
+        needs_upgrade=None,
+        measured=None,
         runs_chutes=None,
         is_complete=False,
     )
     fleet = make_fleet(unknown, registered=None, blacklisted=None, stuck_jobs=None, markets=None)
     assert find(fleet, NOW, COSTS) == []
+
+
+def test_without_an_open_window_an_upgrade_is_not_urgent() -> None:
+    assert find(make_fleet(make_server("s1", needs_upgrade=True)), NOW, COSTS) == []
 
 
 def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:

@@ -26,7 +26,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "feeds": {"api", "chain", "rules", "fleet"},
     "collectors": {*DATA[:5], "config"},
     "findings": {"rules", "fleet"},
-    "healthcheck": set(),
     "page": {*DATA[:6], "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
     "demo": {"api", "chain", "config", "feeds", "web"},

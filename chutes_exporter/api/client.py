@@ -248,7 +248,6 @@ class ChutesClient:
 
 
 def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
-    """Return a client for one server, or raise ClientSetupError."""
     is_encrypted = base_url.startswith("https:")
     try:
         if is_encrypted:
@@ -332,7 +331,6 @@ async def _error_detail(response: httpx.Response) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Return the start of a text on one line, without secrets."""
     # Scrub before cutting: half a secret is not recognized.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 

@@ -193,8 +193,8 @@ def _not_none(kind: Any) -> Any:
     parts = get_args(kind)
     if NoneType not in parts:
         return kind
-    # The first part is the type itself. UnsetType comes after it.
-    return next(part for part in parts if part is not NoneType)
+    # As everywhere here, the type itself stands first: ``int | None``.
+    return parts[0]
 
 
 def _readable(

@@ -96,7 +96,6 @@ class Node:
         )
 
     async def _subnet(self) -> s.Subnet:
-        """Send the requests of :meth:`read`, one after another, and return the subnet."""
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
             raise e.WrongChainError(f"its first block is not {GENESIS[:14]}…")

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
-from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES, TOPICS
+from chutes_exporter.fleet.gpus import GPU_STATES
+from chutes_exporter.fleet.model import TOPICS
+from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import DEADLINES, INSTANCE_STATES
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.collectors.base import LabelValue
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance
+    from chutes_exporter.fleet.gpus import Gpu
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.metric import Metric
     from chutes_exporter.rules.money import Costs
 
@@ -196,7 +200,6 @@ def fleet_samples(answers: Answers, miners: Miners, out: Samples) -> None:
 def _add_gpu_counts(
     metric: Metric, gpus: Iterable[Gpu], labels: tuple[str, ...], out: Samples
 ) -> None:
-    """Add the number of GPUs of each model, by state."""
     states_by_model = defaultdict(list)
     for gpu in gpus:
         if gpu.model is None:
@@ -213,7 +216,7 @@ def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
         if server.name is None:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)
-        # A server without GPUs has no pay to tell.
+        # A server without GPUs has no pay to tell, nor has one whose GPUs are not all known.
         if server.models:
             _add_gpu_counts(SERVER_GPUS, server.gpus, labels, out)
             out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
@@ -223,13 +226,13 @@ def _add_servers(fleet: Fleet, costs: Costs, out: Samples) -> None:
             out.add(SERVER_BOOTS, server.boots, *labels)
             out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
         out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
-        if server.unused_gpus is not None and server.gpus:
-            # The price of each GPU must be known, although only those in no instance count.
-            usd_per_hour = total(
-                product(costs.of_gpu(server.name, gpu.model), gpu.state in ("idle", "unverified"))
-                for gpu in server.gpus
-            )
-            out.add(IDLE_COST, product(DAY_HOURS, usd_per_hour), *labels)
+        if server.gpus and server.unused_gpus is not None:
+            prices = {gpu.model: costs.of_gpu(server.name, gpu.model) for gpu in server.gpus}
+            unused = [gpu for gpu in server.gpus if gpu.state in ("idle", "unverified")]
+            # Without the price of a used GPU, it is not said that the others cost nothing.
+            if None not in prices.values():
+                usd_per_hour = total(prices[gpu.model] for gpu in unused)
+                out.add(IDLE_COST, product(DAY_HOURS, usd_per_hour), *labels)
 
 
 def _add_gpus(fleet: Fleet, server_names: ServerNames, out: Samples) -> None:
@@ -273,11 +276,12 @@ def _add_known_topics(fleet: Fleet, out: Samples) -> None:
     # A miner that is known to have no seat has no such series.
     if fleet.registered is False:
         return
+    known = dict(fleet.known)
+    if known["gpus"] and not fleet.gpus:
+        # With the topic, a board's sum over miners would wait for the GPUs of this one.
+        del known["gpus"]
     for topic in TOPICS:
-        # The boards expect no numbers of GPUs from a miner that is known to have none.
-        has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
-        if not has_none:
-            out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
+        out.add(KNOWN, known.get(topic), fleet.hotkey, topic)
 
 
 COLLECTOR = Collector(

@@ -9,8 +9,9 @@ from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER, labels_of_i
 from chutes_exporter.duration import DAY
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
-from chutes_exporter.fleet.model import INSTANCE_DECISIONS
+from chutes_exporter.fleet.instances import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
+from chutes_exporter.rules.money import urgency_boost
 
 # Any answer about a fleet may decide what can be launched, and what it pays.
 _PART = Part(also=FLEET_FEEDS)
@@ -176,13 +177,14 @@ def markets(answers: Answers, miners: Miners, out: Samples) -> None:
             if offer.chute is None:
                 continue
             labels = (fleet.hotkey, market.model, offer.chute_id, offer.chute)
-            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+            out.add(FIRST_DAY_UNITS, offer.first_day_units / DAY / offer.size, *labels)
             out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
-            if offer.urgency_boost != 1:
-                out.add(URGENCY, offer.urgency_boost, *labels)
+            boost = urgency_boost(offer.demand.chute)
+            if boost != 1:
+                out.add(URGENCY, boost, *labels)
             out.add(GPUS, offer.size, *labels)
             out.add(ROOM_AFTER_STARTING, offer.room_after_starting, *labels)
-            out.add(STARTING, offer.starting, *labels)
+            out.add(STARTING, offer.demand.starting, *labels)
         for reason in LAUNCH_REFUSALS:
             out.add(REFUSED, market.refused.get(reason, 0), fleet.hotkey, market.model, reason)
 

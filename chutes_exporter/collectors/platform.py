@@ -40,7 +40,6 @@ def _those(jobs: list[Job], answer: Callable[[Job], bool | None]) -> list[Job] |
 
 
 def _waits(chutes: list[Chute]) -> Callable[[Job], bool | None]:
-    """Return whether a job waits for a miner."""
     return partial(waits_for_miner, chutes={chute.chute_id for chute in chutes})
 
 

@@ -226,6 +226,7 @@ class Table(Part, Generic[R]):
             declared.text,
             (*self._miner_label, *key_labels, *declared.labels),
             fields=", ".join(dict.fromkeys(declared.fields)),
+            # The answers of joined feeds are always complete, that of the first one if declared.
             complete=self.feeds if declared.complete else self.feeds[1:],
             stability=declared.stability,
         )

@@ -17,6 +17,7 @@ from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import DAY, utc_text
 from chutes_exporter.fleet.failures import FAILS_FROM, FAILURE_HOURS
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.rules.money import bounty_boost, bounty_expires_at, urgency_boost
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
     for market in fleet.markets:
         # Those that fail here come last.
         for offer in sorted(market.offers, key=lambda one: failures.fails(one.chute_id) is True):
+            demand = offer.demand
             first_day_units = offer.first_day_units / offer.size
             later_units_per_second = offer.later_units_per_second / offer.size
             pay_of_gpu = _pay(first_day_units, later_units_per_second, usd_per_unit)
@@ -106,18 +108,18 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
                     "chute": offer.chute,
                     "gpus": offer.size,
                     **{f"{name}_per_gpu": value for name, value in pay_of_gpu.items()},
-                    "bounty_expires_at": iso_time(offer.bounty_expires_at),
+                    "bounty_expires_at": iso_time(bounty_expires_at(demand.bounty)),
                     "room_after_starting": offer.room_after_starting,
                     "fails_here": failures.fails(offer.chute_id),
                     "failed_6h": failures.count(offer.chute_id),
                     "hanging_here": offer.hanging,
-                    "private": offer.private,
-                    "urgency_boost": offer.urgency_boost,
-                    "bounty_boost": offer.bounty_boost,
+                    "private": not demand.chute.public,
+                    "urgency_boost": urgency_boost(demand.chute),
+                    "bounty_boost": bounty_boost(demand.bounty),
                     "gpu": offer.model,
                     "chute_id": offer.chute_id,
-                    "room_now": offer.room_now,
-                    "starting_instances": offer.starting,
+                    "room_now": demand.room_now,
+                    "starting_instances": demand.starting,
                     "unclear_6h": failures.unclear.get(offer.chute_id, 0),
                 }
             )
@@ -130,12 +132,11 @@ def _tables(fleet: Fleet, usd_per_unit: float | None) -> dict[str, list[Row]]:
 
 
 def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
-    """Return a row for each launch, the servers with the most units first, then their sum."""
     rows: list[Row] = []
     suspects = fleet.suspected_servers if fleet.known["reports"] else None
     for plan in sorted(fleet.plans, key=lambda plan: plan.first_day_units or 0.0, reverse=True):
         for launch in plan.launches:
-            offer = launch.offer
+            offer, demand = launch.offer, launch.offer.demand
             pay = _pay(launch.first_day_units, launch.later_units_per_second, usd_per_unit)
             server = fleet.servers_by_id[plan.server_id].shown_name
             rows.append(
@@ -146,11 +147,11 @@ def _plan(fleet: Fleet, usd_per_unit: float | None) -> list[Row]:
                     "gpus": launch.gpus,
                     "gpu": plan.model,
                     **pay,
-                    "bounty_expires_at": iso_time(offer.bounty_expires_at),
+                    "bounty_expires_at": iso_time(bounty_expires_at(demand.bounty)),
                     "suspected": None if suspects is None else server in suspects,
                     "chute_id": offer.chute_id,
-                    "private": offer.private,
-                    "urgency_boost": offer.urgency_boost,
+                    "private": not demand.chute.public,
+                    "urgency_boost": urgency_boost(demand.chute),
                     "server_id": plan.server_id,
                 }
             )

@@ -14,7 +14,7 @@ import click
 from chutes_exporter.commands.options import Command, asks, miner_options, require_miner
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import PATIENCE, read_reports
-from chutes_exporter.commands.terminal import Row, cell_text, iso_time, print_table, say
+from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE, utc_text
 from chutes_exporter.feeds.definitions import CHUTES, UTILIZATION
 from chutes_exporter.fleet.ends import Ledger, sum_of_losses
@@ -56,8 +56,6 @@ _MEANINGS: Final = {
     _UNCLEAR: "the name of the private chute would tell",
 }
 """What each reason says, and where to look."""
-_OF_SERVER: Final = ("probes", "requests", "verification", "gpu_missing")
-"""Reasons for which one looks at the server."""
 _MOST_ROWS: Final = 20
 """Most instances on the screen, those that lost most."""
 _MOST_CHUTES: Final = 5
@@ -116,7 +114,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 def _gaps_of_ends(ends: Iterable[End], *, has_key: bool) -> list[NotKnown]:
     gaps = []
     for end in ends:
-        if end.loss_precision == "at_least":
+        if end.loss.precision == "at_least":
             subject, reason = f"the loss of {end.instance_id}", "not all its multipliers are known"
             advice = "It is at least what is shown. No later report tells more."
             gaps.append(NotKnown(subject, end.hotkey, reason, advice))
@@ -205,13 +203,13 @@ class _Miner:
         return {
             "ended_at": iso_time(end.ended_at),
             "reason": end.reason,
-            "lost_compute_units": end.lost_units,
+            "lost_compute_units": end.loss.units,
             "chute": self.names.get(end.chute_id),
-            "last_of_chute": end.is_last_of_chute,
+            "last_of_chute": end.loss.is_last_of_chute,
             "active_minutes": active_minutes,
-            "lost_usd": product(end.lost_units, self.unit_usd),
+            "lost_usd": product(end.loss.units, self.unit_usd),
             "private": end.private,
-            "lost_precision": end.loss_precision,
+            "lost_precision": end.loss.precision,
             "age_minutes": max(0.0, end.ended_at - end.created_at) / MINUTE,
             "outcome": end.outcome,
             "chute_id": end.chute_id,
@@ -224,20 +222,14 @@ def _show(miners: list[Row], period: str, gaps: list[NotKnown]) -> None:
     for miner in miners:
         say(miner["hotkey"], bold=True)
         say(period)
-        ended = miner["ended"]
-        if not ended:
+        if not miner["ended"]:
             # While something is not known, an end may be missing.
             say("No ended instance is known." if gaps else "No instance ended.")
             continue
         print_table(miner["sums"], title="By reason")
         print_table(miner["chutes"], title="By chute", most=_MOST_CHUTES)
-        print_table(ended, title="Ended instances", most=_MOST_ROWS)
-        # The costliest one comes first.
-        failed = [row for row in ended if row["reason"] in _OF_SERVER and row["lost_compute_units"]]
-        if failed:
-            instance = f'instance_id="{failed[0]["instance_id"]}"'
-            say(
-                "The reports do not say on which server an instance ran. Prometheus does, if it "
-                f"scraped the instance, such as that of {cell_text(failed[0]['ended_at'])}: "
-                f"last_over_time(chutes_instance_gpus{{{instance}}}[1d])"
-            )
+        print_table(miner["ended"], title="Ended instances", most=_MOST_ROWS)
+        say(
+            "The reports do not say on which server an instance ran. Prometheus does, for an "
+            'instance_id of --json: last_over_time(chutes_instance_gpus{instance_id="ID"}[1d])'
+        )

@@ -296,7 +296,6 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
 
 
 def _unknown_variables() -> Iterator[str]:
-    """Yield a warning about each variable of the exporter that no command knows."""
     for name in sorted(os.environ.keys() - _VARIABLES):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
             yield f"{name} is unknown and has no effect: see chutes-exporter --help"

@@ -151,7 +151,6 @@ def _rows_of(endpoint: Endpoint[Any], value: Any) -> list[Row]:
 
 
 def _maintenance_rows(plain: Row) -> list[Row]:
-    """Return a row for each TEE server, with the policy and its window at the end."""
     servers = plain.pop("servers") or [{}]
     window = plain.pop("active_window") or {}
     return [server | window | plain for server in servers]

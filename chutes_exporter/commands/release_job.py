@@ -52,7 +52,6 @@ def release_job(**flags: Any) -> None:
 
 
 def _release(settings: Settings, key: Hotkey, job: Job) -> None:
-    """Ask whether to release a job, and release it."""
     created = "" if job.created_at is None else f", created {utc_text(job.created_at)}"
     about = printable(f"job {job.job_id} (chute {job.chute_id}{created})")
     if not click.confirm(f"Release {about} of {key.address} at {settings.api_url}?"):

@@ -25,7 +25,7 @@ from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, verdict
-from chutes_exporter.fleet.model import GPU_STATES, Window
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
@@ -129,12 +129,12 @@ async def _read_maintenance(
                     subject = f"server_maintenance of {server.shown_name}"
                     gaps.append(NotKnown.after(error, subject, fleet.hotkey))
             rows.append(_server_row(upgrade, pending, fleet, now))
-    window = plan.window or Window(is_open=None)
+    window = fleet.window
     shown_window = {
         "window": plan.phase,
         "starts_at": iso_time(window.starts_at),
         "ends_at": iso_time(window.ends_at),
-        "last_request_at": iso_time(plan.last_request_at),
+        "last_request_at": iso_time(window.last_request_at),
         "free_slots": plan.slots and plan.slots.free,
         "late": plan.late,
         "slots": window.slots,
@@ -187,7 +187,6 @@ def _print_screen(
     now: float,
     settings: Settings,
 ) -> None:
-    """Print the screen. The findings are by hotkey."""
     color = "yellow" if gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:

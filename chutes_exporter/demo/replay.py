@@ -104,7 +104,6 @@ class Replay(AsyncExitStack):
         return min(self.clock() - self.day.first - self._shift, self.day.last)
 
     async def _serve(self, endpoint: Endpoint[Any], request: Request) -> Response:
-        """Answer a request, with the date of the service's clock."""
         # The first of the endpoints with this path gets all requests. Their query tells them apart.
         if endpoint is e.HELD_GPUS and "hotkey" in request.query_params:
             endpoint = e.MINER_GPUS

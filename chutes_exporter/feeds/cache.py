@@ -242,7 +242,6 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _request(self, state: FeedState) -> None:
-        """Request a feed, and note its answer or its failure in the state."""
         before = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:

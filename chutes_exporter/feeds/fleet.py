@@ -12,7 +12,7 @@ from chutes_exporter.feeds import definitions as f
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.fleet.answers import FleetAnswers
 from chutes_exporter.fleet.ends import NO_REPORTS, Ledger
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from chutes_exporter.fleet.offers import find_demand
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _NEAR: Final = 4
 def fleet_answers(
     answers: Mapping[str, Answer[Any]],
     hotkey: str,
-    demand: list[Demand] | None = None,
+    demand: Mapping[str | None, Demand] | None = None,
     ledger: Ledger = NO_REPORTS,
 ) -> FleetAnswers:
     """Return the answers that a fleet is joined from.
@@ -105,8 +105,10 @@ class Joined:
         return () if answer is None else answer.value
 
     @cached_property
-    def demand(self) -> list[Demand] | None:
-        """All chutes with the instances of all miners, None while an answer is not complete."""
+    def demand(self) -> Mapping[str | None, Demand] | None:
+        """All chutes with the instances of all miners, by the id of the chute. None while an answer
+        is not complete.
+        """
         return find_demand(fleet_answers(self.about(THE_PLATFORM), THE_PLATFORM))
 
     @cached_property
@@ -164,7 +166,7 @@ class Joined:
             if hotkey in self._watched:
                 chute_ids.add(chute_id)
         # While an answer is not complete, it is unknown what could be launched.
-        for demand in self.demand or []:
+        for demand in (self.demand or {}).values():
             if (demand.room_now or 0) > 0 and not demand.chute.disabled:
                 chute_ids.add(demand.chute.chute_id)
         return chute_ids

@@ -5,47 +5,120 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from msgspec import UNSET
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
-from chutes_exporter.fleet.model import StuckJob, Window
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.jobs import is_stuck
-from chutes_exporter.rules.maintenance import measured, version_accepted, window_is_open
+from chutes_exporter.rules.maintenance import (
+    UPGRADE_SECONDS,
+    measured,
+    version_accepted,
+    window_is_open,
+)
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.ends import Ledger
-    from chutes_exporter.fleet.model import Server
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.launch import Demand
     from chutes_exporter.rules.maintenance import Measured
 
 T = TypeVar("T")
 _MISSING: Final[Answer[Any]] = Answer((), doubt="missing")
+_NO_POLICY: Final[Answer[Any]] = Answer(None, doubt="missing")
+
+
+Phase = Literal["none", "announced", "open", "over"]
+"""What the newest maintenance window is at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The newest maintenance window. Without values, it is unknown.
+
+    Attributes:
+        is_open: Whether servers can be upgraded now.
+        target: The version to which they are upgraded.
+        slots: Servers of the miner that may hold a slot at once.
+        used_slots: Those that hold one.
+        exists: Whether the service has a window. Otherwise, the rest is not known or false.
+    """
+
+    is_open: bool | None = None
+    starts_at: float | None = None
+    ends_at: float | None = None
+    target: str | None = None
+    slots: float | None = None
+    used_slots: float | None = None
+    exists: bool = True
+
+    @property
+    def last_request_at(self) -> float | None:
+        """The last Unix time at which an upgrade can begin and is done before it ends."""
+        return total([self.ends_at, -UPGRADE_SECONDS])
+
+    def phase(self, now: float) -> Phase | None:
+        """Return what it is at a Unix time, None if that is unknown."""
+        if self.is_open:
+            return "open"
+        if not self.exists:
+            return "none"
+        if self.is_open is None or self.starts_at is None:
+            return None
+        return "announced" if self.starts_at > now else "over"
+
+
+@dataclass(frozen=True, slots=True)
+class StuckJob:
+    """A job that the miner holds without an instance. ``chute`` is the name of its chute."""
+
+    job_id: str
+    chute: str | None
+    created_at: float | None
+
+
+# Not frozen, because its records are added one after another.
+@dataclass(slots=True)
+class ListedGpu:
+    """What the records of a GPU say."""
+
+    server_id: str | None = None
+    model: str | None = None
+    index: int | None = None
+    is_verified: bool | None = None
+
+    def add(self, record: r.Node | r.ServerGpu, server_id: str | None) -> None:
+        """Add what a record says that no earlier one did, and the id of its server."""
+        self.server_id = server_id
+        self.model = self.model or record.gpu_identifier or None
+        if self.is_verified is None and record.verified_at is not UNSET:
+            self.is_verified = record.verified_at is not None
 
 
 @dataclass(frozen=True)
 class FleetAnswers:
-    """The answers about a miner and the platform. One that is missing has no record.
+    """The answers about a miner and the platform. One that is missing is empty, and in doubt.
 
-    ``demand`` and ``ledger`` are what the answers about the platform make together, which is found
-    once for all miners.
+    ``demand``, by the id of the chute, and ``ledger`` are what the answers about the platform make
+    together, which is found once for all miners.
     """
 
     hotkey: str
-    demand: list[Demand] | None = None
+    demand: Mapping[str | None, Demand] | None = None
     ledger: Ledger = NO_REPORTS
     servers: Answer[Sequence[r.Server]] = _MISSING
     nodes: Answer[Sequence[r.Node]] = _MISSING
     inventory: Answer[Sequence[r.InventoryItem]] = _MISSING
     instances: Answer[Sequence[r.Instance]] = _MISSING
     miner_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
-    maintenance: Answer[r.MaintenancePolicy] = _MISSING
+    maintenance: Answer[r.MaintenancePolicy | None] = _NO_POLICY
     tee_measurements: Answer[Sequence[r.TeeMeasurement]] = _MISSING
     jobs: Answer[Sequence[r.Job]] = _MISSING
     metagraph: Answer[Sequence[r.MetagraphNode]] = _MISSING
@@ -56,32 +129,23 @@ class FleetAnswers:
     held_gpus: Answer[Sequence[r.HeldGpu]] = _MISSING
     supported_gpus: Answer[Sequence[r.SupportedGpu]] = _MISSING
 
-    @property
-    def at(self) -> float:
-        """The Unix time of the answer about the instances, 0 without one."""
-        return self.instances.received_at
-
-    @property
-    def policy(self) -> r.MaintenancePolicy | None:
-        """The maintenance policy."""
-        return None if self.maintenance is _MISSING else self.maintenance.value
-
     @cached_property
-    def window(self) -> Window | None:
-        """The newest maintenance window, None if the policy is unknown."""
-        if self.policy is None:
-            return None
+    def window(self) -> Window:
+        """The newest maintenance window."""
+        policy = self.maintenance.value
+        if policy is None:
+            return Window()
         # In spite of its name, this window need not be open: it is the newest one.
-        window = self.policy.active_window
+        window = policy.active_window
         if window is None:
             return Window(is_open=False, exists=False)
         return Window(
-            is_open=window_is_open(self.policy),
+            is_open=window_is_open(policy),
             starts_at=window.upgrade_window_start,
             ends_at=window.upgrade_window_end,
             target=window.target_measurement_version,
             slots=window.max_concurrent_per_miner,
-            used_slots=self.policy.current_slots,
+            used_slots=policy.current_slots,
         )
 
     def boots(self, server: r.Server) -> bool | None:
@@ -98,7 +162,7 @@ class FleetAnswers:
         """Return whether the service lists the target of the newest window for a server with these
         GPUs. None is unknown, or there is no target.
         """
-        target = None if self.window is None else self.window.target
+        target = self.window.target
         if server.models is None or target is None or not self.tee_measurements.complete:
             return None
         models = [gpu.model or "" for gpu in server.gpus]
@@ -110,10 +174,11 @@ class FleetAnswers:
         It has all servers with TEE, and none of the others, which are never upgraded. Before the
         first window, it is empty, because there is no maintenance.
         """
-        for record in (self.policy and self.policy.servers) or ():
+        records = self.maintenance.value and self.maintenance.value.servers
+        for record in records or ():
             if record.server_id == server.server_id:
                 return record
-        has_all = self.maintenance.complete and self.maintenance.value.servers is not None
+        has_all = self.maintenance.complete and records is not None
         if has_all or server.is_tee is False:
             return r.MaintenanceServer(
                 server.server_id, needs_upgrade=False, maintenance_status="none"
@@ -151,17 +216,12 @@ class FleetAnswers:
         of_unknown_chute = self.active_by_chute[None] - {instance.instance_id}
         return None if of_unknown_chute else False
 
-    @cached_property
-    def demand_by_chute(self) -> dict[str | None, Demand]:
-        """The demand for each chute, by its id."""
-        return {demand.chute.chute_id: demand for demand in self.demand or ()}
-
     def is_in_vain(self, instance: r.Instance) -> bool | None:
         """Return whether an instance starts, but the service would refuse its activation now."""
         state = instance_state(instance)
         if state in ("active", "disabled"):
             return False
-        demand = self.demand_by_chute.get(instance.chute_id)
+        demand = (self.demand or {}).get(instance.chute_id)
         return None if state is None or demand is None else demand.activation_is_refused
 
     @property
@@ -183,13 +243,19 @@ class FleetAnswers:
         return tuple(stuck)
 
     @property
-    def listed_gpus(self) -> Iterator[tuple[str | None, r.Node | r.ServerGpu]]:
-        """Each record of a GPU with the id of its server, those in the list of servers last."""
+    def listed_gpus(self) -> defaultdict[str, ListedGpu]:
+        """What the lists of nodes and of servers say of each GPU, by its id.
+
+        If two servers seem to have a GPU, it is on the one that lists it.
+        """
+        gpus: defaultdict[str, ListedGpu] = defaultdict(ListedGpu)
         for node in self.nodes.value:
-            yield node.server_id, node
+            gpus[node.uuid].add(node, node.server_id)
+            gpus[node.uuid].index = node.device_index
         for server in self.servers.value:
             for record in server.gpus or ():
-                yield server.server_id, record
+                gpus[record.uuid].add(record, server.server_id)
+        return gpus
 
     @cached_property
     def hardware(self) -> set[tuple[bool, str]] | None:
@@ -237,6 +303,14 @@ def first_of_each(records: Iterable[T], name: str) -> dict[Any, T]:
     found: dict[Any, T] = {}
     for record in records:
         found.setdefault(getattr(record, name), record)
+    return found
+
+
+def by_field(records: Iterable[T], name: str) -> defaultdict[Any, list[T]]:
+    """Return lists of records by one of their fields."""
+    found: defaultdict[Any, list[T]] = defaultdict(list)
+    for record in records:
+        found[getattr(record, name)].append(record)
     return found
 
 

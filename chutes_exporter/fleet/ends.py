@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.api.records import AuditInstance, Chute, ComputeRecord, HourlyAudit
-    from chutes_exporter.rules.losses import History, Outcome, Precision
+    from chutes_exporter.rules.losses import History, Loss, Outcome
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,7 @@ class End:
         is_failure: Whether it failed, and was not ended by an update, a scale-down or the like.
             None if no report tells that.
         outcome: What became of its score.
-        lost_units: Compute units of the past day that the score lost, None if nothing is known of
-            them.
-        loss_precision: Whether they are exact, an estimate, or a lower bound.
-        is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
-            that is unknown.
+        loss: What its score lost.
     """
 
     instance_id: str
@@ -57,9 +53,7 @@ class End:
     text: str | None
     is_failure: bool | None
     outcome: Outcome
-    lost_units: float | None
-    loss_precision: Precision
-    is_last_of_chute: bool | None
+    loss: Loss
 
     @property
     def chute(self) -> str | None:
@@ -74,7 +68,7 @@ class End:
     @property
     def may_be_costly_deletion(self) -> bool:
         """Whether its miner deleted it, and lost something by that or may have."""
-        return self.reason == "miner" and (self.outcome == "lost" or self.lost_units != 0)
+        return self.reason == "miner" and (self.outcome == "lost" or self.loss.units != 0)
 
 
 @dataclass(frozen=True)
@@ -95,8 +89,8 @@ class LostUnits:
 def sum_of_losses(ends: Iterable[End]) -> LostUnits:
     """Return what several ends lost. Units that are too many for a number are unknown."""
     ends = list(ends)
-    known = total(end.lost_units or 0.0 for end in ends)
-    precisions = [end.loss_precision for end in ends]
+    known = total(end.loss.units or 0.0 for end in ends)
+    precisions = [end.loss.precision for end in ends]
     if known is None:
         return LostUnits(0.0, len(ends), are_about=False)
     return LostUnits(known, precisions.count("at_least"), are_about="about" in precisions)
@@ -163,7 +157,6 @@ class Ledger:
         """Return the known ends of the newest hours, with what each of them lost."""
         ends = []
         for instance in self.ended_instances(hours):
-            loss = loss_of(instance, self._histories[instance.instance_id], self.end)
             chute = self._chutes.get(instance.chute_id)
             reason = end_reason(instance, chute)
             end = End(
@@ -180,9 +173,7 @@ class Ledger:
                 text=instance.deletion_reason,
                 is_failure=is_failure(instance, reason, chute),
                 outcome=outcome_of(instance),
-                lost_units=loss.units,
-                loss_precision=loss.precision,
-                is_last_of_chute=loss.is_last_of_chute,
+                loss=loss_of(instance, self._histories[instance.instance_id], self.end),
             )
             ends.append(end)
         return ends

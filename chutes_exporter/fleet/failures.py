@@ -59,8 +59,11 @@ class Failures:
         """The failures that lost their score because they did not answer probes, without those that
         a server's death explains. None of them counts if they are fewer than of a failing chute.
         """
-        lost = [end for end in chain(*self.ends.values()) if end.outcome == "lost"]
-        silent = [end for end in lost if end.reason == "probes" and end not in self.by_outage]
+        silent = [
+            end
+            for end in chain(*self.ends.values())
+            if end.reason == "probes" and end.outcome == "lost" and end not in self.by_outage
+        ]
         return silent if len(silent) >= FAILS_FROM else []
 
     def known(self, chute_id: str) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.fleet.answers import are_complete
-from chutes_exporter.fleet.model import Market, Offer
+from chutes_exporter.fleet.answers import are_complete, by_field
 from chutes_exporter.rules.launch import (
     LaunchServer,
     demand_for,
@@ -16,28 +16,86 @@ from chutes_exporter.rules.launch import (
     runs_on,
 )
 from chutes_exporter.rules.money import (
-    bounty_boost,
-    bounty_expires_at,
     first_day_units,
     first_units_per_second,
     later_units_per_second,
-    urgency_boost,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.records import HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Instance, Server
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.servers import Server
     from chutes_exporter.rules.launch import Demand, LaunchRefusal
 
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
 
-def find_demand(answers: FleetAnswers) -> list[Demand] | None:
-    """Return all chutes with the instances of all miners, None while an answer is not complete."""
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A chute that the service lets the miner launch now on a GPU model.
+
+    Attributes:
+        demand: The chute, of which everything is known that decides a launch and its pay.
+        size: GPUs of an instance.
+        room_after_starting: Instances that may still become active, less the launches of all miners
+            that are under way and would take the room.
+        first_day_units: Compute units of an instance in its first day.
+        later_units_per_second: What it earns for certain from 8 hours after its activation on.
+        hanging: Instances of it that have been starting on the miner's servers for over an hour.
+    """
+
+    model: str
+    demand: Demand
+    size: int
+    room_after_starting: int
+    first_day_units: float
+    later_units_per_second: float
+    hanging: int
+
+    @property
+    def chute_id(self) -> str:
+        """The id of the chute."""
+        return self.demand.chute.chute_id
+
+    @property
+    def chute(self) -> str | None:
+        """The name of the chute."""
+        return self.demand.chute.name
+
+    @property
+    def is_avoided(self) -> bool:
+        """Whether another instance may fail: no room is left, or one hangs already."""
+        return not self.room_after_starting or self.hanging > 0
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        """What sorts offers: by the first day's pay of a GPU, the best one first."""
+        return -self.first_day_units / self.size, self.chute_id
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What a miner can launch on the idle GPUs of a model.
+
+    Attributes:
+        offers: The best paid in the first day first. Those without room left come last, and so do
+            those that hang on the miner's servers.
+        refused: The number of other chutes that run on the model, by reason.
+    """
+
+    model: str
+    offers: tuple[Offer, ...]
+    refused: Mapping[LaunchRefusal, int]
+
+
+def find_demand(answers: FleetAnswers) -> dict[str | None, Demand] | None:
+    """Return all chutes with the instances of all miners, by the id of the chute.
+
+    None while an answer is not complete.
+    """
     if not are_complete(
         answers.chutes,
         answers.active_instances,
@@ -48,11 +106,9 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         return None
     utilization_by_chute = {record.chute_id: record for record in answers.utilization.value}
     bounties_by_chute = {bounty.chute_id: bounty for bounty in answers.bounties.value}
-    gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
-    for gpu in answers.held_gpus.value:
-        gpus_by_chute[gpu.chute_id].append(gpu)
-    return [
-        demand_for(
+    gpus_by_chute = by_field(answers.held_gpus.value, "chute_id")
+    return {
+        chute.chute_id: demand_for(
             chute,
             utilization_by_chute.get(chute.chute_id),
             answers.active_by_chute[chute.chute_id],
@@ -62,7 +118,7 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
             bounties_by_chute.get(chute.chute_id),
         )
         for chute in answers.chutes_by_id.values()
-    ]
+    }
 
 
 def find_markets(
@@ -85,11 +141,12 @@ def find_markets(
     )
     if answers.demand is None or not is_known:
         return None
+    now = answers.instances.received_at
     # Instances that have been starting for over an hour, or may have been, by chute.
     hanging = Counter(
         instance.chute_id
         for instance in instances
-        if instance.state == "starting" and instance.is_slow(answers.at) is not False
+        if instance.state == "starting" and instance.is_slow(now) is not False
     )
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
@@ -111,58 +168,48 @@ def _market(
     """Return what the miner can launch on the idle GPUs of a model, which are on these servers."""
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
-    for demand in answers.demand or ():
+    for demand in (answers.demand or {}).values():
         runs = runs_on(demand.chute, model)
         if runs is False:
             continue
-        refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
-        offer = None
-        if refusal is None and runs:
-            offer = _offer(demand, model, answers, hanging)
-        if offer is not None:
-            offers.append(offer)
+        found = _offer_or_refusal(demand, model, servers, answers, hanging)
+        if isinstance(found, Offer):
+            offers.append(found)
         # A chute that may run on the model does not matter if it is refused anyway.
-        elif runs or refusal in (None, "unknown"):
-            refused[refusal or "unknown"] += 1
-    # Those to avoid come last.
-    offers.sort(key=lambda offer: (not offer.room_after_starting or offer.hanging > 0, offer.rank))
+        elif runs or found == "unknown":
+            refused[found] += 1
+    offers.sort(key=lambda offer: (offer.is_avoided, offer.rank))
     return Market(model, tuple(offers), refused)
 
 
-def _offer(
-    demand: Demand, model: str, answers: FleetAnswers, hanging: Mapping[str | None, int]
-) -> Offer | None:
-    """Return the offer of a chute that the miner can launch, None if a part of it is unknown."""
-    chute = demand.chute
-    size = gpus_of_instance(chute)
+def _offer_or_refusal(
+    demand: Demand,
+    model: str,
+    servers: Iterable[LaunchServer],
+    answers: FleetAnswers,
+    hanging: Mapping[str | None, int],
+) -> Offer | LaunchRefusal:
+    """Return the offer of a chute, or why the miner cannot launch it, which may be unknown."""
+    refusal = launch_refusal(answers.seat, demand, servers, runs_tee=answers.runs_tee)
+    if refusal is not None:
+        return refusal
+    chute, size = demand.chute, gpus_of_instance(demand.chute)
     first = first_units_per_second(chute, model, answers.rates)
     later = later_units_per_second(chute, model, answers.rates)
-    room, room_after_starting = demand.room_now, demand.room_after_starting
-    if size is None or first is None or later is None or room is None:
-        return None
-    if room_after_starting is None:
-        return None
+    room = demand.room_after_starting
+    if first is None or later is None or size is None or room is None:
+        return "unknown"
     first_day = first_day_units(first, later)
     if not math.isfinite(_MOST_INSTANCES * first_day):
         # A sum of the pay would not be finite.
-        return None
-    # The service accepts the launch, so TEE is known. The later pay is known, so the kind and the
-    # factors of the chute are.
+        return "unknown"
     return Offer(
         model=model,
-        tee=bool(chute.tee),
-        chute_id=chute.chute_id,
-        chute=chute.name,
-        private=not chute.public,
+        demand=demand,
         size=size,
-        room_now=room,
         # It is below 0 if more instances start than there is room for.
-        room_after_starting=max(0, int(room_after_starting)),
-        starting=demand.starting,
+        room_after_starting=max(0, int(room)),
         first_day_units=first_day,
         later_units_per_second=later,
-        urgency_boost=urgency_boost(chute),
         hanging=hanging.get(chute.chute_id, 0),
-        bounty_boost=bounty_boost(demand.bounty),
-        bounty_expires_at=bounty_expires_at(demand.bounty),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import LeftOut, Server
+    from chutes_exporter.fleet.placement import LeftOut
+    from chutes_exporter.fleet.servers import Server
 
 _REASON: Final = "probes"
 """Why the service ends the instances of a server that does not answer."""
@@ -73,12 +73,10 @@ def _clusters(ends: Iterable[End]) -> list[list[End]]:
     follow each other within minutes, and are at least two.
     """
     clusters: list[list[End]] = []
-    last = -math.inf
     for end in sorted(ends, key=lambda end: end.ended_at):
         if end.reason != _REASON or end.activated_at is None:
             continue
-        if end.ended_at - last > _WITHIN:
+        if not clusters or end.ended_at - clusters[-1][-1].ended_at > _WITHIN:
             clusters.append([])
         clusters[-1].append(end)
-        last = end.ended_at
     return [cluster for cluster in clusters if len(cluster) > 1]

@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from chutes_exporter.fleet.model import Window
 from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from chutes_exporter.fleet.model import Fleet, Phase, Server
+    from chutes_exporter.fleet.answers import Phase, Window
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 Step = Literal[
     "cannot come back",  # It certainly does not boot with the target. Ask the operators.
@@ -36,16 +37,38 @@ class Upgrade:
         reason: Why this is the step, as a sentence.
         position: Its position among those that wait, from 1. None if it does not wait, or must not
             be upgraded, or while the order is unknown.
-        done_at: Unix time at which it is done at the latest, None if that is unknown or never.
-        is_late: Whether that is after the end of the window.
+        slots: None if they are unknown, or no window is open or announced.
     """
 
     server: Server
     step: Step
     reason: str
-    position: int | None = None
-    done_at: float | None = None
-    is_late: bool | None = None
+    position: int | None
+    slots: Slots | None
+
+    @property
+    def done_at(self) -> float | None:
+        """Unix time at which it is done at the latest, None if that is unknown or never.
+
+        A server that already holds a slot is counted as if its upgrade began with the first of the
+        others, so no time is too early. Without slots, it is never done.
+        """
+        if self.position is None or self.slots is None or self.slots.number < 1:
+            return None
+        rounds = math.ceil((self.slots.used + self.position) / self.slots.number)
+        return self.slots.begins_at + rounds * UPGRADE_SECONDS
+
+    @property
+    def is_late(self) -> bool | None:
+        """Whether it is done after the end of the window or never, None if that is unknown."""
+        if self.position is None or self.slots is None or self.slots.ends_at is None:
+            return None
+        return self.done_at is None or self.done_at > self.slots.ends_at
+
+    @property
+    def urgency(self) -> tuple[int, int, str]:
+        """What sorts steps: what needs most care first."""
+        return STEPS.index(self.step), self.position or 0, self.server.name or ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +77,12 @@ class UpgradePlan:
 
     Attributes:
         phase: None if it is unknown whether there is a window to plan for.
-        window: The newest window, None if it is unknown.
         servers: Each server that may have TEE, with its step: what needs most care first.
         slots: None if they are unknown, or no window is open or announced.
         order_is_known: Whether it is known which servers wait, and in which order.
     """
 
     phase: Phase | None
-    window: Window | None
     servers: tuple[Upgrade, ...]
     slots: Slots | None
     order_is_known: bool
@@ -71,13 +92,6 @@ class UpgradePlan:
         """How many servers that may come back will not make it, None while that is unknown."""
         are_late = [upgrade.is_late for upgrade in self.servers if upgrade.position is not None]
         return None if not self.order_is_known or None in are_late else are_late.count(True)
-
-    @property
-    def last_request_at(self) -> float | None:
-        """The last Unix time at which an upgrade can begin and is done before the window ends."""
-        if self.window is None or self.window.ends_at is None:
-            return None
-        return self.window.ends_at - UPGRADE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,57 +116,29 @@ class Slots:
         """Servers whose maintenance can be requested now."""
         return max(0, math.floor(self.number - self.used))
 
-    def done_at(self, position: int) -> float | None:
-        """Return when the server with a position in the order is done at the latest.
-
-        A server that already holds a slot is counted as if its upgrade began with the first of the
-        others, so no time is too early. Without slots, it is never done.
-        """
-        if self.number < 1:
-            return None
-        rounds = math.ceil((self.used + position) / self.number)
-        return self.begins_at + rounds * UPGRADE_SECONDS
-
-    def is_late(self, position: int) -> bool | None:
-        """Return whether the server with a position in the order is done after the window or never,
-        None if that is unknown.
-        """
-        done_at = self.done_at(position)
-        if self.ends_at is None:
-            return None
-        return done_at is None or done_at > self.ends_at
-
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the maintenance of a miner's servers at a Unix time, as far as it is known."""
-    window = fleet.window or Window(is_open=None)
-    phase, slots = window.phase(now), Slots.of(window, now)
-    order = _order(fleet, phase)
+    phase, slots = fleet.window.phase(now), Slots.of(fleet.window, now)
+    order = [] if phase in ("none", "over") else _order(fleet)
     positions = {server_id: position for position, server_id in enumerate(order or (), 1)}
     upgrades = []
     for server in fleet.servers:
-        if server.tee is False:
-            continue
-        position = positions.get(server.server_id)
-        step, reason = _step(server, phase, position, slots)
-        done_at = is_late = None
-        if position is not None and slots is not None:
-            done_at, is_late = slots.done_at(position), slots.is_late(position)
-        upgrades.append(Upgrade(server, step, reason, position, done_at, is_late))
-    # What needs most care comes first.
-    upgrades.sort(key=lambda one: (STEPS.index(one.step), one.position or 0, one.server.name or ""))
-    return UpgradePlan(phase, fleet.window, tuple(upgrades), slots, order is not None)
+        if server.tee is not False:
+            position = positions.get(server.server_id)
+            step, reason = _step(server, phase, position, slots)
+            upgrades.append(Upgrade(server, step, reason, position, slots))
+    upgrades.sort(key=lambda upgrade: upgrade.urgency)
+    return UpgradePlan(phase, tuple(upgrades), slots, order is not None)
 
 
-def _order(fleet: Fleet, phase: Phase | None) -> list[str] | None:
+def _order(fleet: Fleet) -> list[str] | None:
     """Return the ids of the servers that wait for their upgrade and may come back, in the order in
     which to upgrade them, None while that is unknown.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
     most unused GPUs, because their upgrade interrupts the least.
     """
-    if phase in ("none", "over"):
-        return []
     waiting = []
     for server in fleet.servers:
         if server.waits_for_upgrade is False or server.cannot_come_back:
@@ -212,20 +198,13 @@ def _step_outside_slot(
 def _step_in_slot(server: Server) -> tuple[Step, str]:
     """Return the step of a server that holds a slot, and why."""
     if server.cannot_come_back:
-        refused = " It refuses the boot until its operators list it." if is_down(server) else ""
+        refused = " It refuses the boot until its operators list it." if server.is_down else ""
         return "cannot come back", f"{_NOT_LISTED}{refused}"
     if server.maintenance is None:
         return "not known", "The answers do not say whether something still runs there."
-    if not is_down(server):
+    if not server.is_down:
         reason = "Wait until its status is maintenance, and nothing runs there: at most 3 hours."
         return "do not reboot until", reason
     if server.measured != "measured":
         return "not known", "The answers do not say whether it can come back with the target."
     return "boot", "Nothing runs there any more. Boot it with the target version."
-
-
-def is_down(server: Server) -> bool:
-    """Return whether a server is in maintenance, and certainly nothing runs there."""
-    if server.maintenance != "maintenance":
-        return False
-    return server.earning_instances == 0 and not server.instances

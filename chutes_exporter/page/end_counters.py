@@ -88,7 +88,7 @@ class EndCounters:
             self._counted[end.instance_id] = counted
             self._ends.labels(end.hotkey, counted.reason, end.outcome).inc()
         # The day that a loss is about moves on, so that a loss may also become less.
-        more = (end.lost_units or 0.0) - counted.units
+        more = (end.loss.units or 0.0) - counted.units
         if more > 0:
             counted.units += more
             self._lost.labels(end.hotkey, counted.reason).inc(more)

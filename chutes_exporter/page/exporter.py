@@ -225,7 +225,6 @@ class Exporter:
         reports: Sequence[HourlyAudit] | None,
         gaps: Iterable[NotKnown],
     ) -> Snapshot:
-        """Run collectors on the answers that are known, and join the fleets of watched miners."""
         joined = Joined(known_answers(states), self.settings.watched, self._fleets, reports)
         miners = exported_miners(self.settings, joined)
         out = Samples()

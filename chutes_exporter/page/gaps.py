@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState, States
-    from chutes_exporter.fleet.model import Fleet, Server
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 NO_KEY = (
     "not known without a key",
@@ -85,12 +86,12 @@ def find_gaps(
     incomplete = [*filter(None, map(gap_of, states.values())), *failed]
     gaps = [*incomplete, *_unknown_fields(states, settings)]
     with_key = {key.address for key in settings.keys}
-    lacking = {gap.hotkey for gap in incomplete if gap.subject in _NAMES_OF_FLEET_FEEDS}
+    lack_feeds = {gap.hotkey for gap in incomplete if gap.subject in _NAMES_OF_FLEET_FEEDS}
     for hotkey, fleet in fleets.items():
         if hotkey not in with_key:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
-        # A missing feed explains what the fleet lacks.
-        elif not lacking & {THE_PLATFORM, hotkey}:
+        # A missing feed, of the miner or of the platform, explains what the fleet lacks.
+        elif hotkey not in lack_feeds and THE_PLATFORM not in lack_feeds:
             gaps += [*_unknown_in_fleet(fleet), *_unknown_upgrades(fleet, now)]
     return gaps
 

@@ -150,9 +150,11 @@ class Demand:
 
     @property
     def refusal_without_room(self) -> LaunchRefusal:
-        """Why the service would refuse another instance, if there is no room for it."""
+        """Why the service would refuse another instance while there is certainly no room for it.
+
+        Then it is known how many are below the target.
+        """
         if not follows_private_rules(self.chute):
-            # Without room, this number is known.
             return "no_room" if (self.below_target or 0) <= 0 else "enough_starting"
         if self.active == 0:
             return "no_bounty"

@@ -78,10 +78,13 @@ def end_reason(instance: AuditInstance, chute: Chute | None) -> str | None:
     gives no reason then, nor the mark of a valid end. Only the name or the factors of the chute,
     which is None if it is unknown, show whether it is one of these.
     """
-    if instance.billed_to is None or instance.deletion_reason or instance.valid_termination:
+    is_public = instance.billed_to is None
+    if is_public or instance.deletion_reason or instance.valid_termination:
         return reason_of_text(instance.deletion_reason)
     is_redeployed = None if chute is None else _ends_all_at_once(chute)
-    return {True: REDEPLOYED, False: NO_REASON, None: None}[is_redeployed]
+    if is_redeployed is None:
+        return None
+    return REDEPLOYED if is_redeployed else NO_REASON
 
 
 def _ends_all_at_once(chute: Chute) -> bool | None:

@@ -87,7 +87,6 @@ def _paragraph(tone: str, text: str) -> str:
 
 
 def _row(cells: Mapping[str, str]) -> str:
-    """Return a row of a table, whose class is its state."""
     row = f'<tr class="{cells["State"]}">'
     for name, text in cells.items():
         row += f'<td data-name="{name}">{_html(text)}</td>'

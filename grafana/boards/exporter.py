@@ -9,7 +9,6 @@ from chutes_exporter.feeds.feed import MissingEndpointError
 from chutes_exporter.feeds.sanity_checks import DoubtedError
 from grafana.dashboard import Board
 from grafana.panels import (
-    BYTES,
     COUNT,
     PERCENT,
     RUNBOOK,
@@ -70,7 +69,6 @@ ADVICE: Final = [
 BUDGET: Final = (
     "One key causes up to 439 requests an hour to the API, and 72 to the node of --chain.url."
 )
-REQUESTS: Final = _chosen("chutes_api_requests_total")
 PAGE: Final = _of_chosen("chutes_scrape_series")
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
@@ -203,25 +201,12 @@ EXPORTER.show(
             states=UP,
         ),
         Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
-        Column("Job", "job", width=80),
-        Column("", _of_chosen("chutes_exporter_build_info", *EACH, "version", "python")),
+        Column("", _of_chosen("chutes_exporter_build_info", *EACH, "version")),
         Column("Version", "version", width=80),
-        Column("Python", "python", width=70),
         Column(
             "Scrape time",
             f"max by (job, instance) ({_chosen('scrape_duration_seconds')} {SEEN})",
             TIME,
-        ),
-        Column(
-            "Requests, 1 h",
-            f"sum by (job, instance) (increase({REQUESTS}[1h]))",
-            COUNT,
-        ),
-        Column(
-            "Memory",
-            _of_chosen("process_resident_memory_bytes", *EACH) + f" {SEEN}",
-            BYTES,
-            100,
         ),
         Column(
             "Series of limit",

@@ -38,7 +38,9 @@ from grafana.queries import (
 )
 from grafana.states import (
     GPU,
+    LAUNCH,
     NO_UPGRADE,
+    NONE,
     OLDER,
     RED,
     SERVER,
@@ -60,33 +62,50 @@ THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
 SERVERS: Final = "Servers by state"
-_FIRING: Final = 'alertstate="firing", server=~"$server"'
-CAUSES: Final = (
-    'topk by (hotkey, server_id) (1, 2 * ALERTS{alertname=~"ChutesServer.+", '
-    f'{_FIRING}}} or ALERTS{{server_id!="", {_FIRING}}}) '
-    f"and on (hotkey, server_id) {select('chutes_server_state', MINERS)}"
-)
-"""The alert about each server. One that says not to reboot it comes before the others."""
 NOT_EARNING: Final = (
     f"clamp_max(time() - max_over_time((timestamp({STATE}) "
-    f"* on (hotkey, server_id) ({_STATE} >= bool 6))[1d:10m]), 86400) > 600 "
+    f"* on (hotkey, server_id) group_left () ({_STATE} >= bool 6))[1d:10m]), 86400) > 600 "
     "and on (hotkey, server_id) chutes_server_state"
 )
 """Seconds since all GPUs of a server earned, at most a day. The states from 6 on are those in which
 they do.
 """
-IDLE_UNITS: Final = of_miners(
-    "chutes_server_idle_compute_units_per_second", "server_id", "server", **ON_SERVERS
+IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
+NOT_EARNED: Final = (
+    f"86400 * {of_miners(IDLE_UNITS, 'server_id', 'server', **ON_SERVERS)} "
+    f"* on () group_left () {UNIT_USD}"
 )
-NOT_EARNED: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD} > 0"
 """Dollars that the idle GPUs of a server do not earn in a day, where that is known."""
+_RENT: Final = select("chutes_server_idle_cost_usd_per_day", MINERS, **ON_SERVERS)
+UNUSED_RENT: Final = f"max by ({BY_SERVER}) ({_RENT} or on (hotkey, server_id) 0 * ({STATE} >= 5))"
+"""The rent of the unused GPUs of each server. Without prices, it is 0 where none is unused: in the
+states from 5 on.
+"""
 _STEP: Final = "chutes_server_maintenance_step"
 _STEP_BY: Final = "hotkey, server_id, server, step"
-STEPS_NOW: Final = (
-    f"{of_miners(_STEP, 'server_id', 'server', 'step', step='!nothing')} == 1 "
-    f"unless on ({_STEP_BY}) {select(_STEP, step='boot')} == 0"
+
+
+def _steps(steps: str, **where: str) -> str:
+    """Return the step of each server that has one of these. Only if all exporters agree, it is to
+    boot.
+    """
+    return (
+        f"{of_miners(_STEP, 'server_id', 'server', 'step', step=steps, **where)} == 1 "
+        f"unless on ({_STEP_BY}) {select(_STEP, step='boot')} == 0"
+    )
+
+
+TO_DO: Final = "!~nothing|wait"
+_HAS_STEP: Final = f"on (hotkey, server) {select(_STEP, step=TO_DO)} == 1"
+_FIRING: Final = "alert:chutes_alerts:severity"
+_ABOUT_SERVERS: Final = select(_FIRING, MINERS, 'server!=""', **ON_SERVERS)
+CAUSES: Final = f"bottomk by (hotkey, server) (1, {_ABOUT_SERVERS}) unless {_HAS_STEP}"
+"""The gravest alert about each server that has no step of a maintenance."""
+LAUNCHES: Final = (
+    f"{of_miners(IDLE_UNITS, 'server', **ON_SERVERS)} > 0 "
+    f"unless on (hotkey, server) {_FIRING} unless {_HAS_STEP}"
 )
-"""The step of each server that has one. Only if all exporters agree, it is to boot."""
+"""The servers with idle GPUs that can be used and have neither an alert nor a step."""
 OLDER_SERVERS: Final = f"{of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 1"
 UPGRADE_DONE: Final = of_miners(
     "chutes_server_upgrade_done_timestamp_seconds", "server_id", "server"
@@ -97,7 +116,6 @@ _NO_STEP: Final = select(_STEP, MINERS, step="nothing")
 _UNKNOWN: Final = f"{select('chutes_fleet_known', MINERS, topic='servers')} == 0"
 NO_UPGRADES: Final = f"count({_TEE_SERVERS}) == on () sum({_NO_STEP}) unless on () {_UNKNOWN}"
 """All TEE servers are known to have no step."""
-EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 
 
 def _gpus_by_model(**where: str) -> str:
@@ -109,12 +127,17 @@ def idle_gpus(size: tuple[int, int]) -> Panel:
     """Return the stat of what idle GPUs lose, with its size on the board."""
     of_fleet = of_miners("chutes_fleet_idle_compute_units_per_second")
     first_day = f"86400 * {total(of_fleet, with_gpus=True)}"
+    idle = of_miners("chutes_server_gpus", "server_id", "gpu", state="idle")
+    others = f"sum({idle} unless on (hotkey, server_id) {IDLE_UNITS} > 0) > 0"
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day, in the best use that "
-        "chutes-exporter advise shows. US dollars need --chain.url.",
+        "chutes-exporter advise shows. US dollars need --chain.url. Of the idle GPUs without a "
+        "price, nothing is known, or nothing can be launched on their server: the Market board "
+        "says why.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
         Query(f"{first_day} unless on () {UNIT_USD}", "units; dollars: docs/money.md", AMOUNT),
+        Query(of_known(others, "gpus"), "no price", COUNT),
         unit=DOLLARS,
         thresholds=[(0.5, RED)],
         size=size,
@@ -178,13 +201,13 @@ FLEET.show(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
         "unverified, idle, starting, disabled and earning. "
-        "The time looks back a day at most. Dollars are what its idle GPUs would earn in the first "
-        "day: none are known where nothing can be launched. The cause is an alert about it, and a "
-        "click on it opens its runbook. A failed start never became active. The profit is the pay "
-        "of a day less the price of all GPUs.",
+        "Unused GPUs are idle or unverified. The time looks back a day at most. Not earned is what "
+        "the idle GPUs would earn in the first day: nothing where nothing can be launched. The "
+        "rent of unused GPUs is that of --gpu.cost or --server.cost. The cause is an alert, and a "
+        "click on it opens its runbook. A failed start never became active in the past 6 hours.",
         Column("State", short(STATE), width=175, states=SERVER),
         Column("", "server_id"),
-        Column("Server", "server", width=125, link=THIS_SERVER),
+        Column("Server", "server", width=110, link=THIS_SERVER),
         Column(
             "Not all earn for",
             NOT_EARNING,
@@ -193,53 +216,40 @@ FLEET.show(
             missing=" ",
         ),
         Column("", copied(CAUSES, "first")),
-        Column(
-            "Not earned a day",
-            NOT_EARNED,
-            CENTS,
-            155,
-            thresholds=[(0.01, RED)],
-            missing="none known",
+        Column("", copied(_steps(TO_DO, **ON_SERVERS), "first", "step")),
+        Column("", f'label_replace({LAUNCHES}, "first", "{LAUNCH.value}", "", "")'),
+        *(
+            Column(title, query, CENTS, width, NONE, [(0.01, RED)], missing="not known")
+            for title, query, width in (
+                ("Not earned a day", NOT_EARNED, 155),
+                ("Rent of unused", UNUSED_RENT, 0),
+            )
         ),
         Column(
             "Cause",
             "alertname",
-            width=240,
+            width=190,
             link=RUNBOOK,
             tooltip="Open the runbook",
-            missing="no alert",
+            missing=" ",
         ),
         Column(
             "What to do first",
             "first",
-            width=390,
-            states=FIRST_STEPS,
+            width=355,
+            states=[*FIRST_STEPS, *STEPS, LAUNCH],
             missing=" ",
         ),
-        *(
-            Column(title, _gpus(state), COUNT, thresholds=thresholds)
-            for title, state, thresholds in (
-                ("Earning", "~earning|disabled", ()),
-                ("Idle", "idle", [(1, RED)]),
-                ("Unverified", "unverified", [(1, RED)]),
-            )
-        ),
+        Column("Earning", _gpus("~earning|disabled"), COUNT),
+        Column("Unused", _gpus("~idle|unverified"), COUNT, thresholds=[(1, RED)]),
         Column(
-            "Failed starts, 6 h",
+            "Failed starts",
             f"sum by ({BY_SERVER}) ({recorded(FAILED_STARTS, **ON_SERVERS)})",
             COUNT,
             thresholds=[(3, RED)],
             missing=" ",
         ),
         *MINER_COLUMNS,
-        Column(
-            "Profit",
-            of_miners(
-                "chutes_server_estimated_profit_usd_per_day", "server_id", "server", **ON_SERVERS
-            ),
-            CENTS,
-            missing=" ",
-        ),
         sort=["State", "-Not earned a day"],
         size=(24, 10),
     ),
@@ -265,10 +275,13 @@ FLEET.show(
             "ends in",
             TIME,
         ),
-        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used"),
         Query(
-            total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True),
-            "slots in all",
+            total(
+                f"{of_miners('chutes_maintenance_slots_limit')} "
+                f"- on (hotkey) {of_miners('chutes_maintenance_slots_in_use')}",
+                with_gpus=True,
+            ),
+            "free slots",
         ),
         size=(24, 3),
     ),
@@ -278,16 +291,10 @@ FLEET.show(
         "with: chutes-miner tee start-maintenance --name SERVER.",
         Column("", "server_id"),
         Column("Server", "server", width=230, link=THIS_SERVER, states=[NO_UPGRADE]),
-        Column("", STEPS_NOW),
+        Column("", _steps("!nothing")),
         Column("Step", "step", width=400, states=STEPS, missing="not known: do not reboot it"),
         Column("Version", OLDER_SERVERS, width=200, states=OLDER, missing=" "),
-        Column("Upgrade done in", f"{UPGRADE_DONE} - time()", TIME, missing=" "),
-        Column(
-            "Earning instances",
-            f"{EARNING_INSTANCES} and on (hotkey, server_id) {OLDER_SERVERS}",
-            COUNT,
-            missing=" ",
-        ),
+        Column("Upgrade done in", f"{UPGRADE_DONE} - time()", TIME, 165, missing=" "),
         Column("", nothing_row(NO_UPGRADES, "server")),
         sort=["Step", "Upgrade done in"],
         size=(24, 5),

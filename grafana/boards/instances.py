@@ -228,15 +228,19 @@ INSTANCES.show(
         "Failed by chute, 24 h",
         "Chutes whose instances failed to start, or lost their score, in the 24 hours before the "
         "newest report, with what that lost.",
-        Column("", "chute_id"),
         Column(
             "",
             nothing_row(NO_FAILURE, "name"),
         ),
         # A chute whose name is unknown keeps its row, by the other columns.
         Column("", with_chute_name(f"{CHUTE_FAILED} > 0")),
+        Column("Chute", "name", width=300, states=NONE_FAILED, missing="not known"),
         Column(
-            "Chute", "name", width=300, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
+            "Chute id",
+            "chute_id",
+            width=100,
+            link=board_link("chutes-market", chute="${__value.raw}"),
+            missing=" ",
         ),
         Column(
             "Failed starts",
@@ -305,8 +309,6 @@ INSTANCES.show(
         "its activation, the compute units approach those in the column Later.",
         Column("", STATE),
         Column("State", "state", width=90, states=INSTANCE),
-        Column("", DECISION),
-        Column("Decision", "decision", width=130, states=DECISIONS, missing=" "),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=THIS_CHUTE),
         Column("", short(PLACE)),

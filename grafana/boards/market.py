@@ -17,12 +17,14 @@ from grafana.panels import (
     TIME,
     Column,
     board_link,
+    miner_columns,
     table,
 )
 from grafana.queries import (
     MINERS,
     UNIT_USD,
     chute_names,
+    copied,
     nothing_row,
     of_known,
     of_miners,
@@ -32,7 +34,7 @@ from grafana.queries import (
     short,
     total,
 )
-from grafana.states import CHUTES, ORANGE, RED
+from grafana.states import CHUTES, NOT_LAUNCHED, ORANGE, RED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 FIRST_DAY: Final = of_miners(
@@ -47,6 +49,12 @@ MOVE: Final = of_miners(
     "chutes_server_launch_instances", "server_id", "server", "gpu", "chute_id", "chute"
 )
 """Instances of each chute in the best use of the idle GPUs of each server."""
+_LEFT_OUT: Final = select("chutes_server_launch_left_out", MINERS)
+NO_MOVE: Final = (
+    f"{of_miners('chutes_server_gpus', 'server_id', 'server', 'gpu', state='idle')} "
+    f"* on (hotkey, server_id) group_left (reason) topk by (hotkey, server_id) (1, {_LEFT_OUT}) > 0"
+)
+"""The idle GPUs of servers on which nothing is to be launched, and why."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
 _ENDED: Final = select(
@@ -86,6 +94,8 @@ IDLE_GPUS: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
 GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", "state")
 IDLE_GPUS_OF_ALL: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
+SLOW_START: Final = 35 * 60
+"""Seconds that an ordinary start takes at most. What ends before cannot be won for certain."""
 
 MARKET: Final = Board(
     "chutes-market",
@@ -101,12 +111,21 @@ MARKET.show(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise prints it, which leaves out what failed here. Each room "
-        "of a chute is given once. Launch nothing on a server whose starts fail.",
+        "of a chute is given once. Launch nothing on a server whose starts fail. Idle servers that "
+        "it leaves out have the reason.",
         Column("", nothing_row(NONE_IDLE, "server")),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
         Column("", "chute_id"),
-        Column("Launch", "chute", width=330, link=INSTANCES_OF_CHUTE, missing=" "),
+        Column("", copied(NO_MOVE, "chute", "reason")),
+        Column(
+            "Launch",
+            "chute",
+            width=330,
+            states=NOT_LAUNCHED,
+            link=INSTANCES_OF_CHUTE,
+            missing=" ",
+        ),
         Column("Instances", short(MOVE), COUNT, missing=" "),
         Column("GPU", "gpu", width=90, missing=" "),
         Column(
@@ -128,18 +147,18 @@ MARKET.show(
             CENTS,
             missing=" ",
         ),
-        *MINER_COLUMNS,
+        *miner_columns(missing=" "),
         sort=["-USD, first day"],
-        size=(24, 6),
+        size=(24, 9),
     ),
     table(
         "Launch now, pay per GPU",
         "Chutes that each idle GPU model can launch now, the best paid in the first day first. "
         "Later is certain from 8 hours on: without the bounty and the boost, and in a public chute "
-        "as on its cheapest GPU. Boost is a factor in the pay of now, for as long as the chute "
-        "wants more instances. Room is how many launches can still become active, less the "
+        "as on its cheapest GPU. Room is how many launches can still become active, less the "
         "instances that start elsewhere. Failed here counts the failures of the past day on this "
-        "miner's servers.",
+        "miner's servers. A bounty is for the first active instance: one that ends within 35 "
+        "minutes is not shown, because starts take 10 to 35.",
         Column("", nothing_row(NONE_IDLE, "chute")),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
@@ -155,7 +174,6 @@ MARKET.show(
             )
             for title, pay in (("USD, first day", FIRST_DAY), ("USD a day, later", LATER))
         ),
-        Column("Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" "),
         Column("GPUs", _offer("gpus"), COUNT, missing=" "),
         Column("Room", _offer("room_instances"), COUNT, missing=" "),
         Column(
@@ -167,7 +185,7 @@ MARKET.show(
         ),
         Column(
             "Bounty ends in",
-            f"0 * {FIRST_DAY} + on (chute_id) group_left () ({BOUNTY_LEFT} > 0)",
+            f"0 * {FIRST_DAY} + on (chute_id) group_left () ({BOUNTY_LEFT} > {SLOW_START})",
             TIME,
             missing=" ",
         ),
@@ -224,7 +242,6 @@ MARKET.show(
                 ("Utilization, 15 m", PERCENT, UTILIZATION),
                 ("Wanted", COUNT, _chute("chutes_chute_target_instances")),
                 ("Active", COUNT, _chute("chutes_chute_instances")),
-                ("Not active", COUNT, _chute("chutes_chute_inactive_instances")),
                 ("Requests, 1 h", AMOUNT, _chute("chutes_chute_window_invocations", window="1h")),
             )
         ),

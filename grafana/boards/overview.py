@@ -14,7 +14,6 @@ from grafana.panels import (
     CENTS,
     COUNT,
     DOLLARS,
-    FACTOR,
     MINER_COLUMNS,
     RUNBOOK,
     SHARE,
@@ -40,7 +39,6 @@ from grafana.queries import (
     short,
     total,
     with_chute_name,
-    yesterday,
 )
 from grafana.states import (
     GPU,
@@ -48,7 +46,6 @@ from grafana.states import (
     NOTHING,
     PLAIN,
     RED,
-    REGISTERED,
     SEVERITY,
     WHOLE_MINER,
     State,
@@ -56,9 +53,6 @@ from grafana.states import (
 
 SCORE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
-RANK: Final = of_miners("chutes_miner_score_rank")
-POINTS_SINCE_YESTERDAY: Final = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
-PLACES_SINCE_YESTERDAY: Final = f"min({yesterday(RANK)}) - on () min({RANK})"
 EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
 NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 """The recording has the 26 %, and docs/advise.md how they were found."""
@@ -70,21 +64,29 @@ NO_ALERT: Final = verdict_number("$hotkey")
 LOST_PER_DAY: Final = recorded("alert:chutes_alerts:compute_units_per_day")
 IS_FIRING: Final = "alertname, hotkey, place"
 SINCE: Final = (
-    f"min by ({IS_FIRING}, server) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
+    f"min by ({IS_FIRING}) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
     '"place", "", "server", "chute", "feed"))'
 )
+_UNUSED_GPUS: Final = recorded(
+    "alert:chutes_alerts:severity", alertname="~ChutesGpus(Idle|Unverified)|ChutesServer.*Main.+"
+)
+_RENT: Final = of_miners("chutes_server_idle_cost_usd_per_day", "server")
+RENT: Final = (
+    f"topk by (hotkey, server) (1, 0 * {_UNUSED_GPUS}) "
+    f"+ on (hotkey, server) group_left () ({_RENT} > 0)"
+)
+"""The rent of the unused GPUs of each server with an alert. Of several alerts, one has it."""
+_UNITS: Final = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window="1d")
+UNITS_BY_CHUTE: Final = (
+    f"sum by (chute_id) ({_UNITS}) "
+    f"and on () {select('chutes_feed_records', feed='stats_per_chute')}"
+)
+"""The compute units of each chute in a day, absent while a record may be missing."""
 
 
 def _gpus(states: str) -> str:
     """Return the number of GPUs of each miner in some states, a regular expression."""
     return f"sum by (hotkey) ({recorded(GPUS, state=states)})"
-
-
-def _by_chute(window: str) -> str:
-    """Return the compute units of each chute in a window, absent while a record may be missing."""
-    units = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
-    no_record_is_missing = select("chutes_feed_records", feed="stats_per_chute")
-    return f"sum by (chute_id) ({units}) and on () {no_record_is_missing}"
 
 
 OVERVIEW: Final = Board(
@@ -94,13 +96,13 @@ OVERVIEW: Final = Board(
 )
 
 OVERVIEW.show(
-    verdict((4, 9)),
+    verdict((4, 12)),
     table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter: first what has a deadline, then the "
         "gravest and the most expensive. A click on an alert opens its runbook, and one on a place "
-        "the board that shows more. Dollars are what is known to go on being lost in a day: those "
-        "of a row that names no place include the miner's servers.",
+        "the board that shows more. Dollars are what is known not to be earned in a day: those of "
+        "a row that names no place include the miner's servers. Rent is that of unused GPUs.",
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
@@ -123,7 +125,7 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=240,
+            width=250,
             states=[NOTHING, KEYLESS],
             link=RUNBOOK,
             tooltip="Open the runbook",
@@ -132,7 +134,7 @@ OVERVIEW.show(
         Column(
             "Where",
             "place",
-            width=120,
+            width=130,
             states=[WHOLE_MINER],
             link=board_link(
                 "${__data.fields.board}",
@@ -153,26 +155,37 @@ OVERVIEW.show(
             "USD a day",
             f"{LOST_PER_DAY} * on () group_left () {UNIT_USD} > 0",
             CENTS,
-            115,
+            110,
             thresholds=[(0.5, RED)],
             missing=" ",
         ),
+        Column("Rent a day", RENT, CENTS, 110, thresholds=[(0.5, RED)], missing=" "),
         Column(
             "What to do first",
             "first",
-            width=390,
+            width=370,
             states=FIRST_STEPS,
             missing=" ",
         ),
         *MINER_COLUMNS,
-        sort=["Severity", "-USD a day", "-Firing for"],
-        size=(20, 9),
+        sort=["Severity", "-USD a day", "-Rent a day", "-Firing for"],
+        size=(20, 12),
     ),
     stat(
         "Earned per day",
         "Estimate of the earnings of a day, from the chain. It needs --chain.url. docs/money.md "
         "explains the error.",
         Query(EARNED, "dollars"),
+        unit=DOLLARS,
+        size=(4, 3),
+    ),
+    stat(
+        "Next 24 h",
+        "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
+        "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
+        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
+        "sure it is.",
+        Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         size=(4, 3),
     ),
@@ -193,28 +206,10 @@ OVERVIEW.show(
         Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", thresholds=[(0.5, RED)]),
         Query(f"{LOST} unless on () {UNIT_USD}", "units, at least", AMOUNT),
         unit=DOLLARS,
-        size=(4, 3),
+        size=(3, 3),
     ),
-    idle_gpus((6, 3)),
-    before_loss((6, 3), of_miners),
-    stat(
-        "Next 24 h",
-        "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
-        "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
-        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
-        "sure it is.",
-        Query(NEXT_DAY, "dollars, about"),
-        unit=DOLLARS,
-        size=(8, 3),
-    ),
-    stat(
-        "Since yesterday",
-        "What changed within 24 hours: the share of all scores in percentage points, and the rank "
-        "of the best of the chosen miners. More is better.",
-        Query(POINTS_SINCE_YESTERDAY, "points of the score", FACTOR),
-        Query(PLACES_SINCE_YESTERDAY, "ranks"),
-        size=(16, 3),
-    ),
+    idle_gpus((5, 3)),
+    before_loss((4, 3), of_miners),
     stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
@@ -241,8 +236,7 @@ OVERVIEW.show(
         "GPUs opens the Fleet board. The heading is the direction of the score share if all "
         "instances continue.",
         *MINER_COLUMNS,
-        Column("Seat", short(of_miners("chutes_miner_registered")), width=90, states=REGISTERED),
-        Column("Score share", SCORE, SHARE, 125),
+        Column("Score share", short(SCORE), SHARE, 125),
         Column("Heading", HEADING, SHARE),
         Column("Earning GPUs", _gpus("~earning|disabled"), COUNT),
         Column(
@@ -265,7 +259,7 @@ OVERVIEW.show(
         "with its GPUs than others: see the Market board. It needs --collector.stats_per_chute, "
         "which is on with a hotkey.",
         Column("", "chute_id"),
-        Column("", with_chute_name(_by_chute("1d"))),
+        Column("", with_chute_name(UNITS_BY_CHUTE)),
         Column(
             "Chute",
             "name",
@@ -273,7 +267,7 @@ OVERVIEW.show(
             missing="names need a key",
             link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
         ),
-        Column("Units, 1 day", _by_chute("1d"), AMOUNT),
+        Column("Units, 1 day", UNITS_BY_CHUTE, AMOUNT),
         sort=["-Units, 1 day"],
     ),
     title="Earnings by chute",

@@ -22,7 +22,6 @@ from grafana.panels import (
 )
 from grafana.queries import at_end, nothing_row, of_platform, select, short
 from grafana.states import (
-    BLACKLISTED,
     GREY,
     NOT_IN_LINE,
     ORANGE,
@@ -244,22 +243,14 @@ SUBNET.show(
 SUBNET.show(
     table(
         "Leaderboard",
-        "All exported miners, the best first. A click on a miner chooses it. Only the operators "
-        "of the platform can remove a miner from the blacklist.",
+        "All exported miners, the best first. A click on a miner chooses it.",
         Column("Rank", RANKS, COUNT, 65),
         *MINER,
         Column("Score share", SHARES, SHARE),
         Column("Incentive", short(_all("chutes_miner_incentive_ratio")), SHARE),
         Column("Units, 1 day", _all("chutes_miner_window_compute_units", window="1d"), AMOUNT),
         Column("Instances", _all("chutes_miner_active_instances"), COUNT),
-        Column("Stake", _all("chutes_miner_stake"), AMOUNT),
         Column("Seat age", SEAT_AGE, TIME),
-        Column(
-            "Blacklist",
-            _all("chutes_miner_blacklisted"),
-            width=100,
-            states=BLACKLISTED,
-        ),
         sort=["Rank", "-Incentive"],
         size=(24, 12),
     ),

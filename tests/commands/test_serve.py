@@ -17,7 +17,6 @@ import bcrypt
 import pytest
 import structlog
 
-from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.feeds import reports
@@ -36,7 +35,6 @@ from tests.support import (
     ROOT,
     SEEDS,
     Clock,
-    free_port,
     get,
     patient_client,
     recorded_day,
@@ -229,12 +227,12 @@ async def test_certificates_are_followed_without_losing_a_connection_and_tls_is_
                     tls = response.extensions["network_stream"].get_extra_info("ssl_object")
                     return str(tls.getpeercert()["serialNumber"])
 
-            async def new_serial() -> str:
+            async def serial_of_new_connection() -> str:
                 async with patient_client(verify=pki.client()) as client:
                     return await serial(client)
 
             async def is_renewed() -> bool:
-                return await new_serial() != first
+                return await serial_of_new_connection() != first
 
             first = await serial(old)
             # A certificate without its key is what half a renewal looks like.
@@ -333,28 +331,6 @@ def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Si
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "Traceback" in errors) == (0, False)
-
-
-@pytest.mark.parametrize(
-    "web", ["", TLS + CLIENT_CERTIFICATES.format("RequireAndVerifyClientCert")]
-)
-@pytest.mark.parametrize("has_password", [False, True])
-def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_fixed_port(
-    pki: Pki, web: str, *, has_password: bool
-) -> None:
-    path = pki.folder / "web.yml"
-    path.write_text(web + (users("secret") if has_password else ""))
-    listen = f"--web.listen-address=127.0.0.1:{free_port()}"
-    process = start(listen, "--web.config.file", str(path), "--api.url", "http://127.0.0.1:9")
-    with listening(process) as service:
-        for _ in range(3):
-            # In the image, the process is the first one of its container.
-            healthcheck.main(str(process.pid))
-        process.send_signal(signal.SIGSTOP)
-        with pytest.raises(TimeoutError):
-            healthcheck.main(str(process.pid))
-        process.send_signal(signal.SIGCONT)
-    assert not service.has_logged("level=error")
 
 
 async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.containers.podman import IMAGE, container, health, podman, run, wait_until_ready
+from tests.containers.podman import IMAGE, container, podman, wait_until_ready
 from tests.pages import parse_page
 from tests.support import HOTKEY, ROOT, TEST_SEED, fetch
 
@@ -50,14 +50,6 @@ def test_the_demo_serves_its_page_to_the_host_and_check_finds_everything_in_orde
         "exec", *key, demo, "chutes-exporter", "check", "--api.url", "http://127.0.0.1:10065"
     )
     assert "All checks of the API and of the settings passed." in said
-
-
-def test_the_health_check_tells_a_container_that_serves_from_one_that_does_not(demo: str) -> None:
-    healthy = run("podman", "healthcheck", "run", demo)
-    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
-    assert health(demo) == "healthy"
-    with container("idle", "--network=none", "--entrypoint=sleep", command=("300",)) as name:
-        assert run("podman", "healthcheck", "run", name).returncode == 1
 
 
 def test_sigterm_ends_it_with_status_0() -> None:

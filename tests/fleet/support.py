@@ -7,13 +7,17 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.records import HourlyAudit
+from chutes_exporter.api.records import Chute, HourlyAudit
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds.fleet import FLEET_FEEDS, fleet_answers
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
-from chutes_exporter.fleet.offers import find_demand
+from chutes_exporter.fleet.gpus import Gpu
+from chutes_exporter.fleet.instances import Instance
+from chutes_exporter.fleet.model import Fleet
+from chutes_exporter.fleet.offers import Offer, find_demand
+from chutes_exporter.fleet.servers import Server
+from chutes_exporter.rules.launch import Demand
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner
 from tests.support import NOON
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import GpuState
+    from chutes_exporter.fleet.gpus import GpuState
 
 QUIET = Ledger([HourlyAudit([], [], end=NOON - age * HOUR) for age in range(FAILURE_HOURS)])
 """Reports of hours in which nothing ended."""
@@ -68,7 +72,7 @@ def make_gpus(
     state: GpuState | None, count: int, *, server: str = "s1", model: str = "pro_6000", **more: Any
 ) -> tuple[Gpu, ...]:
     """Return GPUs in a state. They name no chute and no instance unless ``more`` does."""
-    fields: dict[str, Any] = {"chute_id": "", "chute": "", "instance_id": ""} | more
+    fields: dict[str, Any] = {"chute_id": "", "instance_id": ""} | more
     return tuple(
         Gpu(f"{server}-{state}-{number}", server, model, number, state, **fields)
         for number in range(count)
@@ -132,26 +136,17 @@ def make_fleet(*servers: Server, **fields: Any) -> Fleet:
     return Fleet(**given | fields)
 
 
-def make_offer(chute_id: str, pay: float, size: int = 1, room: int = 1, **fields: Any) -> Offer:
-    """Return an offer whose instance earns ``pay`` units a second, at first and later.
-
-    The instance takes ``size`` GPUs, and the chute has room for ``room`` instances.
+def make_offer(pay: float) -> Offer:
+    """Return an offer of one instance on one GPU, which earns ``pay`` units a second, at first and
+    later.
     """
-    given: dict[str, Any] = {
-        "model": "pro_6000",
-        "tee": True,
-        "chute_id": chute_id,
-        "chute": chute_id,
-        "private": True,
-        "size": size,
-        "room_now": room,
-        "room_after_starting": room,
-        "starting": 0,
-        "first_day_units": pay * DAY,
-        "later_units_per_second": pay,
-        "urgency_boost": 1.0,
-        "hanging": 0,
-        "bounty_boost": None,
-        "bounty_expires_at": None,
-    }
-    return Offer(**given | fields)
+    demand = Demand(Chute("c2", "flux", tee=True, public=False), active=1, starting=0, target=2)
+    return Offer(
+        model="pro_6000",
+        demand=demand,
+        size=1,
+        room_after_starting=1,
+        first_day_units=pay * DAY,
+        later_units_per_second=pay,
+        hanging=0,
+    )

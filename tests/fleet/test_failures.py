@@ -9,6 +9,7 @@ import pytest
 from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.fleet.ends import End, Ledger
 from chutes_exporter.fleet.failures import find_failures
+from chutes_exporter.rules.losses import Loss
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
 
 
@@ -27,9 +28,7 @@ def end(**fields: Any) -> End:
         "text": None,
         "is_failure": True,
         "outcome": "lost",
-        "lost_units": 0.0,
-        "loss_precision": "exact",
-        "is_last_of_chute": False,
+        "loss": Loss(0.0, "exact"),
     }
     return End(**given | fields)
 

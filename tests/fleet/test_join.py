@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
+    from chutes_exporter.fleet.gpus import Gpu
+    from chutes_exporter.fleet.instances import Instance
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.servers import Server
 
 Row = dict[str, Any]
 Bodies = dict[str, Any]
@@ -236,6 +239,8 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
         ({"active_instances.1": {"instance_id": "i9"}}, {"i1.has_replacement": None}),
         ({"active_instances.1": ANOTHER | {"chute_id": "c2"}}, {"i1.has_replacement": False}),
         ({"active_instances": [ANOTHER, {"instance_id": "i8"}]}, {"i1.has_replacement": True}),
+        # The name of an unknown chute is not that of another one.
+        ({"instances.0.chute_id": None, "inventory.2.chute_id": None}, {"i1.chute": None}),
         # Chutes run on a server if they allow its GPUs, and have TEE like it.
         ({}, {"s1.runs_chutes": True}),
         ({"chutes": [chute("c1", "llama", tee=False)]}, {"s1.runs_chutes": False}),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from tests.collectors.support import NOON_TEXT
 from tests.fleet import test_join
 from tests.fleet.support import sent

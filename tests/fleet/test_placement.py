@@ -10,7 +10,7 @@ import pytest
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.fleet import FLEET_FEEDS
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import join_fleet
 from chutes_exporter.fleet.placement import Space
 from tests.collectors.support import answer
 from tests.fleet.support import WORLDS, answers_about, world_answers
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Offer
+    from chutes_exporter.fleet.offers import Offer
     from tests.recorded import Miner
 
 
@@ -36,7 +36,7 @@ def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: flo
     first, *others = offers
     tried = set()
     for space, gpus in free.items():
-        fits = (space.model, space.tee) == (first.model, first.tee) and first.size <= gpus
+        fits = (space.model, space.tee) == place_of(first) and first.size <= gpus
         if not fits or not first.room_after_starting or gpus in tried:
             continue
         tried.add(gpus)
@@ -54,15 +54,20 @@ def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: flo
     return can_earn_more(free, others, units)
 
 
+def place_of(offer: Offer) -> tuple[str, bool | None]:
+    """Return the model and whether it needs TEE."""
+    return offer.model, offer.demand.chute.tee
+
+
 def most_units(free: Mapping[Space, int], offers: Sequence[Offer]) -> float:
     """Return what no placement exceeds: the units if instances could be cut into parts."""
     units = 0.0
-    gpus: Counter[tuple[str, bool]] = Counter()
+    gpus: Counter[tuple[str, bool | None]] = Counter()
     for space, count in free.items():
         gpus[space.model, space.tee] += count
     for offer in offers:
-        taken = min(offer.room_after_starting * offer.size, gpus[offer.model, offer.tee])
-        gpus[offer.model, offer.tee] -= taken
+        taken = min(offer.room_after_starting * offer.size, gpus[place_of(offer)])
+        gpus[place_of(offer)] -= taken
         units += taken * offer.first_day_units / offer.size
     return units
 
@@ -92,8 +97,10 @@ def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | 
         fleet = join_fleet(world_answers(recorded))
     free = {}
     for use in fleet.plans:
-        tee = fleet.servers_by_id[use.server_id].tee is True
-        free[Space(use.server_id, use.model, tee, use.free)] = use.free
+        server = fleet.servers_by_id[use.server_id]
+        gpus = server.known_idle_gpus[use.model]
+        free[Space(use.server_id, use.model, server.tee is True, gpus)] = gpus
+        assert use.used <= gpus
     offers: list[Offer] = []
     for market in fleet.markets or ():
         # What hangs on the miner's servers is not launched again.
@@ -104,7 +111,6 @@ def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | 
     # Nothing exceeds the room of a chute or the GPUs of a server.
     launched: Counter[str] = Counter()
     for use in fleet.plans:
-        assert use.used <= use.free
         for launch in use.launches:
             launched[launch.offer.chute_id] += launch.instances
             assert launched[launch.offer.chute_id] <= launch.offer.room_after_starting

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.fleet.model import Server, Window
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.upgrades import (
     Upgrade,
     UpgradePlan,
     plan_upgrades,
 )
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_server
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.servers import Server
 
 NOW = 1_800_000_000.0
 OPEN = Window(
@@ -44,10 +47,9 @@ def waits(name: str, last: int = 0, idle: int = 0, **fields: Any) -> Server:
     return make_server(name, *gpus, instances=instances, needs_upgrade=True, name=name, **fields)
 
 
-def plan(*servers: Server, window: Window | None = OPEN, **changes: Any) -> UpgradePlan:
+def plan(*servers: Server, window: Window = OPEN, **changes: Any) -> UpgradePlan:
     """Return the plan for servers, in a window with other values."""
-    changed = None if window is None else replace(window, **changes)
-    return plan_upgrades(make_fleet(*servers, window=changed), NOW)
+    return plan_upgrades(make_fleet(*servers, window=replace(window, **changes)), NOW)
 
 
 def names(found: UpgradePlan) -> str:
@@ -159,14 +161,14 @@ DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
         ("do not reboot until", waits("s", holds_slot=True, maintenance="pending"), OPEN),
         ("do not reboot until", make_server("s", *make_gpus(None, 2), **DOWN), OPEN),
         ("do not reboot until", waits("s", boots=False), OPEN),
-        ("boot", waits("s", idle=2, **DOWN), None),
+        ("boot", waits("s", idle=2, **DOWN), Window()),
         ("cannot come back", waits("s", measured="not_measured"), OPEN),
-        ("cannot come back", waits("s", measured="not_measured", **DOWN), None),
+        ("cannot come back", waits("s", measured="not_measured", **DOWN), Window()),
         ("not known", waits("s", measured=None, **DOWN), OPEN),
         ("not known", waits("s", measured="undecided"), OPEN),
         ("not known", waits("s", holds_slot=None, maintenance=None), OPEN),
         ("not known", make_server("s", needs_upgrade=None), OPEN),
-        ("not known", waits("s"), None),
+        ("not known", waits("s"), Window()),
         ("not known", waits("s"), replace(OPEN, is_open=None)),
         ("not known", waits("s"), replace(OPEN, used_slots=None)),
         # The order is not known. A GPU may be missing, or an instance may be the last active one.
@@ -183,7 +185,7 @@ DOWN: dict[str, Any] = {"holds_slot": True, "maintenance": "maintenance"}
         ),
     ],
 )
-def test_each_server_has_one_step(step: str, server: Server, window: Window | None) -> None:
+def test_each_server_has_one_step(step: str, server: Server, window: Window) -> None:
     (found,) = plan(server, window=window).servers
     assert found.step == step
     assert found.reason

@@ -63,6 +63,8 @@ SILENT: Final = {
     # No GPU has an error, and no answer is doubted.
     "chutes-fleet: GPUs B",
     "chutes-exporter: All feeds C",
+    # No bounty is open for long enough: tests/prometheus/test_boards.py.
+    "chutes-market: Launch now, pay per GPU I",
     # Dollars are known wherever units are: tests/prometheus/test_verdicts.py.
     *(f"chutes-{board}: Not earned, next 24 h B" for board in ("fleet", "market", "overview")),
 }
@@ -107,36 +109,35 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "idle GPUs": lambda s: (
         s("fleet: GPUs now B"),
         s("overview: GPUs by state A", state="idle"),
-        s("fleet: Servers by state F"),
         s("market: Supply B"),
         s.exported("chutes_fleet_gpus", state="idle"),
     ),
     "unverified GPUs": lambda s: (
         s("fleet: GPUs now C"),
         s("overview: GPUs by state A", state="unverified"),
-        s("fleet: Servers by state G"),
     ),
     "GPUs that do not earn": lambda s: (
-        s("overview: Miners E"),
+        s("overview: Miners D"),
+        s("fleet: Servers by state I"),
         s("fleet: GPUs now B") + s("fleet: GPUs now C"),
     ),
     "GPUs that earn": lambda s: (
         s("overview: GPUs by state A", state="earning"),
-        s("fleet: Servers by state E"),
-        s("overview: Miners D"),
+        s("fleet: Servers by state H"),
+        s("overview: Miners C"),
         s("fleet: GPUs now A"),
         s.exported("chutes_fleet_gpus", state="earning"),
     ),
     "servers": lambda s: (
         s.count("fleet: Servers by state A"),
-        s.count("fleet: Servers by state E"),
+        s.count("fleet: Servers by state H"),
         s.count("fleet: Servers over time A"),
     ),
     "dollars of idle GPUs": lambda s: (
         s("overview: Not earned, next 24 h A"),
         s("fleet: Not earned, next 24 h A"),
         s("market: Not earned, next 24 h A"),
-        s.count("market: Best move D") and s("market: Best move D"),
+        s.count("market: Best move E") and s("market: Best move E"),
     ),
     "dollars": lambda s: (
         s("overview: Earned per day A"),
@@ -149,7 +150,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "score": lambda s: (
         s("overview: Score share and heading A"),
-        s("overview: Miners B"),
+        s("overview: Miners A"),
         s("subnet: Score in 24 h A"),
         s("subnet: Leaderboard B", hotkey=s.hotkey),
         s("subnet: Neighbours in rank D", hotkey=s.hotkey),
@@ -157,7 +158,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "heading": lambda s: (
         s("overview: Score share and heading B"),
-        s("overview: Miners C"),
+        s("overview: Miners B"),
         s("subnet: Neighbours in rank F", hotkey=s.hotkey),
     ),
     "rank": lambda s: (
@@ -167,7 +168,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "score in 24 hours": lambda s: (
         s("subnet: Score in 24 h B"),
         s("subnet: Neighbours in rank E", hotkey=s.hotkey),
-        0.57 * s("overview: Miners B") + 0.43 * s("overview: Miners C"),
+        0.57 * s("overview: Miners A") + 0.43 * s("overview: Miners B"),
     ),
     "units of the day": lambda s: (
         s("overview: Earnings by chute A"),
@@ -177,8 +178,8 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "the seat": lambda s: (s("overview: Is the seat safe? D"), s("subnet: Is the seat safe? D")),
     "instances": lambda s: (
         s.count("instances: All instances A"),
-        s.count("instances: All instances C"),
-        s.count("instances: All instances G"),
+        s.count("instances: All instances B"),
+        s.count("instances: All instances F"),
         s.exported("chutes_fleet_instances"),
     ),
     "starting instances": lambda s: (
@@ -186,11 +187,11 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s.exported("chutes_fleet_instances", state="starting"),
     ),
     "instances with a purge": lambda s: (
-        s.count("instances: All instances E"),
+        s.count("instances: All instances D"),
         s("instances: Starting A"),
     ),
     "GPUs of instances": lambda s: (
-        s("instances: All instances C"),
+        s("instances: All instances B"),
         s("overview: GPUs by state A") - s("fleet: GPUs now B") - s("fleet: GPUs now C"),
     ),
 }

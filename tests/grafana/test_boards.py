@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.fleet.model import GPU_STATES
+from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
 from deploy.reference import ALL_METRICS

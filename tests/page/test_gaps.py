@@ -9,7 +9,7 @@ from chutes_exporter.config import make_settings
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.cache import FeedState
 from chutes_exporter.feeds.definitions import SCORES
-from chutes_exporter.fleet.model import Window
+from chutes_exporter.fleet.answers import Window
 from chutes_exporter.page.gaps import BUG, NotKnown, find_gaps
 from tests.fleet.support import make_fleet, make_server
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
-from chutes_exporter.fleet.model import SERVER_STATES
+from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
 from tests.prometheus.rule_files import GROUPS
 from tests.promtool import FIRING, run_promtool, sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from chutes_exporter.fleet.model import GpuState
+    from chutes_exporter.fleet.gpus import GpuState
 
 ALERTS: Final[list[dict[str, Any]]] = [
     rule for group in GROUPS for rule in group["rules"] if "alert" in rule

@@ -97,6 +97,15 @@ def test_a_server_is_to_be_booted_only_if_all_exporters_say_so(tmp_path: Path) -
     pair.check(tmp_path, {}, values=values)
 
 
+def test_a_bounty_is_shown_while_a_slow_start_can_win_it(tmp_path: Path) -> None:
+    offer = {"gpu": "h200", "chute_id": "c-1", "chute": "one"}
+    miner = Scenario(60).set("chutes_launch_first_day_units_per_gpu_second", 2, **offer)
+    miner.set("chutes_bounty_expires_timestamp_seconds", 60 * 60, chute_id="c-1")
+    left = asked("chutes-market", "Launch now, pay per GPU", 8)
+    row = f'{{{ME},gpu="h200",chute_id="c-1",chute="one"}}'
+    miner.check(tmp_path, {}, values={left: {24: {row: 36 * 60}, 26: {}}})
+
+
 def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:
     miner = Scenario(50)
     ends = "chutes_miner_window_ended_instances"

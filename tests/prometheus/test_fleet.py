@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from tests.prometheus.scenario import HOUR, Scenario, scenarios
+from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 ALPHA = [f"alpha-{number}" for number in range(8)]
 ALPHA_LABELS = {"server": "alpha", "server_id": "id-alpha"}
 IDLE = "ChutesGpusIdle warning"
 IDLE_CRITICAL = "ChutesGpusIdle critical"
+SEVERITY = "alert:chutes_alerts:severity"
+_PLACE = f'alertname="ChutesGpusIdle",hotkey="{HOTKEY}",place="alpha",server="alpha"'
+ALPHA_CRITICAL = {f"{SEVERITY}{{{_PLACE}}}": 21}
 PAIR = ("one:1", "two:2")
 UNVERIFIED = "ChutesGpusUnverified warning"
 GONE = "ChutesGpusGone warning"
@@ -58,9 +61,14 @@ test_alerts_about_the_fleet = scenarios(
             "advise --hotkey {{ $labels.hotkey }}`, which says what to launch.",
             **ALPHA_LABELS,
         ),
-        "idle GPUs that cost more than 15 % of the income are critical": Scenario(HOUR, FLEET)
+        # Overview names their servers, also while the alert goes on after its end.
+        "idle GPUs that cost more than 15 % of the income are critical": Scenario(2 * HOUR, FLEET)
         .state(20, ALPHA, "idle")
-        .fires({48: [], HOUR: [IDLE, IDLE_CRITICAL]}),
+        .state(65, ALPHA, "earning")
+        .fires(
+            {48: [], HOUR: [IDLE, IDLE_CRITICAL], 70: [IDLE, IDLE_CRITICAL], 90: []},
+            values={SEVERITY: {48: {}, HOUR: ALPHA_CRITICAL, 70: ALPHA_CRITICAL, 90: {}}},
+        ),
         "GPUs that become unverified in no instance are a warning after half an hour": Scenario(
             HOUR, FLEET, PAIR
         )

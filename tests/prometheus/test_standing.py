@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
+from tests.prometheus.test_boards import asked
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
 IDLE = ("ChutesGpusIdle warning", "ChutesGpusIdle critical")
 LAGS = "ChutesIncentiveLags warning"
+NO_KEY = asked("chutes-overview", "What is wrong", 2)
 LOST_SEAT, SEAT = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning"))
 
 
@@ -46,6 +48,13 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
         .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
         .fires({19: [], 30: [BLACKLISTED]}),
+        "beside an alert, Overview says that a key is missing": Scenario(HOUR)
+        .drop(20, "chutes_feed_up", feed="instances")
+        .set("chutes_miner_blacklisted", 1, 20)
+        .fires(
+            {30: [BLACKLISTED]},
+            values={NO_KEY: {19: {}, 30: {'{alertname="keyless"}': 1}}},
+        ),
         # The seat comes back after an hour, when all instances have ended.
         "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
         .set("chutes_miner_registered", 0, 20)

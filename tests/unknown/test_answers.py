@@ -252,7 +252,14 @@ MAY_DIFFER: Final = {
     "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
     "variable miner": "without a score, the rank is a question mark",
     "variable report": "it names the hours that are not known",
-    "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
+    **{
+        f"chutes-fleet: {query}": "a server on which something may run is not to be rebooted"
+        for query in ("Maintenance A", "Servers by state D")
+    },
+    **{
+        f"chutes-{board}: Not earned, next 24 h C": "it counts the GPUs whose pay is not known"
+        for board in ("overview", "fleet", "market")
+    },
     "chutes-instances: Lost in 24 h D": "it says how many hours are known",
     "chutes-overview: Verdict A": "it says that not everything is known",
     **{
