@@ -11,7 +11,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -113,8 +112,7 @@ def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dic
     for uid, panel in PANELS:
         graphs = (place for place, target in targets_of(panel, uid).items() if target["range"])
         minutes |= {asked[place]: MINUTES for place in graphs}
-    with tempfile.TemporaryDirectory() as directory:
-        answers = evaluate(Path(directory), pages, down=world.down, queries=minutes).answers
+    answers = evaluate(pages, down=world.down, queries=minutes).answers
     found = {place: answers[query] for place, query in asked.items()}
     return {uid: _request(uid, found, hotkey) for uid in uids}
 

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.exporters import asked_by, patient, read_reports
-from tests.prometheus.rule_files import FILES, GROUPS
+from tests.prometheus.rule_files import GROUPS
 from tests.promtool import FIRING, Answer, ask, sequence
 from tests.replay import Fault, Replay
 from tests.support import PATIENCE, Clock, recorded_day, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
 
     from tests.pages import Labels
 
@@ -143,7 +142,6 @@ class Evaluated:
 
 
 def evaluate(
-    directory: Path,
     pages: Pages,
     *,
     step: int = _STEP,
@@ -160,7 +158,6 @@ def evaluate(
     the day, and these 5 minutes.
 
     Args:
-        directory: For promtool's file.
         pages: The pages.
         step: Minutes between two evaluations. Prometheus has one, which takes long.
         down: The first minute at which scrapes fail.
@@ -173,13 +170,12 @@ def evaluate(
     queries = {FIRING: range(first, LAST + 1, step), **(queries or {})}
     names = set(re.findall(r"\w+", json.dumps([GROUPS, list(queries)])))
     answers = ask(
-        directory / "day.yml",
         _input_series(pages, names, targets, down),
         queries,
         dict.fromkeys(_ALERTS, texts_at),
         begin=first - _PAST_THE_HOUR,
         evaluation_interval=f"{step}m",
-        rule_files=FILES if rules else [],
+        **({} if rules else {"rule_files": []}),
     )
     firing: dict[Firing, list[int]] = defaultdict(list)
     for minute, answer in answers.queries[FIRING].items():

@@ -15,7 +15,6 @@ from tests.promtool import FIRING, run_promtool, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from chutes_exporter.fleet.gpus import GpuState
 
@@ -411,7 +410,6 @@ class Scenario:
 
     def check(
         self,
-        directory: Path,
         firing: Mapping[int, Iterable[Alert]],
         *,
         ever: Iterable[Alert] | None = None,
@@ -420,7 +418,6 @@ class Scenario:
         """Evaluate all rules with promtool.
 
         Args:
-            directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
             values: By expression and minute: the expected value of each series, which is written
@@ -440,7 +437,7 @@ class Scenario:
             "promql_expr_test": tests,
             "alert_rule_test": self._expected_texts,
         }
-        run_promtool(directory / "scenario.yml", tests=[test], evaluation_interval=test["interval"])
+        run_promtool(tests=[test], evaluation_interval=test["interval"])
 
 
 def _default_step(end: int) -> int:
@@ -490,7 +487,7 @@ def _expect_values(expr: str, minute: int, expected: Mapping[str, float]) -> dic
     return {"expr": expr, "eval_time": f"{minute}m", "exp_samples": samples}
 
 
-def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:
+def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario], None]:
     """Make a test that checks each scenario of a table. Those of more than a day take long."""
     rows = []
     for name, scenario in cases.items():
@@ -498,8 +495,8 @@ def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]
         rows.append(pytest.param(scenario, id=name, marks=marks))
 
     @pytest.mark.parametrize("miner", rows)
-    def test(miner: Scenario, tmp_path: Path) -> None:
-        miner.check(tmp_path, **miner.expected)
+    def test(miner: Scenario) -> None:
+        miner.check(**miner.expected)
 
     return test
 
