@@ -11,7 +11,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,11 +26,11 @@ from tests.grafana.display import PANELS, committed
 from tests.support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from playwright.async_api import Page, Route
 
-    from tests.day import Answer
+    from tests.promtool import Answer
 
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
@@ -109,12 +108,11 @@ def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dic
         place: filled_in(query, [hotkey]).replace("@ end()", f"@ {60 * LAST + 300}")
         for place, query in QUERIES.items()
     }
-    minutes: dict[str, Iterable[int]] = dict.fromkeys(asked.values(), (LAST,))
+    minutes: dict[str, Collection[int]] = dict.fromkeys(asked.values(), (LAST,))
     for uid, panel in PANELS:
         graphs = (place for place, target in targets_of(panel, uid).items() if target["range"])
         minutes |= {asked[place]: MINUTES for place in graphs}
-    with tempfile.TemporaryDirectory() as directory:
-        answers = evaluate(Path(directory), pages, down=world.down, queries=minutes).answers
+    answers = evaluate(pages, down=world.down, queries=minutes).answers
     found = {place: answers[query] for place, query in asked.items()}
     return {uid: _request(uid, found, hotkey) for uid in uids}
 

@@ -11,7 +11,6 @@ import functools
 import json
 import lzma
 import re
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,9 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tests.day import Answer, Evaluated, Pages
+    from tests.day import Evaluated, Pages
     from tests.pages import Labels
+    from tests.promtool import Answer
 
 GOLDEN: Final = Path(__file__).parent / "answers.json.xz"
 STEP: Final = 600
@@ -184,8 +184,7 @@ def _of(name: str, evaluated: Evaluated) -> Answers:
 
 def _evening(name: str, pages: Pages, **more: Any) -> Answers:
     """Return the answers after an evening that only this moment has."""
-    with tempfile.TemporaryDirectory() as directory:
-        return _of(name, evaluate(Path(directory), pages, queries=_asked([name]), **more))
+    return _of(name, evaluate(pages, queries=_asked([name]), **more))
 
 
 def _with_workers(page: str) -> str:
@@ -221,13 +220,12 @@ def whole_day() -> Evaluated:
     pages = day_of_both().copy()
     for minute in range(LAST - 40, LAST + 1, EVERY):
         pages[minute] = _with_workers(pages[minute])
-    with tempfile.TemporaryDirectory() as directory:
-        asked = _asked(_WHOLE_DAY)
-        for key in DAY.miners.values():
-            asked.setdefault(filled_in(verdict_query("$hotkey"), [key.address]), set()).update(
-                range(0, LAST + 1, 60)
-            )
-        return evaluate(Path(directory), pages, queries=asked, texts_at=texts_at)
+    asked = _asked(_WHOLE_DAY)
+    for key in DAY.miners.values():
+        asked.setdefault(filled_in(verdict_query("$hotkey"), [key.address]), set()).update(
+            range(0, LAST + 1, 60)
+        )
+    return evaluate(pages, queries=asked, texts_at=texts_at)
 
 
 @functools.cache

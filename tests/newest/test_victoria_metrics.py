@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tests.day import Answer
+    from tests.promtool import Answer
 
 pytestmark = pytest.mark.newest
 
@@ -105,7 +105,6 @@ def test_the_queries_of_boards_have_data_in_the_store_where_they_have_it_in_prom
     minutes = range(LAST - 120, LAST + 1, 5)
     queries = {filled_in(query, [hotkey]): [LAST] for query in QUERIES.values()}
     answers = evaluate(
-        tmp_path,
         # The store does not know that a series ended, so nothing changes in the end.
         {minute: day_of_both()[minute] for minute in minutes[:-1:4]},
         queries=queries | {EVERYTHING: minutes},

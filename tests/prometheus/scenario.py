@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections import Counter, defaultdict
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 
 from chutes_exporter.fleet.servers import SERVER_STATES
 from chutes_exporter.fleet.upgrades import STEPS
-from tests.prometheus.rule_files import EVALUATION_ORDER, GROUPS, RULES
+from tests.prometheus.rule_files import GROUPS
+from tests.promtool import FIRING, run_promtool, sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from chutes_exporter.fleet.gpus import GpuState
 
-FILES: Final = sorted(RULES.glob("*.yml"))
 ALERTS: Final[list[dict[str, Any]]] = [
     rule for group in GROUPS for rule in group["rules"] if "alert" in rule
 ]
@@ -413,17 +409,16 @@ class Scenario:
                     up.append("_")
                 else:
                     up.append("0" if minute in failing else "1")
-            written.append({"series": f"up{{{target}", "values": _sequence(up)})
+            written.append({"series": f"up{{{target}", "values": sequence(up)})
             for series, values in self._page_over_time(exporter).items():
                 scraped = [
                     value if is_up == "1" else "_" for value, is_up in zip(values, up, strict=True)
                 ]
-                written.append({"series": f"{series}{target}", "values": _sequence(scraped)})
+                written.append({"series": f"{series}{target}", "values": sequence(scraped)})
         return written
 
     def check(
         self,
-        directory: Path,
         firing: Mapping[int, Iterable[Alert]],
         *,
         ever: Iterable[Alert] | None = None,
@@ -432,7 +427,6 @@ class Scenario:
         """Evaluate all rules with promtool.
 
         Args:
-            directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
             values: By expression and minute: the expected value of each series, which is written
@@ -440,10 +434,8 @@ class Scenario:
         """
         if ever is None:
             ever = {alert for alerts in firing.values() for alert in alerts}
-        # The Watchdog has the severity `none`.
-        series = 'ALERTS{alertstate="firing",severity!="none"}'
-        series_of_history = f"last_over_time({series}[{self.end + 1}m])"
-        tests = [_expect_alerts(series, minute, alerts) for minute, alerts in firing.items()]
+        series_of_history = f"last_over_time({FIRING}[{self.end + 1}m])"
+        tests = [_expect_alerts(FIRING, minute, alerts) for minute, alerts in firing.items()]
         tests.append(_expect_alerts(series_of_history, self.end, ever))
         for expression, by_minute in (values or {}).items():
             for minute, expected in by_minute.items():
@@ -454,12 +446,7 @@ class Scenario:
             "promql_expr_test": tests,
             "alert_rule_test": self._expected_texts,
         }
-        run_promtool(
-            directory / "scenario.yml",
-            tests=[test],
-            group_eval_order=EVALUATION_ORDER,
-            evaluation_interval=test["interval"],
-        )
+        run_promtool(tests=[test], evaluation_interval=test["interval"])
 
 
 def _default_step(end: int) -> int:
@@ -490,16 +477,6 @@ def _server_state(counts: Counter[str], maintenance: str | None) -> str:
     return next(state for state in STATES if counts[state])
 
 
-def run_promtool(path: Path, **tests: Any) -> None:
-    """Write tests of all rules, and run them."""
-    path.write_text(json.dumps({"rule_files": list(map(str, FILES))} | tests))
-    # Collecting garbage less often saves a third of promtool's time.
-    environment = os.environ | {"GOGC": "400"}
-    command = ["promtool", "test", "rules", str(path)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 def _expect_alerts(series: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
     """Make a test for exactly these alerts. How many there are of a kind does not matter.
 
@@ -519,7 +496,7 @@ def _expect_values(expr: str, minute: int, expected: Mapping[str, float]) -> dic
     return {"expr": expr, "eval_time": f"{minute}m", "exp_samples": samples}
 
 
-def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:
+def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario], None]:
     """Make a test that checks each scenario of a table. Those of more than a day take long."""
     rows = []
     for name, scenario in cases.items():
@@ -527,8 +504,8 @@ def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]
         rows.append(pytest.param(scenario, id=name, marks=marks))
 
     @pytest.mark.parametrize("miner", rows)
-    def test(miner: Scenario, tmp_path: Path) -> None:
-        miner.check(tmp_path, **miner.expected)
+    def test(miner: Scenario) -> None:
+        miner.check(**miner.expected)
 
     return test
 
@@ -537,22 +514,3 @@ def _at(changes: Mapping[int, Any], minute: int) -> Any:
     """Return the value that holds at a minute, None before the first one."""
     past = [at for at in changes if at <= minute]
     return changes[max(past)] if past else None
-
-
-def _sequence(values: Iterable[str]) -> str:
-    """Write values in promtool's notation.
-
-    `3+0x4` is five times a 3, and `_x4` is no value for 4 minutes. A series that ends gets the
-    marker `stale`, as after a scrape without it.
-    """
-    parts: list[str] = []
-    for value, run in groupby(values):
-        count = len(list(run))
-        if value != "_":
-            parts.append(f"{value}+0x{count - 1}")
-            continue
-        # Without a part, nothing was there that could end.
-        parts.append("stale" if parts else "_")
-        if count > 1:
-            parts.append(f"_x{count - 1}")
-    return " ".join(parts)

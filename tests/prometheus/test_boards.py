@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario
+from tests.promtool import run_promtool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from grafana.panels import Query
 
@@ -29,9 +29,7 @@ def asked(uid: str, title: str, number: int, *hotkeys: str) -> str:
     return filled_in(queries(uid, title)[number].expr, hotkeys or [HOTKEY], HOTKEY)
 
 
-def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
-    tmp_path: Path,
-) -> None:
+def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules() -> None:
     exporter = 'job="chutes",instance="one:1"'
     earned = asked("chutes-overview", "Earned per day", 0, HOTKEY, "other")
     # The pay of the other miner is unknown.
@@ -43,10 +41,10 @@ def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
     nothing: dict[str, object] = {"expr": earned, "eval_time": "5m", "exp_samples": []}
     # Without files, promtool has no rules.
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [nothing]}
-    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
+    run_promtool(rule_files=[], tests=[test])
 
 
-def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path: Path) -> None:
+def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known() -> None:
     miner = Scenario(30, exporters=("one:1", "two:2"))
     miner.set("chutes_audit_reports_known", 23).set("chutes_audit_reports_known", 24, 10)
     miner.set("chutes_miner_window_total_lost_compute_units", 20, window="1d")
@@ -55,7 +53,6 @@ def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path
     miner.set("chutes_miner_unknown_losses", 1, 20, window="1d")
     lost, least, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 2, 3))
     miner.check(
-        tmp_path,
         {},
         values={
             lost: {5: {}, 15: {"{}": 20}, 25: {}},
@@ -65,7 +62,7 @@ def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path
     )
 
 
-def test_states_add_up_while_only_one_of_two_exporters_sees_a_change(tmp_path: Path) -> None:
+def test_states_add_up_while_only_one_of_two_exporters_sees_a_change() -> None:
     pair = Scenario(30, exporters=("one:1", "two:2"))
     # At 0:20, one of 8 GPUs goes to another state. The second exporter sees it 2 minutes later.
     for exporter, minute in (("one:1", 20), ("two:2", 22)):
@@ -74,10 +71,10 @@ def test_states_add_up_while_only_one_of_two_exporters_sees_a_change(tmp_path: P
             pair.set("chutes_fleet_gpus", before, **labels)
             pair.set("chutes_fleet_gpus", after, minute, **labels)
     query = f"sum({asked('chutes-overview', 'GPUs by state', 0)})"
-    pair.check(tmp_path, {}, values={query: {minute: {"{}": 8} for minute in (10, 21, 30)}})
+    pair.check({}, values={query: {minute: {"{}": 8} for minute in (10, 21, 30)}})
 
 
-def test_a_server_is_to_be_booted_only_if_all_exporters_say_so(tmp_path: Path) -> None:
+def test_a_server_is_to_be_booted_only_if_all_exporters_say_so() -> None:
     pair = Scenario(30, exporters=("one:1", "two:2"))
     pair.step(0, "alpha", "boot")
     # The second exporter has an older answer, until 0:10.
@@ -94,10 +91,10 @@ def test_a_server_is_to_be_booted_only_if_all_exporters_say_so(tmp_path: Path) -
             25: {f'{{{row},step="boot"}}': 1},
         }
     }
-    pair.check(tmp_path, {}, values=values)
+    pair.check({}, values=values)
 
 
-def test_a_server_that_never_earned_has_not_earned_since_it_was_first_seen(tmp_path: Path) -> None:
+def test_a_server_that_never_earned_has_not_earned_since_it_was_first_seen() -> None:
     miner = Scenario(120, {"alpha": 1, "beta": 1})
     miner.state(0, ["alpha-0"], "idle").state(65, ["beta-0"], "idle")
     since = asked(FLEET, "Servers", 1)
@@ -105,10 +102,10 @@ def test_a_server_that_never_earned_has_not_earned_since_it_was_first_seen(tmp_p
     row = f'{ME},server_id="id-{{0}}",server="{{0}}"'
     minutes = {"alpha": 120, "beta": 60}
     found = {f"{{{row.format(name)}}}": 60 * number for name, number in minutes.items()}
-    miner.check(tmp_path, {}, ever=IDLE, values={since: {120: found}})
+    miner.check({}, ever=IDLE, values={since: {120: found}})
 
 
-def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:
+def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown() -> None:
     miner = Scenario(50)
     ends = "chutes_miner_window_ended_instances"
     counts = {"window": "1h", "outcome": "counts"}
@@ -118,4 +115,4 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
     miner.drop(20, ends, reason="none")
     # This is the row that says that none ended.
     none = asked("chutes-instances", "Ended in the hour to $report:00 UTC", 0)
-    miner.check(tmp_path, {}, values={none: {10: {'{reason="nothing"}': 1}, 40: {}}})
+    miner.check({}, values={none: {10: {'{reason="nothing"}': 1}, 40: {}}})

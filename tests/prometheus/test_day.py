@@ -115,13 +115,13 @@ def minute(time: str) -> int:
 
 
 @pytest.fixture(scope="module", params=["often", pytest.param("always", marks=pytest.mark.soak)])
-def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+def day(request: pytest.FixtureRequest) -> Evaluated:
     """The day with the rules, scraped at each new answer or in each minute."""
     if request.param == "often":
         return whole_day()
     pages = asyncio.run(scraped_day(range(LAST + 1)))
     texts_at = {minute(raised.by) for raised in ALERTS}
-    return evaluate(tmp_path_factory.mktemp("day"), pages, step=1, texts_at=texts_at)
+    return evaluate(pages, step=1, texts_at=texts_at)
 
 
 def episodes(minutes: list[int], step: int) -> list[tuple[int, int]]:

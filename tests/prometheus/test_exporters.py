@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool, scenarios
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
+from tests.promtool import run_promtool
 
 PAIR = ("one:1", "two:2")
 DOWN, UNWATCHED = "ChutesExporterDown warning", "ChutesMinerUnwatched critical"
@@ -118,9 +114,7 @@ def up_of(target: dict[str, str], *, instance: str) -> str:
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_an_exporter_that_was_never_reachable_is_a_warning(
-    tmp_path: Path, target: dict[str, str]
-) -> None:
+def test_an_exporter_that_was_never_reachable_is_a_warning(target: dict[str, str]) -> None:
     never_reachable = up_of(target, instance="two:2")
     # The job of annotated pods scrapes other programs, too. They lack the exporter's name, so they
     # must not alert although they are down. In the other installations, they have another job.
@@ -137,4 +131,4 @@ def test_an_exporter_that_was_never_reachable_is_a_warning(
         ],
         "promql_expr_test": [{"expr": expr, "eval_time": "25m", "exp_samples": samples}],
     }
-    run_promtool(tmp_path / "never.yml", tests=[test])
+    run_promtool(tests=[test])

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.prometheus.scenario import CHUTE, HOTKEY, Scenario
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
 
@@ -19,9 +14,7 @@ def labels(name: str, /, **more: str) -> str:
     )
 
 
-def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
-    tmp_path: Path,
-) -> None:
+def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed() -> None:
     miner = Scenario(60)
     name = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
     # One of these starts was in vain for a moment, and one was ended by a scale-down.
@@ -37,20 +30,20 @@ def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
         for number in range(3):
             instance = f"{server}-{number}"
             miner.instance(instance, 0, server=server).remove(instance, 20)
-    miner.check(tmp_path, {40: []}, values={name: {40: found}})
+    miner.check({40: []}, values={name: {40: found}})
 
 
-def test_a_start_that_was_in_vain_9_hours_ago_has_not_failed(tmp_path: Path) -> None:
+def test_a_start_that_was_in_vain_9_hours_ago_has_not_failed() -> None:
     miner = Scenario(600)
     miner.set("chutes_instance_start_in_vain", 1, 8, instance_id="raced")
     miner.set("chutes_instance_start_in_vain", 0, 32, instance_id="raced")
     miner.instance("raced", 0, server="alpha").remove("raced", 208)
     count = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
     ever = ["ChutesStartInVain warning", "ChutesInstancePurgeNear critical"]
-    miner.check(tmp_path, {}, ever=ever, values={count: {544: {}}})
+    miner.check({}, ever=ever, values={count: {544: {}}})
 
 
-def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
+def test_the_pay_of_a_seat_that_cannot_score_is_unknown() -> None:
     pay = "hotkey:chutes_miner_estimated_usd:next24h"
     for name, number, alert in (
         ("chutes_miner_registered", 0, "ChutesMinerDeregistered critical"),
@@ -60,4 +53,4 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
         miner.set("chutes_alpha_price_usd", 10).set(name, number, 10)
         # The score and the heading are 2 %, and all miners are paid 1,000 dollars a day.
         values = {f"round({pay})": {5: {labels(""): 20}, 20: {}}}
-        miner.check(tmp_path, {}, ever=[alert], values=values)
+        miner.check({}, ever=[alert], values=values)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from grafana.boards import BOARDS
-from tests.prometheus.scenario import ALERTS, FILES
+from tests.prometheus.rule_files import FILES
+from tests.prometheus.scenario import ALERTS
 from tests.support import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"

@@ -4,40 +4,32 @@ whether the boards can be trusted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from grafana.alerts import verdict_query
 from grafana.boards.exporter import TRUSTED
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import HOTKEY, Scenario
 from tests.prometheus.test_boards import ME, asked
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.promtool import run_promtool
 
 BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
 
 
-def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down(
-    tmp_path: Path,
-) -> None:
+def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down() -> None:
     verdict = filled_in(verdict_query("$hotkey"), [HOTKEY])
     # 1005 is "not all is known".
     for topic in ("gpus", "reports"):
         unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
-        unknown.check(tmp_path, {}, values={verdict: {20: {"{}": 1005}}})
+        unknown.check({}, values={verdict: {20: {"{}": 1005}}})
     # Nothing is known until an alert fires.
     gone = Scenario(30).fail("one:1", range(10, 31))
     fires = {12: [], 30: ["ChutesMinerUnwatched critical"]}
-    gone.check(tmp_path, fires, values={verdict: {12: {}, 30: {"{}": 998}}})
+    gone.check(fires, values={verdict: {12: {}, 30: {"{}": 998}}})
 
 
-def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts(
-    tmp_path: Path,
-) -> None:
+def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts() -> None:
     verdict = filled_in(verdict_query("$hotkey"), [HOTKEY])
     no_alert = asked("chutes-overview", "What is wrong", 1)
     said = [
@@ -46,10 +38,10 @@ def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts(
     ]
     recorded = {"series": f"hotkey:chutes_miner_verdict:number{{{ME}}}", "values": "1002x10"}
     test = {"interval": "1m", "input_series": [recorded], "promql_expr_test": said}
-    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
+    run_promtool(rule_files=[], tests=[test])
 
 
-def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
+def test_a_feed_is_blind_while_no_exporter_has_a_full_answer() -> None:
     row = f'{BLIND}{{feed="instances",{ME}}}'
     pair = Scenario(30, exporters=("one:1", "two:2"))
     for feed in FEEDS:
@@ -60,10 +52,10 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
     pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
     pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
     # Its value is the maximum age of the feed in seconds.
-    pair.check(tmp_path, {}, values={BLIND: {15: {}, 25: {row: 600}}})
+    pair.check({}, values={BLIND: {15: {}, 25: {row: 600}}})
 
 
-def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
+def test_the_boards_are_trusted_until_a_feed_is_blind() -> None:
     trusted = filled_in(TRUSTED, [HOTKEY])
     verdict_now = filled_in(verdict_query("$hotkey"), [HOTKEY])
     miner = Scenario(25)
@@ -77,7 +69,7 @@ def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
         trusted: {5: {"{}": 2}, 15: {"{}": 1}},
         verdict_now: {5: {"{}": 1002}, 15: {"{}": 1005}},
     }
-    miner.check(tmp_path, {}, values=values)
+    miner.check({}, values=values)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +84,7 @@ def test_the_boards_are_trusted_until_a_feed_is_blind(tmp_path: Path) -> None:
     ],
 )
 def test_the_seat_is_safe_or_not_and_for_how_long(
-    tmp_path: Path, before: int | None, per_day: int | None, shown: dict[str, int]
+    before: int | None, per_day: int | None, shown: dict[str, int]
 ) -> None:
     # The exporter asks the chain. At 20 registrations a day, 10 take half a day, and 100 take 5.
     miner = Scenario(10).set("chutes_chain_block", 5)
@@ -110,4 +102,4 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
     for number, name in enumerate(names):
         query = asked("chutes-overview", "Is the seat safe?", number)
         values[query] = {5: {"{}": shown[name]} if name in shown else {}}
-    miner.check(tmp_path, {}, values=values)
+    miner.check({}, values=values)

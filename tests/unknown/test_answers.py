@@ -30,10 +30,8 @@ from tests.unknown.taken import AT_24, CASES, DOUBTED, MINERS, OLDER, Case, more
 from tests.unknown.test_fields import SAYS_WHAT_IS_KNOWN
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.day import Answer
     from tests.pages import Labels, Page
+    from tests.promtool import Answer
 
 WHOLE: Final = "whole"
 STEP: Final = "chutes_server_maintenance_step"
@@ -287,20 +285,18 @@ def evening() -> dict[int, str]:
         return asyncio.run(scraped_day(EVENING, collectors={"job_details": True}, gpu_costs=COSTS))
 
 
-def evaluated(directory: Path, evening: dict[int, str], page: str) -> dict[str, Answer]:
+def evaluated(evening: dict[int, str], page: str) -> dict[str, Answer]:
     """Return what rules and boards say when a page has been scraped for 40 minutes."""
     pages = {minute: text for minute, text in evening.items() if minute < LAST - 40}
     queries = {name: filled_in(query, MINERS) for name, query in SHOWN.items()}
     asked = {query: [LAST] for query in queries.values()}
-    found = evaluate(directory, pages | {LAST - 40: page}, step=20, queries=asked)
+    found = evaluate(pages | {LAST - 40: page}, step=20, queries=asked)
     return {name: found.answers[query][LAST] for name, query in queries.items()}
 
 
 @pytest.fixture(scope="module")
-def whole(
-    texts: dict[str, str], evening: dict[int, str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Answer]:
-    return evaluated(tmp_path_factory.mktemp("whole"), evening, texts[WHOLE])
+def whole(texts: dict[str, str], evening: dict[int, str]) -> dict[str, Answer]:
+    return evaluated(evening, texts[WHOLE])
 
 
 @pytest.mark.parametrize("case", some([*(f"{feed}-missing" for feed in DECISIVE), *PARTS]))
@@ -308,10 +304,9 @@ def test_no_rule_and_no_board_shows_another_number(
     texts: dict[str, str],
     evening: dict[int, str],
     whole: dict[str, Answer],
-    tmp_path: Path,
     case: str,
 ) -> None:
-    found = evaluated(tmp_path, evening, texts[case])
+    found = evaluated(evening, texts[case])
     started = found.pop(CONDITIONS).keys() - whole[CONDITIONS].keys()
     assert {dict(labels)["alertname"] for labels in started} <= ABOUT_GAPS
     wrong = []
