@@ -254,6 +254,7 @@ MAY_DIFFER: Final = {
         f"chutes-fleet: {query}": "a server on which something may run is not to be rebooted"
         for query in ("Maintenance A", "Servers D")
     },
+    "chutes-fleet: Servers C": "it names the alert when the next step is not known",
     **{
         f"chutes-{board}: Not earned, next 24 h C": "it counts the GPUs whose pay is not known"
         for board in ("overview", "fleet", "market")
