@@ -19,8 +19,7 @@ from starlette.routing import Route
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
 from tests.exporters import served, watching
-from tests.prometheus.rule_files import RULES, fast_rules
-from tests.prometheus.scenario import ALERTS
+from tests.prometheus.rule_files import ALERTS, RULES, fast_rules
 from tests.prometheus.server import Prometheus
 from tests.replay import Fault, Replay
 from tests.support import (

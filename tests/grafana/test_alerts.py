@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 
 from grafana import alerts
-from tests.prometheus.scenario import ALERTS
+from tests.prometheus.rule_files import ALERTS
 
 
 def test_each_alert_has_a_first_step_that_its_own_text_names_too() -> None:

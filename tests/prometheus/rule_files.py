@@ -18,6 +18,10 @@ FILES: Final = sorted(RULES.glob("*.yml"))
 GROUPS: Final[list[dict[str, Any]]] = [
     group for path in FILES for group in yaml.safe_load(path.read_text())["groups"]
 ]
+ALERTS: Final[list[dict[str, Any]]] = [
+    rule for group in GROUPS for rule in group["rules"] if "alert" in rule
+]
+"""Rules of alerts. Several can share a name, with other severities."""
 EVALUATION_ORDER: Final = sorted(
     (group["name"] for group in GROUPS),
     key=lambda name: (name == "chutes-alerts-recordings", not name.endswith("-recordings")),

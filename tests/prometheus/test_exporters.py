@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
+from tests.prometheus.history import HOTKEY, HOUR, PAIR
+from tests.prometheus.scenario import Scenario, scenarios
 from tests.promtool import run_promtool
 
-PAIR = ("one:1", "two:2")
 DOWN, UNWATCHED = "ChutesExporterDown warning", "ChutesMinerUnwatched critical"
 API, FAILING = "ChutesApiDown warning", "ChutesFeedFailing warning"
 REFUSED = "ChutesSignatureRefused critical"
@@ -21,80 +21,83 @@ def pair(hours: int = 3) -> Scenario:
 test_alerts_about_exporters = scenarios(
     {
         "one exporter of a pair that is down is a warning": pair(1)
-        .fail("one:1", range(20, HOUR + 1))
-        .fires({20: [], 35: [DOWN]}),
+        .fail_scrapes(at=range(20, HOUR + 1), exporter="one:1")
+        .expect_alerts({20: [], 35: [DOWN]}),
         "a pair that is down is critical, and one alert says it": pair(1)
-        .fail("one:1", range(20, HOUR + 1))
-        .fail("two:2", range(20, HOUR + 1))
-        .fires({20: [], 35: [UNWATCHED], HOUR: [UNWATCHED]}),
+        .fail_scrapes(at=range(20, HOUR + 1))
+        .expect_alerts({20: [], 35: [UNWATCHED], HOUR: [UNWATCHED]}),
         "an exporter that leaves the targets is critical": Scenario(50)
-        .target("one:1", 0, 20)
-        .fires({20: [], 35: [UNWATCHED]}),
+        .be_target(at=range(20), exporter="one:1")
+        .expect_alerts({20: [], 35: [UNWATCHED]}),
         "a restart at another address is silent": Scenario(2 * HOUR, {"alpha": 8}, exporters=PAIR)
-        .state(0, ["alpha-0"], "starting")
-        .instance("i-1", 0, server="alpha")
-        .activate("i-1", 30)
-        .target("one:1", 0, 50)
-        .target("two:2", 52, 2 * HOUR)
-        .fires({80: []}),
+        .set_gpus("alpha", starting=1, earning=7)
+        .start_instance("i-1", server="alpha")
+        .activate_instance("i-1", at=30)
+        .be_target(at=range(50), exporter="one:1")
+        .be_target(at=range(52, 2 * HOUR), exporter="two:2")
+        .expect_alerts({80: []}),
         # Nobody can do anything about it at night.
         "an API without an answer is a warning, also when all data has expired": Scenario(80)
-        .feed(20, "metagraph", "")
-        .feed(20, "scores", "")
-        .feed(20, "instances", HOTKEY)
-        .drop(35, "chutes_feed_records", hotkey=HOTKEY)
-        .fires({30: [], 40: [API], 60: [API, FAILING]})
-        .says(
+        .fail_feed("metagraph", at=20)
+        .fail_feed("scores", at=20)
+        .fail_feed("instances", at=20)
+        .drop("chutes_feed_records", at=35, hotkey=HOTKEY)
+        .expect_alerts({30: [], 40: [API], 60: [API, FAILING]})
+        .expect_text(
             API,
-            40,
-            "Chutes API: no answer for 15 minutes (exporter one:1)",
-            "Every request of an exporter to the Chutes API has failed for 15 minutes. Its metrics "
-            "disappear at their maximum age. Then alerts about its miners are silent, unless "
-            "another exporter watches them. First, on the exporter's host: "
-            "`chutes-exporter check`.",
+            at=40,
+            summary="Chutes API: no answer for 15 minutes (exporter one:1)",
+            description=(
+                "Every request of an exporter to the Chutes API has failed for 15 minutes. Its "
+                "metrics disappear at their maximum age. Then alerts about its miners are silent, "
+                "unless another exporter watches them. First, on the exporter's host: "
+                "`chutes-exporter check`."
+            ),
             job="chutes",
             instance="one:1",
         ),
         "a feed that fails at one exporter of a pair is silent": pair(1)
-        .feed(20, "instances", HOTKEY, "timed_out", exporter="two:2")
-        .drop(30, "chutes_feed_records", feed="instances", instance="two:2")
-        .fires({HOUR: []}),
+        .fail_feed("instances", at=20, reason="timed_out", exporter="two:2")
+        .drop("chutes_feed_records", at=30, feed="instances", exporter="two:2")
+        .expect_alerts({HOUR: []}),
         "a feed that fails alone is named with its reason": Scenario(HOUR)
-        .feed(20, "instances", HOTKEY, "timed_out")
-        .drop(30, "chutes_feed_records", feed="instances")
-        .fires({30: [], 55: [FAILING]})
-        .says(
+        .fail_feed("instances", at=20, reason="timed_out")
+        .drop("chutes_feed_records", at=30, feed="instances")
+        .expect_alerts({30: [], 55: [FAILING]})
+        .expect_text(
             FAILING,
-            55,
-            "Feed instances fails (timed_out)",
+            at=55,
+            summary="Feed instances fails (timed_out)",
             job="chutes",
             feed="instances",
         ),
         # Some of its records cannot be read, or the list is doubted.
         "a feed whose records are incomplete is a warning": Scenario(HOUR)
-        .drop(20, "chutes_feed_records", feed="instances")
-        .fires({34: [], 45: [FAILING]})
-        .says(FAILING, 45, "Feed instances lacks records", job="chutes", feed="instances"),
+        .drop("chutes_feed_records", at=20, feed="instances")
+        .expect_alerts({34: [], 45: [FAILING]})
+        .expect_text(
+            FAILING, at=45, summary="Feed instances lacks records", job="chutes", feed="instances"
+        ),
         "signatures that are refused are critical": Scenario(HOUR)
-        .feed(20, "instances", HOTKEY, "signature_refused")
-        .drop(30, "chutes_feed_records", feed="instances")
-        .fires({25: [], 40: [REFUSED]}),
+        .fail_feed("instances", at=20, reason="signature_refused")
+        .drop("chutes_feed_records", at=30, feed="instances")
+        .expect_alerts({25: [], 40: [REFUSED]}),
         # Each fourth scrape succeeds.
-        "missed scrapes end no alert": Scenario(50, step=1)
-        .fail("one:1", (minute for minute in range(51) if minute % 4))
-        .set("chutes_scrape_collector_cut", 1, 12, collector="nodes")
-        .set("chutes_miner_blacklisted", 1, 12)
-        .feed(12, "instances", HOTKEY, "signature_refused")
-        .fires(
+        "missed scrapes end no alert": Scenario(50, interval=1)
+        .fail_scrapes(at=(minute for minute in range(51) if minute % 4))
+        .set("chutes_scrape_collector_cut", 1, at=12, collector="nodes")
+        .set("chutes_miner_blacklisted", 1, at=12)
+        .fail_feed("instances", at=12, reason="signature_refused")
+        .expect_alerts(
             {50: [DOWN, "ChutesCollectorCut warning", "ChutesMinerBlacklisted critical", REFUSED]}
         ),
         "a feed that works again is named for 10 minutes": Scenario(50)
-        .drop(6, "chutes_feed_records", feed="instances")
-        .set("chutes_feed_records", 1, 32, feed="instances", hotkey=HOTKEY)
-        .fires({40: [FAILING], 46: []}, ever=[FAILING]),
+        .drop("chutes_feed_records", at=6, feed="instances")
+        .set("chutes_feed_records", 1, at=32, feed="instances", hotkey=HOTKEY)
+        .expect_alerts({40: [FAILING], 46: []}),
         "a collector that is left out is a warning": Scenario(50)
-        .set("chutes_scrape_collector_cut", 1, 20, collector="nodes")
-        .fires({20: [], 40: ["ChutesCollectorCut warning"]}),
+        .set("chutes_scrape_collector_cut", 1, at=20, collector="nodes")
+        .expect_alerts({20: [], 40: ["ChutesCollectorCut warning"]}),
     }
 )
 

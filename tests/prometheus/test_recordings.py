@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.prometheus.scenario import CHUTE, HOTKEY, Scenario
+from tests.prometheus.history import CHUTE, HOTKEY, server_labels
+from tests.prometheus.scenario import Scenario
 
 ME = {"hotkey": HOTKEY}
 
@@ -20,27 +21,26 @@ def test_a_start_that_was_planned_to_end_or_in_vain_for_a_moment_has_not_failed(
     # One of these starts was in vain for a moment, and one was ended by a scale-down.
     servers = {"loop": 3, "raced": 2, "planned": 2}
     found = {}
-    miner.set("chutes_instance_start_in_vain", 1, 5, instance_id="raced-0")
-    miner.set("chutes_instance_start_in_vain", 0, 7, instance_id="raced-0")
-    miner.drop(20, "chutes_instance_start_in_vain", instance_id="raced-0")
-    miner.set("chutes_instance_planned_start_end", 1, 30, instance_id="planned-0")
+    miner.set("chutes_instance_start_in_vain", 1, at=5, instance_id="raced-0")
+    miner.set("chutes_instance_start_in_vain", 0, at=7, instance_id="raced-0")
+    miner.drop("chutes_instance_start_in_vain", at=20, instance_id="raced-0")
     for server, failed in servers.items():
-        place = {"server_id": f"id-{server}", "server": server}
-        found[labels(name, **place, **CHUTE)] = float(failed)
+        found[labels(name, **server_labels(server), **CHUTE)] = float(failed)
         for number in range(3):
             instance = f"{server}-{number}"
-            miner.instance(instance, 0, server=server).remove(instance, 20)
-    miner.check({40: []}, values={name: {40: found}})
+            miner.start_instance(instance, server=server).end_instance(instance, at=20)
+    miner.set("chutes_instance_planned_start_end", 1, at=30, instance_id="planned-0")
+    miner.expect_values(name, {40: found}).check()
 
 
 def test_a_start_that_was_in_vain_9_hours_ago_has_not_failed() -> None:
     miner = Scenario(600)
-    miner.set("chutes_instance_start_in_vain", 1, 8, instance_id="raced")
-    miner.set("chutes_instance_start_in_vain", 0, 32, instance_id="raced")
-    miner.instance("raced", 0, server="alpha").remove("raced", 208)
+    miner.set("chutes_instance_start_in_vain", 1, at=8, instance_id="raced")
+    miner.set("chutes_instance_start_in_vain", 0, at=32, instance_id="raced")
+    miner.start_instance("raced", server="alpha").end_instance("raced", at=208)
     count = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
-    ever = ["ChutesStartInVain warning", "ChutesInstancePurgeNear critical"]
-    miner.check({}, ever=ever, values={count: {544: {}}})
+    alerts = ["ChutesStartInVain warning", "ChutesInstancePurgeNear critical"]
+    miner.expect_alerts({}, between=alerts).expect_values(count, {544: {}}).check()
 
 
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown() -> None:
@@ -50,7 +50,7 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown() -> None:
         ("chutes_miner_blacklisted", 1, "ChutesMinerBlacklisted critical"),
     ):
         miner = Scenario(30).set("chutes_subnet_emission_alpha_per_day", 100)
-        miner.set("chutes_alpha_price_usd", 10).set(name, number, 10)
+        miner.set("chutes_alpha_price_usd", 10).set(name, number, at=10)
         # The score and the heading are 2 %, and all miners are paid 1,000 dollars a day.
-        values = {f"round({pay})": {5: {labels(""): 20}, 20: {}}}
-        miner.check({}, ever=[alert], values=values)
+        miner.expect_values(f"round({pay})", {5: {labels(""): 20}, 20: {}})
+        miner.expect_alerts({}, between=[alert]).check()

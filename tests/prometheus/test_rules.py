@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from grafana.boards import BOARDS
-from tests.prometheus.rule_files import FILES
-from tests.prometheus.scenario import ALERTS
+from tests.prometheus.rule_files import ALERTS, FILES
 from tests.support import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"

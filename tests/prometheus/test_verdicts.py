@@ -9,24 +9,24 @@ import pytest
 from grafana.alerts import verdict_query
 from grafana.boards.exporter import TRUSTED
 from tests.grafana.answers import filled_in
-from tests.prometheus.scenario import HOTKEY, Scenario
+from tests.prometheus.history import HOTKEY, PAIR
+from tests.prometheus.scenario import Scenario
 from tests.prometheus.test_boards import ME, asked
 from tests.promtool import run_promtool
 
 BLIND = "hotkey_feed:chutes_feed:blind"
-FEEDS = ("metagraph", "scores", "instances")
 
 
 def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down() -> None:
     verdict = filled_in(verdict_query("$hotkey"), [HOTKEY])
     # 1005 is "not all is known".
     for topic in ("gpus", "reports"):
-        unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic=topic)
-        unknown.check({}, values={verdict: {20: {"{}": 1005}}})
+        unknown = Scenario(30).set("chutes_fleet_known", 0, at=10, topic=topic)
+        unknown.expect_values(verdict, {20: {"{}": 1005}}).check()
     # Nothing is known until an alert fires.
-    gone = Scenario(30).fail("one:1", range(10, 31))
-    fires = {12: [], 30: ["ChutesMinerUnwatched critical"]}
-    gone.check(fires, values={verdict: {12: {}, 30: {"{}": 998}}})
+    gone = Scenario(30).fail_scrapes(at=range(10, 31))
+    gone.expect_alerts({12: [], 30: ["ChutesMinerUnwatched critical"]})
+    gone.expect_values(verdict, {12: {}, 30: {"{}": 998}}).check()
 
 
 def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts() -> None:
@@ -42,17 +42,12 @@ def test_nothing_is_well_while_prometheus_has_the_recordings_but_not_the_alerts(
 
 
 def test_a_feed_is_blind_while_no_exporter_has_a_full_answer() -> None:
-    row = f'{BLIND}{{feed="instances",{ME}}}'
-    pair = Scenario(30, exporters=("one:1", "two:2"))
-    for feed in FEEDS:
-        hotkey = HOTKEY if feed == "instances" else ""
-        pair.drop(0, "chutes_feed_records", feed=feed)
-        for exporter in ("one:1", "two:2"):
-            pair.set("chutes_feed_records", 1, feed=feed, hotkey=hotkey, instance=exporter)
-    pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
-    pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
+    pair = Scenario(30, exporters=PAIR)
+    pair.drop("chutes_feed_records", at=10, feed="instances", exporter="one:1")
+    pair.drop("chutes_feed_records", at=20, feed="instances", exporter="two:2")
     # Its value is the maximum age of the feed in seconds.
-    pair.check({}, values={BLIND: {15: {}, 25: {row: 600}}})
+    blind = {f'{BLIND}{{feed="instances",{ME}}}': 600}
+    pair.expect_values(BLIND, {15: {}, 25: blind}).check()
 
 
 def test_the_boards_are_trusted_until_a_feed_is_blind() -> None:
@@ -62,14 +57,11 @@ def test_the_boards_are_trusted_until_a_feed_is_blind() -> None:
     # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
     miner.set("chutes_feed_records", 1, feed="images", hotkey="")
-    miner.drop(10, "chutes_feed_records", feed="images")
+    miner.drop("chutes_feed_records", at=10, feed="images")
     # The stat of trust says "yes" for 2, and "except the feeds below" for 1. The verdict says "all
     # is well" for 1002, and "not all is known" for 1005.
-    values = {
-        trusted: {5: {"{}": 2}, 15: {"{}": 1}},
-        verdict_now: {5: {"{}": 1002}, 15: {"{}": 1005}},
-    }
-    miner.check({}, values=values)
+    miner.expect_values(trusted, {5: {"{}": 2}, 15: {"{}": 1}})
+    miner.expect_values(verdict_now, {5: {"{}": 1002}, 15: {"{}": 1005}}).check()
 
 
 @pytest.mark.parametrize(
@@ -98,8 +90,7 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
     # The queries of the panel, in this order. Of a seat that cannot be lost, the last one returns
     # 10**10, which the panel shows as a text.
     names = ("Lost within", "Registrations", "Immune until", "Safe")
-    values = {}
     for number, name in enumerate(names):
         query = asked("chutes-overview", "Is the seat safe?", number)
-        values[query] = {5: {"{}": shown[name]} if name in shown else {}}
-    miner.check({}, values=values)
+        miner.expect_values(query, {5: {"{}": shown[name]} if name in shown else {}})
+    miner.check()
