@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 Labels = frozenset[tuple[str, str]]
@@ -25,6 +25,15 @@ def labels_without_name(metric: Mapping[str, str]) -> Labels:
     """Return the labels of a series in an answer of Prometheus."""
     labels = {label: value for label, value in metric.items() if label != "__name__"}
     return series("", **labels)[1]
+
+
+def by_labels(samples: Iterable[tuple[Labels, float]]) -> dict[Labels, float]:
+    """Return values by their labels. Two series that differ in their name only fail."""
+    values: dict[Labels, float] = {}
+    for labels, value in samples:
+        assert labels not in values, f"two series have the labels {sorted(labels)}"
+        values[labels] = value
+    return values
 
 
 _LABEL = r'([a-zA-Z_]\w*)="((?:[^"\\]|\\[\\"n])*)"'

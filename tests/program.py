@@ -72,19 +72,22 @@ class Running:
         fields = dict(line.split(":\t") for line in lines)
         return int(fields["VmHWM"].removesuffix(" kB")) / 1024
 
-    def starved_seconds(self) -> float:
-        """Return for how long its event loop has waited while other programs had the processors.
+    def seconds_without_cpu(self) -> float:
+        """Return for how long the event loop could not run because other programs had the
+        processors.
 
-        It is a lower bound: the wait that other threads of the process cannot explain.
+        It is a lower bound: while another thread of this process ran, the loop may have waited for
+        that thread.
         """
-        process = Path(f"/proc/{self.process.pid}")
-        # Of each thread the nanoseconds that it ran and that it waited. The loop's is the first.
-        loop_ran, loop_waited, _ = map(int, (process / "schedstat").read_text().split())
-        all_ran = 0
-        for thread in (process / "task").glob("*/schedstat"):
-            ran, *_ = thread.read_text().split()
-            all_ran += int(ran)
-        others_ran = all_ran - loop_ran
+        loop_waited = others_ran = 0
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            # The nanoseconds in which it ran, and in which it waited for a processor.
+            ran, waited, _ = map(int, (thread / "schedstat").read_text().split())
+            # The event loop is the first thread, which has the id of the process.
+            if thread.name == str(self.process.pid):
+                loop_waited = waited
+            else:
+                others_ran += ran
         return (loop_waited - others_ran) / 1e9
 
 

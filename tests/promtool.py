@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.pages import Labels
+from tests.pages import Labels, by_labels
 from tests.prometheus.rule_files import EVALUATION_ORDER, FILES
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ def _read(output: str, begin: int) -> Answers:
         minute = begin + sum(int(number) * _MINUTES[unit] for number, unit in duration)
         if kind == "expr":
             samples = _matches(_SAMPLE, got)
-            answers.queries[json.loads(asked)][minute] = {
-                _labels(labels): float(value) for labels, value in samples
-            }
+            answers.queries[json.loads(asked)][minute] = by_labels(
+                (_labels(labels), float(value)) for labels, value in samples
+            )
         else:
             # They stand in brackets, one below the other.
             alerts = _matches(_ALERT, got.strip("[] \n"))

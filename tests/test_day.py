@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.commands.support import hotkey_file, run
 from tests.exporters import page_of, patient, read_reports
 from tests.replay import Replay
 from tests.support import RECORDINGS, Clock, recorded_day, some
-from tests.truth import Row, differences
+from tests.truth import Row, add_samples, differences
 from tests.unknown.taken import asked_once
 
 if TYPE_CHECKING:
@@ -30,89 +31,53 @@ SOON = 5e-3
 """How much a sum over time may have moved on when the service answers."""
 
 PAGE = (
-    Row("chutes_miner_score_ratio{hotkey}", "{hotkey}.score_share", 1e-6),
-    Row("chutes_miner_score_ratio{hotkey}", "{hotkey}.service_says.score_share"),
-    Row("chutes_miner_score_rank{hotkey}", "{hotkey}.score_rank"),
-    Row("chutes_miner_window_compute_units{hotkey,window=1h}", "{hotkey}.compute_units.1h", SOON),
-    Row("chutes_miner_window_compute_units{hotkey,window=1d}", "{hotkey}.compute_units.1d", SOON),
-    Row("chutes_fleet_gpus{hotkey,gpu,state}", "{hotkey}.gpus.{gpu}.{state}"),
-    Row("chutes_fleet_instances{hotkey,state}", "{hotkey}.instances.{state}"),
+    Row("chutes_miner_score_ratio", "score_share", "hotkey", 1e-6),
+    Row("chutes_miner_score_ratio", "service_says", "hotkey"),
+    Row("chutes_miner_score_rank", "score_rank", "hotkey"),
+    Row('chutes_miner_window_compute_units{window="1h"}', "compute_units", "hotkey", SOON, "1h"),
+    Row('chutes_miner_window_compute_units{window="1d"}', "compute_units", "hotkey", SOON, "1d"),
+    Row("chutes_fleet_gpus", "gpus", "hotkey gpu state"),
+    Row("chutes_fleet_instances", "instances", "hotkey state"),
+    Row("chutes_server_info", "servers", "hotkey name server_id", field="server_id"),
+    Row("chutes_server_info", "with_tee", "hotkey name version", field="version"),
+    Row('chutes_server_info{tee="true"}', "with_tee", "hotkey name", field="tee"),
+    Row("chutes_server_gpus", "servers", "hotkey server state", field="gpus"),
+    Row("chutes_server_maintenance_state", "with_tee", "hotkey server state", field="maintenance"),
+    Row("chutes_server_upgrade_needed", "with_tee", "hotkey server", field="needs_upgrade"),
+    Row('chutes_miner_window_ended_instances{window="1h"}', "ended_1h", "hotkey reason outcome"),
+    Row('chutes_miner_window_ended_instances{window="1d"}', "ended_1d", "hotkey reason outcome"),
+    Row('chutes_miner_window_lost_compute_units{window="1h"}', "lost_units_1h", "hotkey reason"),
+    Row('chutes_miner_window_lost_compute_units{window="1d"}', "lost_units_1d", "hotkey reason"),
+    Row('chutes_miner_window_total_lost_compute_units{window="1h"}', "lost_units_1h", "hotkey"),
+    Row('chutes_miner_window_total_lost_compute_units{window="1d"}', "lost_units_1d", "hotkey"),
+    Row("chutes_launch_gpus", "launchable", "hotkey gpu chute", counted=True),
     Row(
-        "chutes_server_info{hotkey,name,server_id}",
-        "{hotkey}.servers.{name}.server_id.{server_id}",
+        'chutes_launch_refused_chutes{reason="disabled"}', "idle_models", "hotkey gpu", counted=True
     ),
-    Row("chutes_server_info{hotkey,name,version}", "{hotkey}.servers.{name}.version.{version}"),
-    Row("chutes_server_info{hotkey,name,tee=true} exists", "{hotkey}.with_tee.{name}"),
-    Row("chutes_server_gpus{hotkey,server,state}", "{hotkey}.servers.{server}.gpus.{state}"),
-    Row(
-        "chutes_server_maintenance_state{hotkey,server,state}",
-        "{hotkey}.servers.{server}.maintenance.{state}",
-    ),
-    Row("chutes_server_upgrade_needed{hotkey,server}", "{hotkey}.servers.{server}.needs_upgrade"),
-    Row(
-        "chutes_miner_window_ended_instances{hotkey,window=1h,reason,outcome}",
-        "{hotkey}.ended_1h.{reason,outcome}.instances",
-    ),
-    Row(
-        "chutes_miner_window_ended_instances{hotkey,window=1d,reason,outcome}",
-        "{hotkey}.ended_1d.{reason,outcome}.instances",
-    ),
-    Row(
-        "chutes_miner_window_lost_compute_units{hotkey,window=1h,reason}",
-        "{hotkey}.lost_units_1h.{reason}",
-    ),
-    Row(
-        "chutes_miner_window_lost_compute_units{hotkey,window=1d,reason}",
-        "{hotkey}.lost_units_1d.{reason}",
-    ),
-    Row(
-        "chutes_miner_window_total_lost_compute_units{hotkey,window=1h}", "{hotkey}.lost_units_1h.*"
-    ),
-    Row(
-        "chutes_miner_window_total_lost_compute_units{hotkey,window=1d}", "{hotkey}.lost_units_1d.*"
-    ),
-    Row("chutes_launch_gpus{hotkey,gpu,chute} exists", "{hotkey}.launchable.{gpu}.{chute}"),
-    Row(
-        "chutes_launch_refused_chutes{hotkey,gpu,reason=disabled} exists",
-        "{hotkey}.idle_models.{gpu}",
-    ),
-    Row("chutes_jobs_stuck{hotkey}", "{hotkey}.stuck_jobs.*"),
-    Row("chutes_audit_report_end_timestamp_seconds{}", "report_end"),
+    Row("chutes_jobs_stuck", "stuck_jobs", "hotkey"),
+    Row("chutes_audit_report_end_timestamp_seconds", "report_end"),
 )
 """What the page shows, and where the truth has it."""
 
 COMMANDS = (
-    Row("status.miners.{hotkey}.share", "{hotkey}.score_share", 1e-6),
-    Row("status.miners.{hotkey}.rank", "{hotkey}.score_rank"),
+    Row("status_miners_share", "score_share", "hotkey", 1e-6),
+    Row("status_miners_rank", "score_rank", "hotkey"),
     *(
-        Row(f"status.miners.{{hotkey}}.gpus.{{gpu}}.{state}", f"{{hotkey}}.gpus.{{gpu}}.{state}")
+        Row(f"status_miners_gpus_{state}", "gpus", "hotkey gpu", field=state)
         for state in GPU_STATES
     ),
-    Row(
-        "status.miners.{hotkey}.maintenance.{server,status}",
-        "{hotkey}.in_slot.{server}.{status}",
-    ),
-    Row("status.findings.{hotkey,kind=stuck_jobs}.count", "{hotkey}.stuck_jobs.*"),
-    Row(
-        "advise.miners.{hotkey}.chutes.{gpu,chute}",
-        "{hotkey}.launchable.{gpu}.{chute}",
-    ),
-    Row("incidents.miners.{hotkey}.ended.{reason}", "{hotkey}.ended_1d.{reason}.instances"),
-    Row(
-        "incidents.miners.{hotkey}.ended.{reason}.lost_compute_units",
-        "{hotkey}.lost_units_1d.{reason}",
-    ),
-    Row(
-        "incidents.miners.{hotkey}.sums.{reason=all}.lost_compute_units", "{hotkey}.lost_units_1d.*"
-    ),
-    Row("incidents_1h.miners.{hotkey}.ended.{reason}", "{hotkey}.ended_1h.{reason}.instances"),
-    Row(
-        "incidents_1h.miners.{hotkey}.ended.{reason}.lost_compute_units",
-        "{hotkey}.lost_units_1h.{reason}",
-    ),
+    Row("status_miners_maintenance", "in_slot", "hotkey server status"),
+    Row('status_findings_count{kind="stuck_jobs"}', "stuck_jobs", "hotkey", absent=0),
+    Row("advise_miners_chutes", "launchable", "hotkey gpu chute"),
+    Row("incidents_miners_ended", "ended_1d", "hotkey reason"),
+    Row("incidents_miners_ended_lost_compute_units", "lost_units_1d", "hotkey reason"),
+    Row('incidents_miners_sums_lost_compute_units{reason="all"}', "lost_units_1d", "hotkey"),
+    Row("incidents_1h_miners_ended", "ended_1h", "hotkey reason"),
+    Row("incidents_1h_miners_ended_lost_compute_units", "lost_units_1h", "hotkey reason"),
 )
 """What the commands show."""
 
+NO_GPUS = dict.fromkeys(GPU_STATES, 0)
 UNCLEAR = 19 * HOUR
 """At this hour, an instance was deleted in the oldest of the 24 reports. Only the report before
 shows whether the service cut its multiplier."""
@@ -124,28 +89,33 @@ HOURS: Sequence[dict[str, Any]] = some(
 def truth_of(hour: dict[str, Any]) -> dict[str, Any]:
     """Return what is true at an hour, by hotkey."""
     day = recorded_day()
-    true = {name: hour[name] for name in ("at", "snapshot")}
+    true: dict[str, Any] = defaultdict(dict)
     for name, key in day.miners.items():
         miner = hour[name]
-        servers = {}
-        for server, about in miner["servers"].items():
-            # A server without TEE has no maintenance.
-            hidden = set() if about["tee"] else {"maintenance", "needs_upgrade"}
-            servers[server] = {key: about[key] for key in about.keys() - hidden}
+        # A server without TEE has no maintenance.
+        with_tee = {server: about for server, about in miner["servers"].items() if about["tee"]}
         in_slot = {
             server: about["maintenance"]
-            for server, about in servers.items()
-            if about.get("maintenance", "none") != "none"
+            for server, about in with_tee.items()
+            if about["maintenance"] != "none"
         }
-        true[key.address] = miner | {
-            "servers": servers,
-            "with_tee": [server for server, about in servers.items() if about["tee"]],
+        facts = miner | {
+            "with_tee": with_tee,
             "in_slot": in_slot,
+            "ended_1h": [by_outcome(end) for end in miner["ended_1h"]],
+            "ended_1d": [by_outcome(end) for end in miner["ended_1d"]],
+            "gpus": {gpu: NO_GPUS | states for gpu, states in miner["gpus"].items()},
             "stuck_jobs": hour["stuck_jobs"][name],
-            "service_says": hour["service_says"][name],
+            "service_says": hour["service_says"][name]["score_share"],
         }
+        for fact, value in facts.items():
+            true[fact][key.address] = value
         true["report_end"] = day.first + miner["audit_report_end"]
-    return true
+    return dict(true)
+
+
+def by_outcome(end: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {end["reason"]: {end["outcome"]: end["instances"]}}
 
 
 def without_neighbours(page: Page) -> Page:
@@ -167,7 +137,7 @@ async def test_a_page_shows_the_truth_at_each_hour_of_the_day() -> None:
                 clock.now = day.first + hour["at"]
                 await read_reports(exporter)
                 page = without_neighbours(await page_of(exporter))
-                if found := differences(page, {}, truth_of(hour), PAGE):
+                if found := differences(page, truth_of(hour), PAGE):
                     wrong.append(f"at {hour['at'] / HOUR:g}:00\n{found}")
     assert "\n".join(wrong) == ""
 
@@ -177,7 +147,6 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
     hour: dict[str, Any], tmp_path: Path
 ) -> None:
     day = recorded_day()
-    true = truth_of(hour)
     outputs = {}
     async with Replay(day, at=hour["at"], clock=Clock(day.first + hour["at"])) as replay:
         with asked_once(replay):
@@ -192,7 +161,10 @@ async def test_commands_show_the_truth_at_each_hour_of_the_day(
         miner["maintenance"] = [row for row in miner["maintenance"] if row["status"] != "none"]
     rows = [*COMMANDS]
     if hour["at"] == UNCLEAR:
-        rows = [row for row in rows if "lost_units_1d" not in row.true]
+        rows = [row for row in rows if row.fact != "lost_units_1d"]
         (gap,) = outputs["incidents"]["not_known"]
         assert gap["subject"].startswith("the loss of ")
-    assert differences({}, outputs, true, rows) == ""
+    page: Page = {}
+    for command, output in outputs.items():
+        add_samples(page, command, output)
+    assert differences(page, truth_of(hour), rows) == ""

@@ -1,192 +1,119 @@
-"""Compares numbers that the exporter shows with the truth that was recorded from the service.
-
-Both are trees, and a place in one is a path such as ``{hotkey}.gpus.{gpu}.{state}``: a word is a
-key, ``{label}`` is every key or text, ``{a,b=c}`` are fields of every record of a list, those with
-a value only if they have it, and ``*`` is anything. A place on a page is a metric with the labels
-that matter, and those that are given.
-"""
+"""Compares what a page and the commands show with the truth that was recorded from the service."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.pages import identity, series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from tests.pages import Page
 
-Labels = frozenset[tuple[str, str]]
-Values = dict[Labels, float]
-
-WORDS = {
-    "past_hour": "1h",
-    "past_day": "1d",
-    "all": "7d",
-    "launching": "starting",
-    "verified": "starting",
-    "built and pushed": "built",
-    "pending build": "pending",
-    "private: no active instance and no bounty": "no_bounty",
-    "private: target reached": "no_room",
-    "active >= target": "no_room",
-    "TEE: live instances (active and starting) >= target + 1": "no_room",
-    "enough_starting": "no_room",
-    # Of an accepted launch. In world F, the targets of all these chutes have expired.
-    "activation refused": "target_expired",
-    # The service would accept the launch, but no server of the miner fits.
-    "too_many_gpus": "accepted",
-    "in_maintenance": "accepted",
-    "tee_mismatch": "accepted",
-}
-"""One word for each thing that the truth and the exporter name, or tell apart, differently."""
+Numbers = dict[tuple[str, ...], float]
+"""Numbers by the texts of some labels."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Row:
-    """A number that is shown, and the place where the truth has it.
+    """Numbers that are shown, and the truth about them.
 
     Attributes:
-        shown: Where it is shown.
-        true: Where the truth has it.
-        rel: How much they may differ. The service computes sums over time some seconds before it
-            answers.
-        only_in: The last letters of the recorded worlds whose truth has it, if not all do.
-        partial: Whether the truth has some of the numbers only.
-        zero_may_be_absent: Whether a number may be absent where the truth says 0. A 0 that is shown
-            where the truth has no number is always right, because the truth lacks most of them.
+        shown: The metric, with the labels that its samples must have.
+        fact: The name of the fact in the truth: a number, or dicts of numbers by the text of each
+            label. A text, and each text of a list, is a last label whose number is 1.
+        by: The labels, in the order of the dicts. Numbers that differ only in others are added.
+        rel: How much the numbers may differ. The service computes sums over time some seconds
+            before it answers.
+        field: The field with the number, if the fact has records.
+        only_in: The last letters of the recorded worlds whose truth has the fact, if not all do.
+        counted: Whether samples are counted, whatever their values.
+        words: The truth's words for texts that are shown, where they differ.
+        elsewhere: What a number is that the truth lacks, None if that is not known.
+        absent: What a number that is not shown counts as, None if it must be shown.
     """
 
     shown: str
-    true: str
+    fact: str
+    by: str = ""
     rel: float = 1e-9
+    field: str = ""
     only_in: str = ""
-    partial: bool = False
-    zero_may_be_absent: bool = False
+    counted: bool = False
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    elsewhere: float | None = 0
+    absent: float | None = None
 
 
-def values_at(tree: Any, place: str) -> Values | None:
-    """Return the numbers at a place by their labels, None if the tree has no such place.
-
-    Numbers with the same labels are added.
-    """
-    root, steps = _as_dicts(tree), place.split(".")
-    node = root
-    for step in steps:
-        if not isinstance(node, dict) or step == "*" or step.startswith("{"):
-            break
-        if step not in node:
-            return None
-        node = node[step]
-    sums: dict[Labels, float] = defaultdict(float)
-    for labels, value in _walk(root, steps, {}):
-        sums[frozenset(labels.items())] += value
-    return dict(sums)
+def true_numbers(truth: Mapping[str, Any], row: Row) -> Numbers:
+    """Return the numbers of a row that are true."""
+    sums: Numbers = defaultdict(float)
+    for texts, number in _numbers(truth[row.fact], row.field):
+        sums[texts[: len(row.by.split())]] += number
+    return sums
 
 
-def _as_dicts(node: Any) -> Any:
-    """Return a tree in which each text, and each list of texts, is a dict from texts to 1."""
-    if isinstance(node, dict):
-        return {key: _as_dicts(child) for key, child in node.items()}
-    if isinstance(node, list) and all(isinstance(child, str) for child in node):
-        return {WORDS.get(text, text): 1 for text in node}
-    if isinstance(node, list):
-        return [_as_dicts(child) for child in node]
-    if isinstance(node, str):
-        return {WORDS.get(node, node): 1}
-    # What is null is not shown.
-    return {} if node is None else node
+def _numbers(fact: Any, field: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    if isinstance(fact, dict) and field in fact:
+        yield from _numbers(fact[field], "")
+    elif isinstance(fact, dict):
+        for key, inner in fact.items():
+            for texts, number in _numbers(inner, field):
+                yield (key, *texts), number
+    elif isinstance(fact, list):
+        for inner in fact:
+            yield from _numbers(inner, field)
+    else:
+        assert not field, f"a record has no {field}"
+        yield ((fact,), 1) if isinstance(fact, str) else ((), fact)
 
 
-def _walk(
-    node: Any, steps: list[str], labels: dict[str, str]
-) -> Iterator[tuple[dict[str, str], float]]:
-    if not steps:
-        # A thing counts as one.
-        yield labels, bool(node) if isinstance(node, (dict, list)) else float(node)
-        return
-    step, *rest = steps
-    if isinstance(node, list):
-        names = step[1:-1].split(",") if step.startswith("{") else []
-        for record in node:
-            texts = _fields(record, names)
-            if texts is not None:
-                yield from _walk(record, rest if names or step == "*" else steps, labels | texts)
-    elif isinstance(node, dict):
-        key: str
-        for key, child in node.items():
-            if step in (key, "*") or step.startswith("{"):
-                word = {step[1:-1]: WORDS.get(key, key)} if step.startswith("{") else {}
-                yield from _walk(child, rest, labels | word)
-
-
-def _fields(record: dict[str, Any], names: list[str]) -> dict[str, str] | None:
-    """Return the texts of some fields, None if the record lacks the value of a name such as
-    ``a=b``.
-    """
-    fields = {}
-    for name in names:
-        field, _, wanted = name.partition("=")
-        text = next(iter(record[field]), "None")
-        if wanted and text != WORDS.get(wanted, wanted):
-            return None
-        if not wanted:
-            fields[field] = text
-    return fields
-
-
-def shown_on(page: Page, place: str) -> Values:
-    """Return the values of a metric by the labels that the place names.
-
-    A place that ends with ``== 2`` counts the samples with that value, and with ``exists`` all.
-    """
-    found = re.fullmatch(r"(\w+)\{(.*)\}(?: == (\d+)|( exists))?", place)
-    assert found, place
-    metric, names, number, exists = found[1], found[2].split(","), found[3], found[4]
-    given = {tuple(name.split("=")) for name in names if "=" in name}
-    wanted = [name for name in names if name and "=" not in name]
-    sums: dict[Labels, float] = defaultdict(float)
+def shown_numbers(page: Page, row: Row) -> Numbers:
+    """Return the numbers of a row that a page shows."""
+    (metric, given), by = identity(row.shown), row.by.split()
+    sums: Numbers = defaultdict(float)
     for (name, pairs), value in page.items():
         if name == metric and given <= pairs:
             texts = dict(pairs)
-            # A label that is missing is unknown.
-            if all(texts.get(label) for label in wanted):
-                words = {label: WORDS.get(texts[label], texts[label]) for label in wanted}
-                sums[frozenset(words.items())] += _counted(value, number, exists=bool(exists))
-    return dict(sums)
+            key = tuple(row.words.get(texts[label], texts[label]) for label in by if label in texts)
+            # A sample that lacks a label is about something unknown.
+            if len(key) == len(by):
+                sums[key] += 1 if row.counted else value
+    return sums
 
 
-def _counted(value: float, number: str | None, *, exists: bool) -> float:
-    if exists:
-        return 1
-    return value if number is None else value == float(number)
+def add_samples(page: Page, name: str, shown: Any, /, **labels: str) -> None:
+    """Add what a command shows to a page, in samples such as ``advise_miners_idle_gpus``.
 
-
-def differences(page: Page, outputs: Mapping[str, Any], truth: Any, rows: Iterable[Row]) -> str:
-    """Return a line for each number that is not shown as the truth has it.
-
-    Args:
-        page: The samples of a page.
-        outputs: The JSON of commands by their names. A place in it begins with its name.
-        truth: The truth.
-        rows: What to compare. The truth has the places of all.
+    Each number in its JSON is a sample, and so is each record, with the value 1. The texts of a
+    record, and null as ``None``, are labels of everything in it.
     """
-    wrong = set()
+    if isinstance(shown, list):
+        for record in shown:
+            add_samples(page, name, record, **labels)
+    elif isinstance(shown, dict):
+        texts = {key: str(one) for key, one in shown.items() if one is None or isinstance(one, str)}
+        labels |= texts
+        add_samples(page, name, 1, **labels)
+        for key, inner in shown.items():
+            add_samples(page, f"{name}_{key}", inner, **labels)
+    elif isinstance(shown, (int, float)):
+        sample = series(name, **labels)
+        page[sample] = page.get(sample, 0) + shown
+
+
+def differences(page: Page, truth: Mapping[str, Any], rows: Iterable[Row]) -> str:
+    """Return a line for each number that a page does not show as the truth has it."""
+    wrong = []
     for row in rows:
-        true = values_at(truth, row.true)
-        assert true is not None, f"the truth has no {row.true}"
-        if row.shown.startswith("chutes_"):
-            shown = shown_on(page, row.shown)
-        else:
-            shown = values_at(outputs, row.shown) or {}
-        for labels in true.keys() if row.partial else true.keys() | shown.keys():
-            found, want = shown.get(labels), true.get(labels, 0.0)
-            if row.zero_may_be_absent and found is None and not want:
-                continue
-            if found != pytest.approx(want, rel=row.rel):
-                wrong.add(f"{row.shown} {dict(labels)}: {found} instead of {want} ({row.true})")
+        shown, true = shown_numbers(page, row), true_numbers(truth, row)
+        for texts in true | shown:
+            found, want = shown.get(texts, row.absent), true.get(texts, row.elsewhere)
+            if want is not None and found != pytest.approx(want, rel=row.rel):
+                wrong.append(f"{row.shown} {texts}: {found} instead of {want} ({row.fact})")
     return "\n".join(sorted(wrong))

@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.pages import Labels, labels_without_name
+from tests.pages import Labels, by_labels, labels_without_name
 from tests.support import PATIENCE, free_port, wait_for
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ class Prometheus:
         at = {} if self.at is None else {"time": self.at}
         answer = self.api("query", query=expression, **at)
         rows = answer["data"]["result"]
-        return {labels_without_name(row["metric"]): float(row["value"][1]) for row in rows}
+        return by_labels(
+            (labels_without_name(row["metric"]), float(row["value"][1])) for row in rows
+        )
 
     def stand_still(self, condition: str = "vector(1)") -> None:
         """Wait until every target was scraped successfully after this call, and let all later

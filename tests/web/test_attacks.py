@@ -151,12 +151,12 @@ def durations(
     """
     seconds = []
     for _ in range(times):
-        started, starved_before = time.monotonic(), service.starved_seconds()
+        started, without_cpu_before = time.monotonic(), service.seconds_without_cpu()
         answer = request()
         assert answer.status_code == 200, answer.text
         duration = time.monotonic() - started
-        starved = max(0.0, service.starved_seconds() - starved_before)
-        seconds.append(duration - starved)
+        without_cpu = max(0.0, service.seconds_without_cpu() - without_cpu_before)
+        seconds.append(duration - without_cpu)
     return seconds
 
 
