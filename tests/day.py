@@ -207,8 +207,7 @@ def _input_series(
     values_by_series = _values_by_series(shown, names, begin)
     values_by_series["up"] = ["_", *["1"] * len(starts), "0"]
     written = []
-    # A page has no order. With one, equal series rank in the same way in each run.
-    for series, values in sorted(values_by_series.items()):
+    for series, values in values_by_series.items():
         name, _, labels = series.removesuffix("}").partition("{")
         each_minute = sequence(chain.from_iterable(map(repeat, values, lengths)))
         for target in targets:

@@ -64,13 +64,13 @@ NO_ALERT: Final = verdict_number("$hotkey")
 LOST_PER_DAY: Final = recorded("alert:chutes_alerts:compute_units_per_day")
 _BY_ALERT: Final = "alertname, hotkey"
 PLACES: Final = f"count by ({_BY_ALERT}) ({SEVERITIES})"
+ONLY_PLACE: Final = f"{SEVERITIES} and on ({_BY_ALERT}) {PLACES} == 1"
+_MOST_EXPENSIVE_TWO: Final = f"topk by ({_BY_ALERT}) (2, {LOST_PER_DAY})"
 WORST_PLACE: Final = (
-    f"topk by ({_BY_ALERT}) (1, {LOST_PER_DAY}) or on ({_BY_ALERT}) "
-    f"{SEVERITIES} and on ({_BY_ALERT}) {PLACES} == 1"
+    f"topk by ({_BY_ALERT}) (1, {LOST_PER_DAY}) "
+    f"and on ({_BY_ALERT}) stdvar by ({_BY_ALERT}) ({_MOST_EXPENSIVE_TWO}) > 0"
 )
-"""The server, chute or feed of each alert, the most expensive one of several. Where that is not
-known, it is absent.
-"""
+"""The most expensive one of several servers, if one is."""
 FIRING_FOR: Final = (
     f"max by ({_BY_ALERT}) (time() - ALERTS_FOR_STATE{{{ALERTS}}}) "
     f"and on ({_BY_ALERT}) {SEVERITIES}"
@@ -90,11 +90,6 @@ UNITS_BY_CHUTE: Final = (
     f"and on () {select('chutes_feed_records', feed='stats_per_chute')}"
 )
 """The compute units of each chute in a day, absent while a record may be missing."""
-
-
-def _gpus(states: str) -> str:
-    """Return the number of GPUs of each miner in some states, a regular expression."""
-    return f"sum by (hotkey) ({recorded(GPUS, state=states)})"
 
 
 OVERVIEW: Final = Board(
@@ -134,7 +129,7 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=265,
+            width=258,
             states=[NOTHING, KEYLESS],
             link=RUNBOOK,
             tooltip="Open the runbook",
@@ -143,17 +138,18 @@ OVERVIEW.show(
             "Places",
             PLACES,
             COUNT,
-            75,
+            70,
             link=board_link("${__data.fields.board}", hotkey="${__data.fields.hotkey}"),
             tooltip="Show all",
             missing=" ",
         ),
+        Column("", ONLY_PLACE),
         Column("", WORST_PLACE),
         Column("", "server"),
         Column(
             "Worst place",
             "place",
-            width=160,
+            width=165,
             states=[WHOLE_MINER],
             link=board_link(
                 "${__data.fields.board}",
@@ -173,7 +169,7 @@ OVERVIEW.show(
             missing=" ",
         ),
         Column("Rent a day", RENT, CENTS, 110, thresholds=[(0.5, RED)], missing=" "),
-        Column("What to do first", "first", width=365, states=FIRST_STEPS, missing=" "),
+        Column("What to do first", "first", width=355, states=FIRST_STEPS, missing=" "),
         *MINER_COLUMNS,
         sort=["Severity", "-USD a day", "-Rent a day", "-Firing for"],
         size=(21, 12),
@@ -247,10 +243,9 @@ OVERVIEW.show(
         *MINER_COLUMNS,
         Column("Score share", short(SCORE), SHARE, 125),
         Column("Heading", HEADING, SHARE),
-        Column("Earning GPUs", _gpus("~earning|disabled"), COUNT),
         Column(
             "Idle or unverified",
-            _gpus("~idle|unverified"),
+            f"sum by (hotkey) ({recorded(GPUS, state='~idle|unverified')})",
             COUNT,
             thresholds=[(1, RED)],
             link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
