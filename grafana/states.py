@@ -197,7 +197,7 @@ SEVERITY: Final = (
 """Severities of alerts, in the order that the rules record: what has a deadline comes before the
 others. The texts are the values of their label `severity`.
 """
-WHOLE_MINER: Final = State("", "open its board")
+WHOLE_MINER: Final = State("", "the whole miner")
 """Stands for the place of an alert that is about no server, chute or feed."""
 NONE: Final = (State(0, " "),)
 """Of dollars, where it is known that there are none."""

@@ -207,7 +207,8 @@ def _input_series(
     values_by_series = _values_by_series(shown, names, begin)
     values_by_series["up"] = ["_", *["1"] * len(starts), "0"]
     written = []
-    for series, values in values_by_series.items():
+    # A page has no order. With one, equal series rank in the same way in each run.
+    for series, values in sorted(values_by_series.items()):
         name, _, labels = series.removesuffix("}").partition("{")
         each_minute = sequence(chain.from_iterable(map(repeat, values, lengths)))
         for target in targets:

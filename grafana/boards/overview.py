@@ -62,20 +62,28 @@ GPUS_BY_STATE: Final = of_known(f"sum by (state) ({recorded(GPUS)})", "gpus")
 SEVERITIES: Final = severities("$hotkey")
 NO_ALERT: Final = verdict_number("$hotkey")
 LOST_PER_DAY: Final = recorded("alert:chutes_alerts:compute_units_per_day")
-IS_FIRING: Final = "alertname, hotkey, place"
-SINCE: Final = (
-    f"min by ({IS_FIRING}) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
-    '"place", "", "server", "chute", "feed"))'
+_BY_ALERT: Final = "alertname, hotkey"
+PLACES: Final = f"count by ({_BY_ALERT}) ({SEVERITIES})"
+WORST_PLACE: Final = (
+    f"topk by ({_BY_ALERT}) (1, {LOST_PER_DAY}) or on ({_BY_ALERT}) "
+    f"{SEVERITIES} and on ({_BY_ALERT}) {PLACES} == 1"
+)
+"""The server, chute or feed of each alert, the most expensive one of several. Where that is not
+known, it is absent.
+"""
+FIRING_FOR: Final = (
+    f"max by ({_BY_ALERT}) (time() - ALERTS_FOR_STATE{{{ALERTS}}}) "
+    f"and on ({_BY_ALERT}) {SEVERITIES}"
 )
 _UNUSED_GPUS: Final = recorded(
     "alert:chutes_alerts:severity", alertname="~ChutesGpus(Idle|Unverified)|ChutesServer.*Main.+"
 )
 _RENT: Final = of_miners("chutes_server_idle_cost_usd_per_day", "server")
 RENT: Final = (
-    f"topk by (hotkey, server) (1, 0 * {_UNUSED_GPUS}) "
-    f"+ on (hotkey, server) group_left () ({_RENT} > 0)"
+    f"sum by ({_BY_ALERT}) (topk by (hotkey, server) (1, 0 * {_UNUSED_GPUS}) "
+    f"+ on (hotkey, server) group_left () ({_RENT} > 0))"
 )
-"""The rent of the unused GPUs of each server with an alert. Of several alerts, one has it."""
+"""The rent of the unused GPUs of all servers with an alert. Of several alerts, one has it."""
 _UNITS: Final = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window="1d")
 UNITS_BY_CHUTE: Final = (
     f"sum by (chute_id) ({_UNITS}) "
@@ -96,16 +104,17 @@ OVERVIEW: Final = Board(
 )
 
 OVERVIEW.show(
-    verdict((4, 12)),
+    verdict((3, 12)),
     table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter: first what has a deadline, then the "
-        "gravest and the most expensive. A click on an alert opens its runbook, and one on a place "
-        "the board that shows more. Dollars are what is known not to be earned in a day: those of "
-        "a row that names no place include the miner's servers. Rent is that of unused GPUs.",
+        "gravest and the most expensive. Places are the servers, chutes or feeds of an alert: a "
+        "click on their number opens the board that lists them all. A click on an alert opens its "
+        "runbook. Dollars are what is known not to be earned in a day, and rent is that of unused "
+        "GPUs, at all places together.",
         Column(
             "Severity",
-            copied(copied(short(SEVERITIES), "board"), "first"),
+            copied(copied(short(f"min by ({_BY_ALERT}) ({SEVERITIES})"), "board"), "first"),
             width=95,
             states=SEVERITY,
             missing=" ",
@@ -125,16 +134,26 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=250,
+            width=265,
             states=[NOTHING, KEYLESS],
             link=RUNBOOK,
             tooltip="Open the runbook",
         ),
+        Column(
+            "Places",
+            PLACES,
+            COUNT,
+            75,
+            link=board_link("${__data.fields.board}", hotkey="${__data.fields.hotkey}"),
+            tooltip="Show all",
+            missing=" ",
+        ),
+        Column("", WORST_PLACE),
         Column("", "server"),
         Column(
-            "Where",
+            "Worst place",
             "place",
-            width=130,
+            width=160,
             states=[WHOLE_MINER],
             link=board_link(
                 "${__data.fields.board}",
@@ -142,34 +161,22 @@ OVERVIEW.show(
                 server="${__data.fields.server}",
             ),
             tooltip="Show more",
-            missing=" ",
+            missing="several",
         ),
-        Column(
-            "Firing for",
-            f"time() - {SINCE} and on ({IS_FIRING}) {SEVERITIES}",
-            TIME,
-            105,
-            missing=" ",
-        ),
+        Column("Firing for", FIRING_FOR, TIME, 100, missing=" "),
         Column(
             "USD a day",
-            f"{LOST_PER_DAY} * on () group_left () {UNIT_USD} > 0",
+            f"sum by ({_BY_ALERT}) ({LOST_PER_DAY}) * on () group_left () {UNIT_USD} > 0",
             CENTS,
             110,
             thresholds=[(0.5, RED)],
             missing=" ",
         ),
         Column("Rent a day", RENT, CENTS, 110, thresholds=[(0.5, RED)], missing=" "),
-        Column(
-            "What to do first",
-            "first",
-            width=370,
-            states=FIRST_STEPS,
-            missing=" ",
-        ),
+        Column("What to do first", "first", width=365, states=FIRST_STEPS, missing=" "),
         *MINER_COLUMNS,
         sort=["Severity", "-USD a day", "-Rent a day", "-Firing for"],
-        size=(20, 12),
+        size=(21, 12),
     ),
     stat(
         "Earned per day",
@@ -182,9 +189,9 @@ OVERVIEW.show(
     stat(
         "Next 24 h",
         "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
-        "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
-        "lasting change are not predicted. It needs --chain.url. docs/advise.md says how "
-        "sure it is.",
+        "the way from the score to its heading, which it approaches. It is unknown in a collapse, "
+        "while the heading is below half of the score, and does not predict a lost seat or a "
+        "lasting change. It needs --chain.url. docs/advise.md says how sure it is.",
         Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         size=(4, 3),

@@ -54,3 +54,14 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown() -> None:
         # The score and the heading are 2 %, and all miners are paid 1,000 dollars a day.
         miner.expect_values(f"round({pay})", {5: {labels(""): 20}, 20: {}})
         miner.expect_alerts({}, between=[alert]).check()
+
+
+def test_the_pay_of_the_next_day_is_unknown_in_a_collapse() -> None:
+    miner = Scenario(30).set("chutes_subnet_emission_alpha_per_day", 100)
+    miner.set("chutes_alpha_price_usd", 10)
+    # The score is 2 %, and all miners are paid 1,000 dollars a day.
+    miner.set("chutes_miner_score_heading_ratio", 0.011, at=10)
+    miner.set("chutes_miner_score_heading_ratio", 0.009, at=20)
+    pay = "round(hotkey:chutes_miner_estimated_usd:next24h, 0.01)"
+    miner.expect_values(pay, {15: {labels(""): 17.66}, 25: {}})
+    miner.expect_alerts({}, between=["ChutesScoreHeadingDown warning"]).check()
