@@ -77,13 +77,11 @@ def verdict_number(hotkeys: str) -> str:
 
 
 def verdict_query(hotkeys: str) -> str:
-    """Return the number of the verdict. All is well only where everything is known: Prometheus may
-    have the recordings, but not the alerts.
-    """
-    return (
-        f"1007 * absent({RULES}) or on () 998 + min({severities(hotkeys)} % 10) "
-        f"or on () {verdict_number(hotkeys)}"
-    )
+    """Return the number of the first verdict that applies, of those in VERDICT."""
+    # Prometheus may have the recordings, but not the alerts. Then none that fires proves nothing.
+    rules_not_loaded = f"1007 * absent({RULES})"
+    gravest_alert = f"998 + min({severities(hotkeys)} % 10)"
+    return f"{rules_not_loaded} or on () {gravest_alert} or on () {verdict_number(hotkeys)}"
 
 
 def verdict(size: tuple[int, int], hotkeys: str = "$hotkey", *, needs_key: bool = False) -> Panel:

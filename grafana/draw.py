@@ -11,6 +11,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -118,17 +119,17 @@ def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dic
 
 
 def _request(uid: str, answers: Mapping[str, Mapping[int, Answer]], hotkey: str) -> dict[str, Any]:
-    """Return what page.jsx needs to draw a dashboard about a miner."""
-    of_panels = {}
-    for board, panel in PANELS:
-        if board == uid:
-            of_panels[panel["id"]] = {
-                target["refId"]: as_sent(
-                    answers[place] if target["range"] else {LAST: answers[place][LAST]},
-                    is_range=target["range"],
-                )
-                for place, target in targets_of(panel, uid).items()
-            }
+    """Return what ``window.draw`` in page.jsx gets, to draw a dashboard about a miner.
+
+    ``answers`` has those of each minute by the name of the query.
+    """
+    of_panels: dict[int, dict[str, Any]] = defaultdict(dict)
+    for panel in [panel for board, panel in PANELS if board == uid]:
+        for name, target in targets_of(panel, uid).items():
+            # A graph shows the whole day, and all else its end.
+            shown = answers[name] if target["range"] else {LAST: answers[name][LAST]}
+            sent = as_sent(shown, is_range=target["range"])
+            of_panels[panel["id"]][target["refId"]] = sent
     variables = dict.fromkeys(VARIABLES, "All") | {"hotkey": hotkey, "miner": hotkey}
     for labels in answers["variable report"][LAST]:
         variables["report"] = dict(labels)["hour"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
-from chutes_exporter.rules.jobs import is_stuck
+from chutes_exporter.rules.jobs import is_stuck_with
 
 if TYPE_CHECKING:
     from chutes_exporter.api.keys import Hotkey
@@ -39,11 +40,11 @@ def release_job(**flags: Any) -> None:
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
     answer = asyncio.run(fetch_once(settings, e.JOBS, "jobs", key))
-    # The answer has the jobs of all miners.
-    mine = [job for job in answer.value if job.miner_hotkey == key.address]
-    stuck = [*filter(is_stuck, mine)]
-    # None is a job of which it is not known whether it is stuck.
-    if not answer.complete or None in map(is_stuck, answer.value):
+    # The answer has the jobs of all miners. None is a job of which it is not known whether it is
+    # stuck with this one.
+    are_stuck = [is_stuck_with(job, key.address) for job in answer.value]
+    stuck = [*compress(answer.value, are_stuck)]
+    if not answer.complete or None in are_stuck:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     elif not stuck:
         click.echo(f"No job is stuck with {key.address}.", err=True)

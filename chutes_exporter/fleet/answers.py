@@ -14,7 +14,7 @@ from chutes_exporter.api import records as r
 from chutes_exporter.api.answer import Answer
 from chutes_exporter.fleet.ends import NO_REPORTS
 from chutes_exporter.rules.instances import instance_state
-from chutes_exporter.rules.jobs import is_stuck
+from chutes_exporter.rules.jobs import is_stuck_with
 from chutes_exporter.rules.maintenance import (
     UPGRADE_SECONDS,
     measured,
@@ -230,15 +230,13 @@ class FleetAnswers:
             return None
         stuck = []
         for job in self.jobs.value:
-            # A job that does not name its miner may be one of this miner. Then it is unknown
-            # whether it is stuck, unless it is finished.
-            if job.miner_hotkey not in (self.hotkey, UNSET) or is_stuck(job) is False:
-                continue
-            if is_stuck(job) is None:
+            is_stuck = is_stuck_with(job, self.hotkey)
+            if is_stuck is None:
                 return None
-            chute = self.chutes_by_id.get(job.chute_id)
-            name = job.chute_id if chute is None else chute.name
-            stuck.append(StuckJob(job.job_id, name, job.created_at))
+            if is_stuck:
+                chute = self.chutes_by_id.get(job.chute_id)
+                name = job.chute_id if chute is None else chute.name
+                stuck.append(StuckJob(job.job_id, name, job.created_at))
         return tuple(stuck)
 
     @property

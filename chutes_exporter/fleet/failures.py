@@ -146,7 +146,7 @@ def find_outages(
     dead: dict[int, list[Server]] = defaultdict(list)
     may_be_dead: dict[str, bool | None] = {}
     for server in servers:
-        if not server.is_silent:
+        if not server.earns_nothing:
             continue
         fits = [server.may_explain(ends) for ends in newest_first]
         if True in fits:

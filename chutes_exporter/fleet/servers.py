@@ -140,7 +140,7 @@ class Server:
         return not self.is_complete or fitting - held >= (end.gpus or 0)
 
     @property
-    def is_silent(self) -> bool:
+    def earns_nothing(self) -> bool:
         """Whether certainly nothing earns on it, although it has GPUs that could earn."""
         is_usable = bool(self.gpus_in("idle", "starting")) and self.holds_slot is False
         return is_usable and self.earning_instances == 0

@@ -30,6 +30,14 @@ def is_stuck(job: Job) -> bool | None:
     return job.miner_hotkey is not None
 
 
+def is_stuck_with(job: Job, hotkey: str) -> bool | None:
+    """Return whether a job is stuck with a miner, None if it is unknown.
+
+    A job that does not name its miner may be one of this miner.
+    """
+    return is_stuck(job) if job.miner_hotkey in (hotkey, UNSET) else False
+
+
 def waits_for_miner(job: Job, chutes: AbstractSet[str]) -> bool | None:
     """Return whether a miner can still claim a job, None if it is unknown.
 

@@ -138,15 +138,15 @@ class Demand:
             return False
         if is_checked is None or room is None:
             return None
-        if_public = room <= 0
-        # A bounty is enough for the first active instance of a private chute.
+        # A bounty is enough for the first active instance of a private chute. Only the targets of
+        # private chutes expire.
         has_bounty = self.active == 0 and self.bounty is not None
-        if_private = not has_bounty and (if_public or self.target_expired)
-        if if_public is if_private:
-            # It does not matter which rules the chute follows.
-            return if_public
+        if_public = room <= 0
+        if_private = False if has_bounty else if_public or self.target_expired
         has_private_rules = follows_private_rules(self.chute)
-        return {True: if_private, False: if_public, None: None}[has_private_rules]
+        if has_private_rules is None and if_private is not if_public:
+            return None
+        return if_private if has_private_rules else if_public
 
     @property
     def refusal_without_room(self) -> LaunchRefusal:

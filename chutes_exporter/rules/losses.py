@@ -344,9 +344,9 @@ def _cut(instance: AuditInstance, history: History) -> tuple[float | None, Preci
 
 
 def _public_cut(last: float, previous: float | None) -> tuple[float | None, Precision]:
-    # Without a record before the last one, it is not known whether it was cut.
-    if previous is None or _CUT_BELOW * previous <= last < _KEPT_FROM * previous:
-        return None, "at_least"
-    if last < _CUT_BELOW * previous:
+    if previous is not None and last < _CUT_BELOW * previous:
         return last / _PUBLIC_PENALTY - last, "exact"
-    return 0.0, "exact"
+    if previous is not None and last >= _KEPT_FROM * previous:
+        return 0.0, "exact"
+    # Nothing tells whether the last multiplier was cut.
+    return None, "at_least"

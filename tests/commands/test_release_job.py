@@ -72,18 +72,24 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
 
 
 @pytest.mark.parametrize(
-    "job",
+    ("job", "is_unknown"),
     [
-        {"miner_hotkey": OTHER, "finished_at": None},
-        {"miner_hotkey": None, "finished_at": None},
-        {"miner_hotkey": HOTKEY, "finished_at": "2026-11-24T12:00:00"},
-        # It does not say whether it is finished.
-        {"miner_hotkey": HOTKEY},
+        ({"miner_hotkey": OTHER, "finished_at": None}, False),
+        ({"miner_hotkey": None, "finished_at": None}, False),
+        ({"miner_hotkey": HOTKEY, "finished_at": "2026-11-24T12:00:00"}, False),
+        # It does not say whether it is finished. Only the miner that claimed it can release it.
+        ({"miner_hotkey": HOTKEY}, True),
+        ({"miner_hotkey": OTHER}, False),
+        # It does not say who claimed it.
+        ({"finished_at": None}, True),
     ],
 )
-async def test_a_job_that_is_not_stuck_with_the_miner_is_not_offered(job: dict[str, Any]) -> None:
+async def test_a_job_that_is_not_stuck_with_the_miner_is_not_offered(
+    job: dict[str, Any],
+    is_unknown: bool,  # noqa: FBT001 - a parameter
+) -> None:
     line = json.dumps({"job_id": "a", "chute_id": "c", **job})
     async with served(recorded_api({"jobs": line.encode()})) as url:
         status, output, errors = await run(Target(url), "release-job", stdin="n\n")
     assert (status, "job a" in output) == (0, False)
-    assert ("incomplete" in errors) is (job == {"miner_hotkey": HOTKEY})
+    assert ("incomplete" in errors, "No job is stuck" in errors) == (is_unknown, not is_unknown)
