@@ -114,7 +114,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
         s("overview: GPUs by state A", state="unverified"),
     ),
     "GPUs that do not earn": lambda s: (
-        s("overview: Miners D"),
+        s("overview: Miners C"),
         s("fleet: Servers I"),
         s("fleet: GPUs now B"),
         s("market: Supply B"),
@@ -122,7 +122,6 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "GPUs that earn": lambda s: (
         s("overview: GPUs by state A", state="earning"),
         s("fleet: Servers H"),
-        s("overview: Miners C"),
         s("fleet: GPUs now A", state="earning"),
         s.exported("chutes_fleet_gpus", state="earning"),
     ),
