@@ -23,6 +23,10 @@ def test_the_verdict_says_that_not_all_is_known_or_that_the_exporter_is_down() -
     for topic in ("gpus", "reports"):
         unknown = Scenario(30).set("chutes_fleet_known", 0, at=10, topic=topic)
         unknown.expect_values(verdict, {20: {"{}": 1005}}).check()
+    # The answer does not say whether a job is stuck.
+    unclear = Scenario(30).set("chutes_feed_records", 2, feed="jobs")
+    unclear.set("chutes_jobs_stuck", 0).drop("chutes_jobs_stuck", at=10)
+    unclear.expect_values(verdict, {5: {"{}": 1002}, 20: {"{}": 1005}}).check()
     # Nothing is known until an alert fires.
     gone = Scenario(30).fail_scrapes(at=range(10, 31))
     gone.expect_alerts({12: [], 30: ["ChutesMinerUnwatched critical"]})
