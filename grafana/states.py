@@ -197,8 +197,8 @@ SEVERITY: Final = (
 """Severities of alerts, in the order that the rules record: what has a deadline comes before the
 others. The texts are the values of their label `severity`.
 """
-WHOLE_MINER: Final = State("", "the whole miner")
-"""Stands for the place of an alert that is about no server, chute or feed."""
+NO_PLACE: Final = State("none", "see its board")
+"""Stands for the place of an alert about no server or feed, or about a chute without a name."""
 NONE: Final = (State(0, " "),)
 """Of dollars, where it is known that there are none."""
 LAUNCH: Final = State("launch", "Launch: see the Market board")

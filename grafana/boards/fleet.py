@@ -132,12 +132,12 @@ def idle_gpus(size: tuple[int, int]) -> Panel:
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day, in the best use that "
-        "chutes-exporter advise shows. US dollars need --chain.url. Of the idle GPUs without a "
-        "price, nothing is known, or nothing can be launched on their server: the Market board "
-        "says why.",
+        "chutes-exporter advise shows. US dollars need --chain.url. The idle GPUs that are "
+        "not counted could earn an unknown amount, or nothing can be launched on their server: "
+        "the Market board says why.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
         Query(f"{first_day} unless on () {UNIT_USD}", "units; dollars: docs/money.md", AMOUNT),
-        Query(of_known(others, "gpus"), "no price", COUNT),
+        Query(of_known(others, "gpus"), "not counted", COUNT),
         unit=DOLLARS,
         thresholds=[(0.5, RED)],
         size=size,
@@ -249,7 +249,7 @@ FLEET.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        sort=["-Unused", "-Not earned a day"],
+        sort=["-Not earned a day", "-Unused"],
         size=(24, 12),
     ),
     timeline(
@@ -296,7 +296,7 @@ FLEET.show(
         Column("Upgrade done in", f"{UPGRADE_DONE} - time()", TIME, 165, missing=" "),
         Column("", nothing_row(NO_UPGRADES, "server")),
         sort=["Step", "Upgrade done in"],
-        size=(24, 6),
+        size=(24, 8),
     ),
 )
 

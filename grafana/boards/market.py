@@ -110,8 +110,8 @@ MARKET.show(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise prints it, which leaves out what failed here. Each room "
-        "of a chute is given once. Launch nothing on a server whose starts fail. Idle servers that "
-        "it leaves out have the reason.",
+        "of a chute is given once. Before you launch on a server with a red number of failed "
+        "starts, find out why they failed. Idle servers that it leaves out have the reason.",
         Column("", nothing_row(NONE_IDLE, "server")),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),

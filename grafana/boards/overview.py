@@ -43,11 +43,11 @@ from grafana.queries import (
 from grafana.states import (
     GPU,
     KEYLESS,
+    NO_PLACE,
     NOTHING,
     PLAIN,
     RED,
     SEVERITY,
-    WHOLE_MINER,
     State,
 )
 
@@ -64,7 +64,10 @@ NO_ALERT: Final = verdict_number("$hotkey")
 LOST_PER_DAY: Final = recorded("alert:chutes_alerts:compute_units_per_day")
 _BY_ALERT: Final = "alertname, hotkey"
 PLACES: Final = f"count by ({_BY_ALERT}) ({SEVERITIES})"
-ONLY_PLACE: Final = f"{SEVERITIES} and on ({_BY_ALERT}) {PLACES} == 1"
+ONLY_PLACE: Final = (
+    f'label_replace({SEVERITIES}, "place", "{NO_PLACE.value}", "place", "") '
+    f"and on ({_BY_ALERT}) {PLACES} == 1"
+)
 _MOST_EXPENSIVE_TWO: Final = f"topk by ({_BY_ALERT}) (2, {LOST_PER_DAY})"
 WORST_PLACE: Final = (
     f"topk by ({_BY_ALERT}) (1, {LOST_PER_DAY}) "
@@ -150,14 +153,14 @@ OVERVIEW.show(
             "Worst place",
             "place",
             width=165,
-            states=[WHOLE_MINER],
+            states=[NO_PLACE],
             link=board_link(
                 "${__data.fields.board}",
                 hotkey="${__data.fields.hotkey}",
                 server="${__data.fields.server}",
             ),
             tooltip="Show more",
-            missing="several",
+            missing=" ",
         ),
         Column("Firing for", FIRING_FOR, TIME, 100, missing=" "),
         Column(
@@ -187,7 +190,8 @@ OVERVIEW.show(
         "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
         "the way from the score to its heading, which it approaches. It is unknown in a collapse, "
         "while the heading is below half of the score, and does not predict a lost seat or a "
-        "lasting change. It needs --chain.url. docs/advise.md says how sure it is.",
+        "lasting change. It needs the miner's key, and --chain.url. docs/advise.md says how sure "
+        "it is.",
         Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         size=(4, 3),

@@ -118,6 +118,7 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     assert window["Alert"] == "ChutesUpgradeWindow"
     assert "ChutesGpusIdle" in {row["Alert"] for row in others}
     rows = table(seen["sick"], "chutes-overview", "What is wrong")
+    assert rows[-1]["Worst place"] == states.NO_PLACE.text
     severities = [row["Severity"] for row in rows]
     assert severities == sorted(severities, key=SEVERITIES.index)
     # The critical alert is about idle GPUs on four servers, and tyr is the most expensive one.

@@ -65,3 +65,14 @@ def test_the_pay_of_the_next_day_is_unknown_in_a_collapse() -> None:
     pay = "round(hotkey:chutes_miner_estimated_usd:next24h, 0.01)"
     miner.expect_values(pay, {15: {labels(""): 17.66}, 25: {}})
     miner.expect_alerts({}, between=["ChutesScoreHeadingDown warning"]).check()
+
+
+def test_the_pay_of_the_next_day_is_unknown_without_a_key() -> None:
+    miner = Scenario(30).set("chutes_subnet_emission_alpha_per_day", 100)
+    miner.set("chutes_alpha_price_usd", 10).drop("chutes_miner_score_heading_ratio", at=10)
+    # The share of the past hour, which replaces the heading, is 2 %, too.
+    miner.set("chutes_miner_window_compute_units", 2, window="1h")
+    miner.set("chutes_platform_window_compute_units", 100, window="1h")
+    heading = "hotkey:chutes_miner_score_heading_ratio:max"
+    miner.expect_values(heading, {20: {labels(heading): 0.02}})
+    miner.expect_values("hotkey:chutes_miner_estimated_usd:next24h", {20: {}}).check()
