@@ -346,19 +346,16 @@ def _idle(moment: Moment) -> Iterator[Subject]:
         return
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        pay = fleet.idle_units_per_second(server) if server else None
-        if server and (server.holds_slot is not False or pay == 0):
-            continue
         worth = "what they could earn is not known"
-        if pay:
-            worth = f"{_at_least(fleet, server)}{DAY * pay:,.0f} units in the first day"
+        if server:
+            pay = fleet.idle_units_per_second(server)
+            if server.holds_slot is not False or pay == 0:
+                continue
+            if pay:
+                worth = f"{DAY * pay:,.0f} units in the first day"
+            if pay and any(plan.may_be_more for plan in fleet.plans_of(server)):
+                worth = f"at least {worth}"
         yield replace(subject, name=f"{subject.name}: {worth}")
-
-
-def _at_least(fleet: Fleet, server: Server | None) -> str:
-    """Return the beginning of a text about what a server could earn, if it may be more."""
-    plans = fleet.plans_of(server) if server else ()
-    return "at least " if any(plan.may_be_more for plan in plans) else ""
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:

@@ -317,9 +317,7 @@ class Subnet:
 
     @property
     def registrations_of_day(self) -> int:
-        """How many seats were registered in the past day. One that was registered twice counts
-        once.
-        """
+        """Seats that were registered in the past day. One that was registered twice counts once."""
         a_day_ago = self.state.block - _BLOCKS_PER_DAY
         return sum(block > a_day_ago for block in self.registered)
 

@@ -181,9 +181,7 @@ class Samples:
 
 
 def _label(value: LabelValue) -> str:
-    """Return the text of a label, valid on a page: ``true`` or ``false`` for a boolean, and empty
-    if it is unknown.
-    """
+    """Return a label's text: ``true`` or ``false`` for a boolean, and empty if it is unknown."""
     if value is None:
         return ""
     text = str(value).lower() if isinstance(value, bool) else str(value)

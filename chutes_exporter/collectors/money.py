@@ -113,9 +113,7 @@ def compute_unit(answers: Answers, _: Miners, out: Samples) -> None:
 
 @_PROFIT.function
 def profit(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add what is left of a day's pay of the miner that the answers are about, after the price of
-    its GPUs.
-    """
+    """Add what is left of the miner's pay of a day after the price of its GPUs."""
     alpha_usd = _alpha_price_usd(answers)
     cost_per_hour = _cost_per_hour(answers, miners)
     for seat in answers[CHAIN].seats:

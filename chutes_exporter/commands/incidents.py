@@ -152,9 +152,7 @@ class _Miner:
     is_complete: bool
 
     def tables(self) -> dict[str, list[Row]]:
-        """Return the losses by reason with their sum, those by chute, and the ends, each table with
-        the largest loss first.
-        """
+        """Return losses by reason with their sum, those by chute, and the ends, largest first."""
         sums: list[Row] = []
         chutes: list[Row] = []
         for known_reason, ends in by_field(self.ends, "reason").items():

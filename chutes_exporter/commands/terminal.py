@@ -31,9 +31,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
 
 
 def printable(text: str) -> str:
-    """Return text without control characters, because text of the API could control the
-    terminal.
-    """
+    """Return text of the API without control characters, which could control a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -221,7 +221,9 @@ class FleetAnswers:
         if state in ("active", "disabled"):
             return False
         demand = (self.demand or {}).get(instance.chute_id)
-        return None if state is None or demand is None else demand.activation_is_refused
+        if state is None or demand is None:
+            return None
+        return demand.activation_is_refused
 
     @property
     def stuck_jobs(self) -> tuple[StuckJob, ...] | None:
@@ -320,4 +322,6 @@ def are_complete(*answers: Answer[Any]) -> bool:
 def only_value(values: Iterable[T | None]) -> T | None:
     """Return the value if all are equal, None otherwise, or if there is none."""
     distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else None
+    if len(distinct) != 1:
+        return None
+    return distinct.pop()

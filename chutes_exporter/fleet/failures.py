@@ -104,7 +104,9 @@ class Failures:
         if known >= FAILS_FROM:
             return True
         may_be_enough = known + self.unclear.get(chute_id, 0) >= FAILS_FROM
-        return None if may_be_enough or not self.are_all_known else False
+        if may_be_enough or not self.are_all_known:
+            return None
+        return False
 
 
 def find_failures(ledger: Ledger, hotkey: str, outages: Iterable[Outage] = ()) -> Failures:

@@ -43,9 +43,7 @@ class Gpu:
 
     @property
     def nvidia_uuid(self) -> str | None:
-        """Its id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an
-        id.
-        """
+        """Its id as NVIDIA's tools write it (``GPU-8-4-4-4-12``), None if it is no such id."""
         try:
             return f"GPU-{UUID(self.gpu_id.removeprefix('GPU-'))}"
         except ValueError:

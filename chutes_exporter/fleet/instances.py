@@ -64,11 +64,11 @@ class Instance:
 
     def is_slow(self, now: float) -> bool | None:
         """Return whether it has been starting for longer than usual at a Unix time."""
-        if self.state is None:
-            return None
-        if self.state != "starting":
+        if self.state not in ("starting", None):
             return False
-        return None if self.created_at is None else now - self.created_at > SLOW_AFTER
+        if self.state is None or self.created_at is None:
+            return None
+        return now - self.created_at > SLOW_AFTER
 
     def units_at_risk(self, now: float) -> float | None:
         """Return the compute units of the past day that it loses if it ends at a Unix time without
@@ -93,7 +93,9 @@ class Instance:
         is_slow = self.is_slow(now)
         if is_slow is False or self.is_in_vain is True:
             return False
-        return None if is_slow is None or self.is_in_vain is None else True
+        if None in (is_slow, self.is_in_vain):
+            return None
+        return True
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""

@@ -170,12 +170,15 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     plans: tuple[ServerPlan, ...] = ()
     if markets is not None:
         plans = plan_servers(servers, markets, left_out, failures.failing)
-    seat = answers.seat
-    without_seat = False if answers.metagraph.complete else None
+    registered, blacklisted = None, None
+    if answers.seat is not None:
+        registered, blacklisted = True, is_blacklisted(answers.seat)
+    elif answers.metagraph.complete:
+        registered = False
     return Fleet(
         hotkey=answers.hotkey,
-        registered=without_seat if seat is None else True,
-        blacklisted=None if seat is None else is_blacklisted(seat),
+        registered=registered,
+        blacklisted=blacklisted,
         servers=servers,
         gpus=gpus,
         instances=instances,

@@ -85,7 +85,9 @@ class Server:
     def models(self) -> list[str] | None:
         """The models of its GPUs, None while one may be missing or of an unknown model."""
         models = {gpu.model or "" for gpu in self.gpus}
-        return sorted(models) if self.is_complete and "" not in models else None
+        if not self.is_complete or "" in models:
+            return None
+        return sorted(models)
 
     @property
     def state(self) -> ServerState | None:
@@ -165,7 +167,9 @@ class Server:
         """Whether it is older than the target of the newest window, and holds no slot."""
         if self.needs_upgrade is False or self.holds_slot is True:
             return False
-        return None if None in (self.needs_upgrade, self.holds_slot) else True
+        if None in (self.needs_upgrade, self.holds_slot):
+            return None
+        return True
 
     def upgrade_is_due(self, window: Window, now: float) -> bool | None:
         """Return whether it waits for its upgrade in an open window that ends soon, and may come
@@ -179,7 +183,9 @@ class Server:
         )
         if False in facts:
             return False
-        return None if None in facts else True
+        if None in facts:
+            return None
+        return True
 
     def starts_hang(self, now: float) -> bool | None:
         """Return whether an instance has been starting on it for over an hour, not in vain, and
@@ -238,7 +244,9 @@ class Server:
         """
         instances = self.known_instances
         replaced = [instance.has_replacement for instance in instances or ()]
-        return None if instances is None or None in replaced else replaced.count(False)
+        if instances is None or None in replaced:
+            return None
+        return replaced.count(False)
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:

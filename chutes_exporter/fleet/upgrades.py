@@ -91,7 +91,9 @@ class UpgradePlan:
     def late(self) -> int | None:
         """How many servers that may come back will not make it, None while that is unknown."""
         are_late = [upgrade.is_late for upgrade in self.servers if upgrade.position is not None]
-        return None if not self.order_is_known or None in are_late else are_late.count(True)
+        if not self.order_is_known or None in are_late:
+            return None
+        return are_late.count(True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,7 @@ class EndCounters:
         self._counted = {key: one for key, one in counted if one.ended_at > first}
 
     def _count(self, end: End) -> None:
-        """Count an end of a watched miner unless it was counted, and what is newly known of its
-        loss.
-        """
+        """Count an end of a watched miner once, and what is newly known of its loss."""
         old_hours = self._old_hours.get(end.hotkey)
         # An end exactly at a full hour stands in two reports.
         if old_hours is None or any(hour - HOUR <= end.ended_at <= hour for hour in old_hours):

@@ -61,9 +61,7 @@ class NotKnown:
 
 
 def grouped(gaps: Iterable[NotKnown]) -> dict[tuple[str, str], str]:
-    """Return all subjects with the same reason and advice, so that an outage is not repeated for
-    each feed.
-    """
+    """Return all subjects with the same reason and advice, so that an outage is one line."""
     # The inner dictionary keeps the order of subjects, and each of them once.
     subjects_by_texts: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:

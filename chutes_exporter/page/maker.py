@@ -130,9 +130,7 @@ def exported_miners(settings: Settings, joined: Joined) -> Miners:
 
 
 def run_collector(entry: Entry, joined: Joined, miners: Miners, out: Samples) -> list[str]:
-    """Add what a collector makes of all known answers to ``out``, and return the hotkeys for which
-    it failed.
-    """
+    """Add what a collector makes of all answers to ``out``. Return the hotkeys that failed."""
     failed = []
     for hotkey, feeds in entry.feeds.items():
         known = joined.about(hotkey)

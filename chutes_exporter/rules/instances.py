@@ -93,7 +93,9 @@ def purged_at(instance: Instance) -> float | None:
     after_creation = instance.created_at + LONGEST_START
     if not instance.verified:
         return after_creation
-    return None if after_verification is None else min(after_creation, after_verification)
+    if after_verification is None:
+        return None
+    return min(after_creation, after_verification)
 
 
 def deadlines_of(instance: Instance) -> dict[DeadlineKind, float]:

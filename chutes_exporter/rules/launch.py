@@ -120,11 +120,11 @@ class Demand:
         become active first, and take it.
         """
         room, is_checked = self.room_now, activation_is_checked(self.chute)
-        if room is None or is_checked is None:
-            return None
-        if not is_checked:
+        if is_checked is False:
             return room
-        return None if self.starting is None else room - self.starting
+        if room is None or is_checked is None or self.starting is None:
+            return None
+        return room - self.starting
 
     @property
     def activation_is_refused(self) -> bool | None:
@@ -216,20 +216,24 @@ def follows_private_rules(chute: Chute) -> bool | None:
 
 def allowed_models(chute: Chute | None) -> list[str] | None:
     """Return the GPU models that a chute runs on, None if they are unknown."""
-    selector = None if chute is None else chute.node_selector
-    return None if selector is None else selector.supported_gpus
+    if chute is None or chute.node_selector is None:
+        return None
+    return chute.node_selector.supported_gpus
 
 
 def runs_on(chute: Chute | None, model: str | None) -> bool | None:
     """Return whether a chute runs on a GPU model, None if it is unknown."""
     models = allowed_models(chute)
-    return None if models is None or model is None else model in models
+    if models is None or model is None:
+        return None
+    return model in models
 
 
 def gpus_of_instance(chute: Chute | None) -> int | None:
     """Return how many GPUs an instance of a chute takes, None if it is unknown."""
-    selector = None if chute is None else chute.node_selector
-    gpus = None if selector is None else selector.gpu_count
+    if chute is None or chute.node_selector is None:
+        return None
+    gpus = chute.node_selector.gpu_count
     # Another number makes no sense.
     return gpus if gpus and gpus > 0 else None
 
@@ -296,4 +300,6 @@ def activation_is_checked(chute: Chute) -> bool | None:
     has_private_rules = follows_private_rules(chute)
     if has_private_rules or chute.tee is False:
         return True
-    return None if None in (has_private_rules, chute.tee) else False
+    if None in (has_private_rules, chute.tee):
+        return None
+    return False

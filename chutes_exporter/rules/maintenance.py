@@ -66,7 +66,9 @@ def holds_slot(server: Server, status: MaintenanceStatus | None) -> bool | None:
     """
     if server.maintenance_pending or status in ("pending", "maintenance"):
         return True
-    return None if None in (server.maintenance_pending, status) else False
+    if None in (server.maintenance_pending, status):
+        return None
+    return False
 
 
 def window_is_open(policy: MaintenancePolicy) -> bool | None:
@@ -97,8 +99,9 @@ def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     some miners.
     """
     if version not in listed:
-        is_candidate = "rc" in version.lower()
-        return None if is_candidate else False
+        if "rc" in version.lower():
+            return None
+        return False
     numbers = [_numbers(listed_version) for listed_version in listed]
     can_be_compared = all(numbers)
     if can_be_compared and _numbers(version) == max(numbers):

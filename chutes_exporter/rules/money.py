@@ -90,8 +90,9 @@ def urgency_boost(chute: Chute) -> float:
 
 def _factor(chute: Chute, name: str) -> float | None:
     """Return a factor of a chute's multiplier, 1 without it, and None if it is unknown."""
-    factors = chute.compute_multiplier_factors
-    factor = None if factors is None else factors.get(name, 1.0)
+    if chute.compute_multiplier_factors is None:
+        return None
+    factor = chute.compute_multiplier_factors.get(name, 1.0)
     # A factor of 0 or below makes no sense.
     return factor if factor and factor > 0 else None
 

@@ -20,9 +20,7 @@ def total(values: Iterable[float | None]) -> float | None:
 
 
 def product(*values: float | None) -> float | None:
-    """Return the product, or None if a value is unknown or the product is too large for a
-    number.
-    """
+    """Return the product, or None if a value is unknown or it is too large for a number."""
     # An unknown value makes the product NaN.
     result = math.prod(math.nan if value is None else value for value in values)
     return result if math.isfinite(result) else None
