@@ -18,7 +18,7 @@ from chutes_exporter.duration import DAY, HOUR, human_duration, utc_text
 from chutes_exporter.fleet.answers import by_field
 from chutes_exporter.fleet.ends import sum_of_losses
 from chutes_exporter.fleet.upgrades import plan_upgrades
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +35,8 @@ _PURGE_SOON = 0.75 * HOUR
 """Seconds before its purge from which an instance needs action, as for the alert
 ChutesInstancePurgeNear.
 """
+_DEADLINE_SOON = 2 * HOUR
+"""Seconds before a deadline from which it matters more than money."""
 _MAINTENANCE = "chutes-exporter query maintenance"
 
 
@@ -47,6 +49,8 @@ class Subject:
         instance_id: That of an instance.
         gpus: The GPUs that earn nothing because of it. None if they are not all known.
         when: Unix time of what happens next.
+        lost_units: Compute units of a day that are not earned because of it. None is unknown.
+        may_lose_more: Whether ``lost_units`` is a lower bound.
     """
 
     name: str = ""
@@ -54,6 +58,8 @@ class Subject:
     instance_id: str = ""
     gpus: tuple[Gpu, ...] | None = ()
     when: float | None = None
+    lost_units: float | None = None
+    may_lose_more: bool = False
 
     @property
     def ids(self) -> set[str]:
@@ -84,6 +90,10 @@ class Finding:
         gpus: GPUs by model that earn nothing because of it, if all of them are known.
         cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
         deadline: Unix time until which the action must be taken, None without one.
+        lost_units_per_day: Compute units of a day that are not earned because of it, in the best
+            use of ``advise``. None is unknown.
+        lost_usd_per_day: What they would pay. None also while the value of a unit is unknown.
+        may_lose_more: Whether these are lower bounds.
     """
 
     kind: str
@@ -97,15 +107,39 @@ class Finding:
     gpus: dict[str, int]
     cost_usd_per_hour: float | None
     deadline: float | None
+    lost_units_per_day: float | None
+    lost_usd_per_day: float | None
+    may_lose_more: bool
 
     @property
-    def urgency(self) -> tuple[bool, float, float, int]:
-        """A key that is smallest for the earliest deadline. Without one, the highest known cost
-        comes first, and then the most GPUs. Notes come last.
+    def worth(self) -> str:
+        """What is not earned because of it, as a text, empty while it is unknown."""
+        if self.lost_units_per_day is None:
+            return ""
+        if self.lost_usd_per_day is None:
+            text = f"{self.lost_units_per_day:,.0f} compute units a day"
+        else:
+            text = f"{self.lost_usd_per_day:,.0f} USD a day"
+        return f"at least {text}" if self.may_lose_more else text
+
+    def urgency(self, now: float) -> tuple[bool, bool, float, bool, float, int]:
+        """Return a key that is smallest for what is to be done first at a Unix time.
+
+        A deadline counts when it is near or over. All else is sorted by what is not earned because
+        of it, and then by the GPUs. What only others can do comes after that, and notes come last.
         """
-        deadline = math.inf if self.deadline is None else self.deadline
-        cost, gpus = self.cost_usd_per_hour or 0.0, sum(self.gpus.values())
-        return not self.needs_action, deadline, -cost, -gpus
+        kind = KINDS[self.kind]
+        deadline = math.inf
+        if self.deadline is not None and self.deadline < now + _DEADLINE_SOON:
+            deadline = self.deadline
+        return (
+            not self.needs_action,
+            kind.by_others,
+            deadline,
+            not kind.costs_all,
+            -(self.lost_units_per_day or 0.0),
+            -sum(self.gpus.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -131,12 +165,16 @@ class Kind:
             first.
         advice: What to do. A note has none.
         command: A command that helps. SERVER in it is the first server.
+        costs_all: Whether the miner earns nothing because of it.
+        by_others: Whether only the operators of Chutes can end it.
     """
 
     find: Callable[[Moment], Iterable[Subject]]
     problem: str
     advice: str = ""
     command: str = ""
+    costs_all: bool = False
+    by_others: bool = False
 
 
 # The miner, its jobs and its chutes
@@ -346,16 +384,18 @@ def _idle(moment: Moment) -> Iterator[Subject]:
         return
     for subject in _gpus_by_server(fleet, "idle"):
         server = subject.server
-        worth = "what they could earn is not known"
-        if server:
-            pay = fleet.idle_units_per_second(server)
-            if server.holds_slot is not False or pay == 0:
-                continue
-            if pay:
-                worth = f"{DAY * pay:,.0f} units in the first day"
-            if pay and any(plan.may_be_more for plan in fleet.plans_of(server)):
-                worth = f"at least {worth}"
-        yield replace(subject, name=f"{subject.name}: {worth}")
+        # Nobody can use GPUs without a server.
+        pay = None if server is None else fleet.idle_units_per_second(server)
+        if server and (server.holds_slot is not False or pay == 0):
+            continue
+        if server is None or pay is None:
+            yield replace(subject, name=f"{subject.name}: what they could earn is not known")
+            continue
+        units = DAY * pay
+        may_be_more = any(plan.may_be_more for plan in fleet.plans_of(server))
+        worth = f"{'at least ' if may_be_more else ''}{units:,.0f} units in the first day"
+        name = f"{subject.name}: {worth}"
+        yield replace(subject, name=name, lost_units=units, may_lose_more=may_be_more)
 
 
 def _gpus_by_server(fleet: Fleet, state: GpuState) -> list[Subject]:
@@ -380,6 +420,7 @@ KINDS = {
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it",
         "btcli subnet register --netuid 64",
+        costs_all=True,
     ),
     "blacklisted": Kind(
         lambda moment: _about_miner(moment) if moment.fleet.blacklisted else (),
@@ -387,6 +428,7 @@ KINDS = {
         "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason",
         "chutes-exporter query metagraph",
+        costs_all=True,
     ),
     "stuck_jobs": Kind(
         _stuck_jobs,
@@ -449,6 +491,7 @@ KINDS = {
         "Ask the operators of Chutes to list it for these GPUs. Do not boot the servers before. "
         "See",
         _MAINTENANCE,
+        by_others=True,
     ),
     "unmeasured_servers": Kind(
         partial(_at_step, "cannot come back", down=False),
@@ -457,6 +500,7 @@ KINDS = {
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
         "See",
         _MAINTENANCE,
+        by_others=True,
     ),
     "maintenance_pending": Kind(
         partial(_at_step, "do not reboot until"),
@@ -524,10 +568,10 @@ KINDS = {
 """All findings, the most urgent first."""
 
 
-def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
+def find(fleet: Fleet, now: float, costs: Costs, unit_usd: float | None = None) -> list[Finding]:
     """Return what needs action at a miner, the most urgent first, and then the notes.
 
-    What is unknown gives no finding.
+    What is unknown gives no finding. ``unit_usd`` is what a compute unit pays.
     """
     moment = Moment(fleet, now)
     findings: list[Finding] = []
@@ -539,13 +583,21 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
             subjects = [one for one in subjects if one.ids - reported_ids]
             reported_ids.update(*(one.ids for one in subjects))
         if subjects:
-            findings.append(_finding(name, subjects, moment, costs))
+            findings.append(_finding(name, subjects, moment, costs, unit_usd))
     # Those of the same urgency stay in the order of KINDS.
-    return sorted(findings, key=attrgetter("urgency"))
+    return sorted(findings, key=lambda finding: finding.urgency(now))
 
 
-def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Costs) -> Finding:
+def _finding(
+    name: str,
+    subjects: Sequence[Subject],
+    moment: Moment,
+    costs: Costs,
+    unit_usd: float | None,
+) -> Finding:
     kind, first = KINDS[name], subjects[0]
+    known = [one.lost_units for one in subjects if one.lost_units is not None]
+    lost_units = total(known) if known else None
     # The instances of a note earn. None means that not all GPUs are known.
     lost_gpus = _gpus_of(subjects) if kind.advice else []
     return Finding(
@@ -562,6 +614,9 @@ def _finding(name: str, subjects: Sequence[Subject], moment: Moment, costs: Cost
         gpus=dict(Counter(str(gpu.model) for gpu in lost_gpus or ())),
         cost_usd_per_hour=cost(lost_gpus, moment.fleet, costs),
         deadline=first.when if kind.advice else None,
+        lost_units_per_day=lost_units,
+        lost_usd_per_day=product(lost_units, unit_usd),
+        may_lose_more=len(known) < len(subjects) or any(one.may_lose_more for one in subjects),
     )
 
 
@@ -585,6 +640,29 @@ def verdict(findings: Iterable[Finding], *, all_known: bool) -> str:
     if not count:
         return "Nothing needs action."
     return "1 thing needs action." if count == 1 else f"{count} things need action."
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """Return what is not earned because of all findings of a miner together, and what to do first.
+
+    The text is empty if nothing needs action.
+    """
+    actions = [finding for finding in findings if finding.needs_action]
+    if not actions:
+        return ""
+    first_step = f"First: {actions[0].advice}: {actions[0].command}"
+    priced = [one for one in actions if one.lost_units_per_day is not None]
+    if not priced:
+        return first_step
+    # The loss of the others is not known.
+    may_lose_more = len(priced) < len(actions) or any(one.may_lose_more for one in priced)
+    whole = replace(
+        priced[0],
+        lost_units_per_day=total(one.lost_units_per_day for one in priced),
+        lost_usd_per_day=total(one.lost_usd_per_day for one in priced),
+        may_lose_more=may_lose_more,
+    )
+    return f"Not earned: {whole.worth}. {first_step}"
 
 
 def cost(gpus: Iterable[Gpu] | None, fleet: Fleet, costs: Costs) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.findings import find
+from chutes_exporter.findings import find, summary
 from chutes_exporter.fleet.answers import Window
 from chutes_exporter.fleet.failures import Failures, Outage
 from chutes_exporter.fleet.placement import Launch, ServerPlan
@@ -190,14 +190,43 @@ def test_a_deletion_before_the_score_is_safe_needs_action(
     assert [one.things for one in found] == [[thing]]
 
 
-def test_the_earliest_deadline_comes_first_and_then_what_costs_most() -> None:
+@pytest.mark.parametrize(
+    ("hours_left", "kinds"),
+    [
+        (1.9, ["purges", "upgrades", "idle_gpus", "servers_without_tee", "refused_boots"]),
+        (2.1, ["purges", "idle_gpus", "servers_without_tee", "upgrades", "refused_boots"]),
+    ],
+)
+def test_near_deadlines_come_first_then_what_is_not_earned_and_deeds_of_others_last(
+    hours_left: float, kinds: list[str]
+) -> None:
     servers = (
         make_server("s1", *TWO_GPUS, instances=(STARTING,)),
+        # Its GPUs are more, but what they could earn is not known.
         make_server("s2", *make_gpus("idle", 4, server="s2"), tee=False, runs_chutes=False),
         make_server("s3", **OLD, measured="measured"),
+        make_server("s4", *make_gpus("idle", 1, server="s4")),
+        make_server("s5", *make_gpus("idle", 8, server="s5"), **LOST, **IN_SLOT),
     )
-    found = [one.kind for one in find(make_fleet(*servers, window=SLOT), NOW, COSTS)]
-    assert found == ["purges", "upgrades", "servers_without_tee"]
+    # The last moment to request an upgrade is 4 hours before the end.
+    window = replace(SLOT, slots=2, ends_at=NOW + 3600 * (4 + hours_left))
+    plan = ServerPlan("s4", "pro_6000", (Launch(make_offer(1.5), 1),), may_be_more=False)
+    fleet = make_fleet(*servers, window=window, plans=(plan,))
+    assert [one.kind for one in find(fleet, NOW, COSTS)] == kinds
+
+
+def test_a_finding_leads_with_what_is_not_earned_and_all_lead_with_their_sum() -> None:
+    (one,) = found = find(with_idle(LAUNCH), NOW, COSTS, unit_usd=0.001)
+    assert (one.lost_units_per_day, one.worth) == (259_200, "259 USD a day")
+    step = "First: Deploy chutes on them: chutes-exporter advise"
+    assert summary(found) == f"Not earned: 259 USD a day. {step}"
+    # What the launches earn is a lower bound.
+    found = find(with_idle(LAUNCH, may_be_more=True), NOW, COSTS)
+    assert summary(found) == f"Not earned: at least 259,200 compute units a day. {step}"
+    # Of GPUs without a known pay, nothing is said.
+    found = find(with_idle(may_be_more=True), NOW, COSTS, unit_usd=0.001)
+    assert ([one.worth for one in found], summary(found)) == ([""], step)
+    assert summary([]) == ""
 
 
 def outage(*servers: Server) -> Outage:

@@ -12,6 +12,7 @@ import click
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.errors import ApiError
+from chutes_exporter.collectors.money import UNIT
 from chutes_exporter.commands.options import (
     Command,
     asks,
@@ -24,7 +25,7 @@ from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
 from chutes_exporter.duration import utc_text
 from chutes_exporter.feeds import definitions as e
-from chutes_exporter.findings import cost, find, verdict
+from chutes_exporter.findings import cost, find, summary, verdict
 from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
@@ -66,12 +67,13 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     answers are incomplete.
     """
     require_miner(settings)
-    snapshot = await take_snapshot(settings, frozenset(_STANDING.values()))
+    snapshot = await take_snapshot(settings, frozenset((*_STANDING.values(), UNIT.name)))
+    unit_usd = snapshot.value(UNIT.name)
     gaps = [*snapshot.gaps]
     miners: list[Row] = []
     found: dict[str, list[Finding]] = {}
     for hotkey, fleet in sorted(snapshot.fleets.items()):
-        found[hotkey] = find(fleet, snapshot.now, settings.costs)
+        found[hotkey] = find(fleet, snapshot.now, settings.costs, unit_usd)
         miner: Row = {"hotkey": hotkey, "gpus": None}
         if fleet.known["gpus"]:
             miner["gpus"] = _gpu_rows(fleet, settings.costs)
@@ -83,15 +85,15 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not gaps)
     needs_action = any(finding.needs_action for finding in findings)
-    summary = {
+    result = {
         "api": settings.api_url,
         "verdict": conclusion,
         "action_needed": needs_action,
         "miners": miners,
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, summary, found, gaps, snapshot.now, settings)
-    return Result(summary, show, gaps, needs_action)
+    show = partial(_print_screen, result, found, gaps, snapshot.now, settings)
+    return Result(result, show, gaps, needs_action)
 
 
 def _gpu_rows(fleet: Fleet, costs: Costs) -> list[Row]:
@@ -180,17 +182,19 @@ def _server_row(
 
 
 def _print_screen(
-    summary: Mapping[str, Any],
+    result: Mapping[str, Any],
     findings: Mapping[str, Sequence[Finding]],
     gaps: Sequence[NotKnown],
     now: float,
     settings: Settings,
 ) -> None:
     color = "yellow" if gaps else "green"
-    say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
-    for miner in summary["miners"]:
+    say(result["verdict"], bold=True, fg="red" if result["action_needed"] else color)
+    for miner in result["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {utc_text(now)}", bold=True)
+        if text := summary(findings[miner["hotkey"]]):
+            say(text, bold=True)
         for number, finding in enumerate(findings[miner["hotkey"]], 1):
             _print_finding(finding, number)
         print_table([miner], _STANDING, title="Standing")
@@ -205,7 +209,7 @@ def _print_screen(
 
 
 def _print_finding(finding: Finding, number: int) -> None:
-    text = finding.problem
+    text = f"{finding.worth}: {finding.problem}" if finding.worth else finding.problem
     if finding.gpus:
         gpus = ", ".join(f"{count} {model}" for model, count in finding.gpus.items())
         text += f" GPUs that earn nothing: {gpus}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
+from chutes_exporter.collectors.money import UNIT
 from chutes_exporter.duration import human_duration
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.log import visible
@@ -44,8 +45,7 @@ async def landing_page(exporter: Exporter) -> str:
     snapshot = None
     # Without any answer, there is nothing to say about a fleet.
     if exporter.settings.watched and any(state.kept for state in states):
-        # No metric: only the fleets.
-        snapshot = await exporter.snapshot()
+        snapshot = await exporter.snapshot([UNIT.name])
     return await asyncio.to_thread(_page, exporter, states, snapshot)
 
 
@@ -96,9 +96,14 @@ def _row(cells: Mapping[str, str]) -> str:
 def _actions(snapshot: Snapshot, settings: Settings) -> str:
     """Return what ``status`` says needs action or is not known, by the last answers."""
     found: list[Finding] = []
+    summaries = ""
+    unit_usd = snapshot.value(UNIT.name)
     gaps = [*snapshot.gaps]
     for hotkey, fleet in snapshot.fleets.items():
-        found += findings.find(fleet, snapshot.now, settings.costs)
+        of_miner = findings.find(fleet, snapshot.now, settings.costs, unit_usd)
+        if text := findings.summary(of_miner):
+            summaries += f"<p>{_html(f'{hotkey}: {text}')}</p>"
+        found += of_miner
         if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
     verdict = findings.verdict(found, all_known=not gaps)
@@ -108,10 +113,11 @@ def _actions(snapshot: Snapshot, settings: Settings) -> str:
             names = ", ".join(item.things[:_SHOWN])
             if len(item.things) > _SHOWN:
                 names += ", …"
-            text = f"{_html(f'{item.problem} {names}')}<br>{_html(item.advice)}: "
+            problem = f"{item.worth}: {item.problem}" if item.worth else item.problem
+            text = f"{_html(f'{problem} {names}')}<br>{_html(item.advice)}: "
             actions += f"<li>{text}<code>{_html(item.command)}</code></li>"
     if actions:
-        return f"{_paragraph('bad', verdict)}<ol>{actions}</ol>{_gaps(gaps)}"
+        return f"{_paragraph('bad', verdict)}{summaries}<ol>{actions}</ol>{_gaps(gaps)}"
     return _paragraph("wait" if gaps else "good", verdict) + _gaps(gaps)
 
 

@@ -112,9 +112,9 @@ async def test_the_landing_page_lists_what_needs_action_without_a_request_or_a_b
     find = findings.find
     threads = set()
 
-    def noted_find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
+    def noted_find(fleet: Fleet, now: float, costs: Costs, unit_usd: float | None) -> list[Finding]:
         threads.add(threading.get_ident())
-        return find(fleet, now, costs)
+        return find(fleet, now, costs, unit_usd)
 
     async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter)
@@ -134,7 +134,9 @@ async def test_the_landing_page_lists_what_needs_action_without_a_request_or_a_b
     items = re.findall("<li>(.*?)</li>", after_begin, re.DOTALL)
     # The notes among the findings are not in the list. The settings have no costs.
     actions = [one for one in find(fleet, clock.now, Costs()) if one.needs_action]
+    assert findings.summary(actions) in before_list
     for finding, item in zip(actions, items, strict=True):
+        assert item.startswith(f"{finding.worth}: " if finding.worth else finding.problem)
         assert finding.problem in item
         assert f"<code>{finding.command}</code>" in item
 
