@@ -20,12 +20,13 @@ from chutes_exporter.commands.options import (
     settings_of,
     with_variables,
 )
+from chutes_exporter.commands.prices import PriceGaps
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.snapshot import PATIENCE
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
-from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH, SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
 from chutes_exporter.page.plan import hotkeys_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.cache import FeedState, States
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.rules.money import Costs
 
 Verdict = Literal["ok", "failed", "not known"]
 _COLUMNS = ("subject", "verdict", "status", "records", "hotkey", "seconds")
@@ -121,6 +123,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         await exporter.feeds.read_all(requested, PATIENCE)
         states, client = exporter.feeds.states(), exporter.client
     lines = [*_setting_lines(settings, credentials)]
+    lines += _price_lines(settings.costs, states)
     lines += [Line.of(states[feed]) for feed in requested]
     # A failed request for the metagraph has its line.
     metagraph = states[METAGRAPH].kept
@@ -169,6 +172,21 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
             yield Line("web configuration", "", with_variables(str(error)), advice, "failed")
     for warning in settings.warnings:
         yield Line("settings", "", warning, "", "ok")
+
+
+def _price_lines(costs: Costs, states: States) -> Iterator[Line]:
+    """Yield a line if the prices of GPUs do not fit the servers of all keys."""
+    of_servers = [state for feed, state in states.items() if feed.name == SERVERS.name]
+    answers = [state.kept.answer for state in of_servers if state.kept is not None]
+    places = []
+    for answer in answers:
+        for server in answer.value:
+            places += [(server.name, gpu.gpu_identifier) for gpu in server.gpus or ()]
+    are_all = len(answers) == len(of_servers) and all(answer.complete for answer in answers)
+    # Without a key, no server is known.
+    prices = PriceGaps.of(costs, places, are_all=bool(of_servers) and are_all)
+    if str(prices):
+        yield Line("prices", "", str(prices), "Correct --gpu.cost or --server.cost.", "ok")
 
 
 def _clock_lines(offset: float | None, states: States) -> Iterator[Line]:

@@ -20,6 +20,7 @@ from chutes_exporter.commands.options import (
     miner_options,
     require_miner,
 )
+from chutes_exporter.commands.prices import PriceGaps
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.snapshot import take_snapshot
 from chutes_exporter.commands.terminal import Row, iso_time, print_table, say
@@ -31,7 +32,7 @@ from chutes_exporter.fleet.upgrades import plan_upgrades
 from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from chutes_exporter.api.records import ServerMaintenance
     from chutes_exporter.config import Settings
@@ -85,14 +86,16 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
     if any(state.kept for state in snapshot.states.values()):
         conclusion = verdict(findings, all_known=not gaps)
     needs_action = any(finding.needs_action for finding in findings)
+    prices = _compare_prices(settings.costs, snapshot.fleets.values())
     result = {
         "api": settings.api_url,
         "verdict": conclusion,
         "action_needed": needs_action,
         "miners": miners,
+        "prices": asdict(prices),
         "findings": [asdict(one) | {"deadline": iso_time(one.deadline)} for one in findings],
     }
-    show = partial(_print_screen, result, found, gaps, snapshot.now, settings)
+    show = partial(_print_screen, result, found, gaps, snapshot.now, settings, str(prices))
     return Result(result, show, gaps, needs_action)
 
 
@@ -105,6 +108,16 @@ def _gpu_rows(fleet: Fleet, costs: Costs) -> list[Row]:
         row: Row = {"gpu": model} | {state: states[state] for state in GPU_STATES}
         rows.append(row | {"all": len(gpus), "cost_usd_per_hour": cost(gpus, fleet, costs)})
     return rows
+
+
+def _compare_prices(costs: Costs, fleets: Collection[Fleet]) -> PriceGaps:
+    places = []
+    for fleet in fleets:
+        for gpu in fleet.gpus:
+            server = fleet.servers_by_id.get(gpu.server_id or "")
+            places.append((server.name if server else None, gpu.model))
+    are_all = all(fleet.known["gpus"] for fleet in fleets)
+    return PriceGaps.of(costs, places, are_all=are_all)
 
 
 async def _read_maintenance(
@@ -187,6 +200,7 @@ def _print_screen(
     gaps: Sequence[NotKnown],
     now: float,
     settings: Settings,
+    prices: str,
 ) -> None:
     color = "yellow" if gaps else "green"
     say(result["verdict"], bold=True, fg="red" if result["action_needed"] else color)
@@ -202,6 +216,8 @@ def _print_screen(
             say("Without changes, the share becomes heading_share within a day.")
         print_table(miner["gpus"], title="GPUs")
         _print_maintenance(miner)
+    if prices:
+        say(prices, fg="yellow")
     if not settings.costs:
         say("For the cost of GPUs, add --gpu.cost MODEL=USD_PER_HOUR.")
     if settings.chain_url is None:

@@ -101,3 +101,23 @@ async def test_a_field_of_the_window_that_is_not_known_is_said(
     assert "maintenance" in {gap["subject"] for gap in found["not_known"]}
     window = found["miners"][0]["window"]
     assert (window["late"], window[name]) == (None, None)
+
+
+async def test_a_price_that_fits_no_gpu_and_a_model_without_a_price_are_named(
+    replay: Replay,
+) -> None:
+    prices = ("--gpu.cost", "pro6000=1.05", "--gpu.cost", "h200=1.9", "--server.cost", "oden=2")
+    said = (
+        "Without --gpu.cost, the price of these is not known: 4090, b300, pro_6000. "
+        "These prices fit no GPU: pro6000, oden."
+    )
+    for command in ("status", "check"):
+        _, output, _ = await run(replay, command, *prices)
+        assert said in " ".join(output.split())
+    # A GPU that is not listed may be the one.
+    replay.faults["servers"] = Fault(status=503)
+    for command in ("status", "check"):
+        _, output, _ = await run(replay, command, *prices)
+        assert "fit no GPU" not in output
+    _, output, _ = await run(replay, "status", "--json", "--gpu.cost", "pro6000=1.05")
+    assert json.loads(output)["prices"]["prices_without_gpu"] is None
