@@ -629,14 +629,16 @@ def _gpus_of(subjects: Iterable[Subject]) -> list[Gpu] | None:
     return None if any(gpu.model is None for gpu in gpus) else gpus
 
 
-def verdict(findings: Iterable[Finding], *, all_known: bool) -> str:
+def verdict(findings: Iterable[Finding], unknown_because: str) -> str:
     """Return the state of all miners in one line.
 
-    ``all_known`` is whether everything is known that could need action.
+    ``unknown_because`` is the main reason why something is not known that could need action, empty
+    if everything is known.
     """
     count = sum(finding.needs_action for finding in findings)
-    if not count and not all_known:
-        return "Not everything is known. Nothing that is known needs action."
+    if not count and unknown_because:
+        cause = f"Not everything is known: {unknown_because}."
+        return f"{cause} Nothing that is known needs action."
     if not count:
         return "Nothing needs action."
     return "1 thing needs action." if count == 1 else f"{count} things need action."

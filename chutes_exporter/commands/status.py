@@ -29,7 +29,7 @@ from chutes_exporter.feeds import definitions as e
 from chutes_exporter.findings import cost, find, summary, verdict
 from chutes_exporter.fleet.gpus import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
-from chutes_exporter.page.gaps import NotKnown
+from chutes_exporter.page.gaps import NotKnown, main_reason
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -82,9 +82,9 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:  # noq
             miner[name] = snapshot.value(metric, hotkey=hotkey)
         miners.append(miner | await _read_maintenance(settings, fleet, snapshot.now, gaps))
     findings = [*chain.from_iterable(found.values())]
-    conclusion = "Nothing is known, because no request succeeded."
+    conclusion = f"Nothing is known, because no request succeeded: {main_reason(gaps)}."
     if any(state.kept for state in snapshot.states.values()):
-        conclusion = verdict(findings, all_known=not gaps)
+        conclusion = verdict(findings, main_reason(gaps))
     needs_action = any(finding.needs_action for finding in findings)
     prices = _compare_prices(settings.costs, snapshot.fleets.values())
     result = {

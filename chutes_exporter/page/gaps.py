@@ -4,6 +4,7 @@ something.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +69,15 @@ def grouped(gaps: Iterable[NotKnown]) -> dict[tuple[str, str], str]:
         subjects = subjects_by_texts.setdefault((gap.reason, gap.advice), {})
         subjects[gap.subject] = None
     return {texts: ", ".join(subjects) for texts, subjects in subjects_by_texts.items()}
+
+
+def main_reason(gaps: Iterable[NotKnown]) -> str:
+    """Return the reason why most is not known, empty if everything is known."""
+    subjects_by_reason = Counter(gap.reason for gap in gaps)
+    if not subjects_by_reason:
+        return ""
+    [(reason, _)] = subjects_by_reason.most_common(1)
+    return reason.rstrip(".")
 
 
 def find_gaps(

@@ -14,7 +14,7 @@ from chutes_exporter.collectors.money import UNIT
 from chutes_exporter.duration import human_duration
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.log import visible
-from chutes_exporter.page.gaps import NotKnown, grouped
+from chutes_exporter.page.gaps import NotKnown, grouped, main_reason
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _actions(snapshot: Snapshot, settings: Settings) -> str:
         found += of_miner
         if not fleet.failures.are_all_known:
             gaps.append(NotKnown("the chutes that fail", hotkey, _UNREAD, _READING))
-    verdict = findings.verdict(found, all_known=not gaps)
+    verdict = findings.verdict(found, main_reason(gaps))
     actions = ""
     for item in found:
         if item.needs_action:

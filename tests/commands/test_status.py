@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.definitions import FEEDS
 from tests.commands.support import MINE, run
 from tests.replay import Fault, Replay
 from tests.support import AT_22, Clock
@@ -121,3 +122,14 @@ async def test_a_price_that_fits_no_gpu_and_a_model_without_a_price_are_named(
         assert "fit no GPU" not in output
     _, output, _ = await run(replay, "status", "--json", "--gpu.cost", "pro6000=1.05")
     assert json.loads(output)["prices"]["prices_without_gpu"] is None
+
+
+async def test_what_is_not_known_begins_with_its_cause(replay: Replay) -> None:
+    for feed in FEEDS:
+        replay.faults[feed.name] = Fault(status=503)
+    _, output = await status(replay, **MINE)
+    assert output.startswith("Nothing is known, because no request succeeded: 503")
+    del replay.faults["metagraph"]
+    _, output = await status(replay, **MINE)
+    assert output.startswith("Not everything is known: 503")
+    assert "Nothing that is known needs action." in output
