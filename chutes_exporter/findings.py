@@ -313,7 +313,7 @@ def _at_step(step: Step, moment: Moment, *, down: bool | None = None) -> Iterato
         if upgrade.step != step or down not in (None, server.is_down):
             continue
         subject = _about_server(server)
-        if step == "cannot come back" and server.earning_instances is None:
+        if step == "cannot_return" and server.earning_instances is None:
             subject = replace(subject, gpus=None)
         elif not server.holds_slot:
             # Its idle GPUs can be used, so they are in another finding.
@@ -485,7 +485,7 @@ KINDS = {
         _MAINTENANCE,
     ),
     "refused_boots": Kind(
-        partial(_at_step, "cannot come back", down=True),
+        partial(_at_step, "cannot_return", down=True),
         "TEE servers in maintenance that cannot come back: {count}. The service refuses to boot "
         "the target version there, because it lists it for no host with their GPUs.",
         "Ask the operators of Chutes to list it for these GPUs. Do not boot the servers before. "
@@ -494,7 +494,7 @@ KINDS = {
         by_others=True,
     ),
     "unmeasured_servers": Kind(
-        partial(_at_step, "cannot come back", down=False),
+        partial(_at_step, "cannot_return", down=False),
         "TEE servers that would not boot after an upgrade: {count}. The service lists "
         "the target version for no host with their GPUs.",
         "Do not reboot them, do not request their maintenance, and ask the operators of Chutes. "
@@ -503,14 +503,14 @@ KINDS = {
         by_others=True,
     ),
     "maintenance_pending": Kind(
-        partial(_at_step, "do not reboot until"),
+        partial(_at_step, "await_drain"),
         "TEE servers that must not be rebooted yet: {count}. Maintenance must end their "
         "instances first, which takes up to 3 hours.",
         "Do not reboot them before their status is maintenance and nothing runs there. See",
         _MAINTENANCE,
     ),
     "upgrades": Kind(
-        partial(_to_upgrade, "request now"),
+        partial(_to_upgrade, "request"),
         "TEE servers that need the upgrade of the maintenance window, and for which a slot is "
         "free: {count}. An upgrade takes up to 4 hours. Last moment to request it in this window: "
         "{when}.",

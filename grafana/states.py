@@ -92,10 +92,10 @@ ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)
 """Stands in the table of bad feeds if there is none."""
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
 STEPS: Final = (
-    State("cannot come back", "cannot come back: ask the operators of Chutes", RED),
+    State("cannot_return", "cannot come back: ask the operators of Chutes", RED),
     State("boot", "boot it with the target version", RED),
-    State("do not reboot until", "do not reboot it until nothing runs there", ORANGE),
-    State("request now", "request its maintenance now", ORANGE),
+    State("await_drain", "do not reboot it until nothing runs there", ORANGE),
+    State("request", "request its maintenance now", ORANGE),
     State("wait", "wait"),
 )
 """What to do with a server in a maintenance window."""

@@ -100,8 +100,8 @@ SERVER_UPGRADE = _metric(
 )
 SERVER_STEP = _metric(
     "chutes_server_maintenance_step",
-    "Whether this is what to do with the TEE server (1): cannot come back, boot, do not reboot "
-    "until, request now, wait, nothing. docs/commands.md explains the steps. Absent while it is "
+    "Whether this is what to do with the TEE server (1): cannot_return, boot, "
+    "await_drain, request, wait, nothing. docs/commands.md explains the steps. Absent while it is "
     "unknown.",
     (*OF_SERVER, "step"),
 )

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.servers import Server
 
 Step = Literal[
-    "cannot come back",  # It certainly does not boot with the target. Ask the operators.
+    "cannot_return",  # It certainly does not boot with the target. Ask the operators.
     "boot",  # Nothing runs on it any more: boot it with the target.
-    "do not reboot until",  # Something may run on it, and would lose its score.
-    "request now",  # A slot is free for its maintenance.
+    "await_drain",  # Something may run on it, and would lose its score.
+    "request",  # A slot is free for its maintenance.
     "wait",  # It needs the upgrade, but no slot is free for it yet.
     "not known",
     "nothing",
@@ -160,16 +160,16 @@ def _step(
 ) -> tuple[Step, str]:
     """Return the step of a TEE server, and why.
 
-    ``position`` is that in the order, None if it has none. Only "boot" and "request now" tell to do
+    ``position`` is that in the order, None if it has none. Only "boot" and "request" tell to do
     something that cannot be undone, so they need all that proves it safe.
     """
     if server.holds_slot:
         return _step_in_slot(server)
     if server.cannot_come_back and (server.boots is False or phase in ("announced", "open")):
-        return "cannot come back", _NOT_LISTED
+        return "cannot_return", _NOT_LISTED
     if server.boots is False:
         reason = "The service refuses its version: maintenance must end its instances first."
-        return "do not reboot until", reason
+        return "await_drain", reason
     if server.holds_slot is None:
         return "not known", "The answers do not say whether it holds a slot."
     if server.needs_upgrade is False or phase in ("none", "over"):
@@ -193,7 +193,7 @@ def _step_outside_slot(
     if slots is None or position is None:
         return "not known", "The answers do not say whether a slot is free for it now."
     if position <= slots.free:
-        return "request now", "A slot is free for its maintenance."
+        return "request", "A slot is free for its maintenance."
     return "wait", "No slot is free for it yet."
 
 
@@ -201,12 +201,12 @@ def _step_in_slot(server: Server) -> tuple[Step, str]:
     """Return the step of a server that holds a slot, and why."""
     if server.cannot_come_back:
         refused = " It refuses the boot until its operators list it." if server.is_down else ""
-        return "cannot come back", f"{_NOT_LISTED}{refused}"
+        return "cannot_return", f"{_NOT_LISTED}{refused}"
     if server.maintenance is None:
         return "not known", "The answers do not say whether something still runs there."
     if not server.is_down:
         reason = "Wait until its status is maintenance, and nothing runs there: at most 3 hours."
-        return "do not reboot until", reason
+        return "await_drain", reason
     if server.measured != "measured":
         return "not known", "The answers do not say whether it can come back with the target."
     return "boot", "Nothing runs there any more. Boot it with the target version."

@@ -72,7 +72,7 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
         f"chutes_server_upgrade_needed{{{SERVER}}}": 0,
         f"chutes_server_version_accepted{{{SERVER}}}": 1,
     }
-    for step in ("cannot come back", "boot", "do not reboot until", "request now", "wait"):
+    for step in ("cannot_return", "boot", "await_drain", "request", "wait"):
         expected[f"chutes_server_maintenance_step{{{SERVER},step={step}}}"] = 0
     expected[f"chutes_server_maintenance_step{{{SERVER},step=nothing}}"] = 1
     assert found == (expected if tee else {})
@@ -82,13 +82,13 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
 @pytest.mark.parametrize(
     ("measurement", "step"),
     [
-        ({"expected_gpus": ["h200", "b200"], "gpu_count": 4}, "request now"),
+        ({"expected_gpus": ["h200", "b200"], "gpu_count": 4}, "request"),
         # Any number, and names in capital letters.
-        ({"expected_gpus": ["H200"], "gpu_count": None}, "request now"),
-        ({"expected_gpus": ["b200"], "gpu_count": 4}, "cannot come back"),
-        ({"expected_gpus": ["h200"], "gpu_count": 8}, "cannot come back"),
+        ({"expected_gpus": ["H200"], "gpu_count": None}, "request"),
+        ({"expected_gpus": ["b200"], "gpu_count": 4}, "cannot_return"),
+        ({"expected_gpus": ["h200"], "gpu_count": 8}, "cannot_return"),
         # No answer decides it for a version that is listed for no host. The server has it now.
-        ({"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": 4}, "do not reboot until"),
+        ({"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": 4}, "await_drain"),
         # What the list does not say is unknown.
         ({"expected_gpus": None, "gpu_count": 4}, None),
         ({"expected_gpus": ["h200"]}, None),

@@ -75,11 +75,11 @@ def test_a_server_is_to_be_booted_only_if_all_exporters_say_so() -> None:
     pair = Scenario(30, exporters=PAIR)
     pair.set_step("alpha", "boot", exporter="one:1")
     # The second exporter has an older answer, until 0:10.
-    pair.set_step("alpha", "do not reboot until", exporter="two:2")
+    pair.set_step("alpha", "await_drain", exporter="two:2")
     pair.set_step("alpha", "boot", at=10, exporter="two:2")
     shown = asked("chutes-fleet", "Maintenance", 0)
     row = f'{ME},server_id="id-alpha",server="alpha"'
-    do_not_reboot, boot = f'{{{row},step="do not reboot until"}}', f'{{{row},step="boot"}}'
+    do_not_reboot, boot = f'{{{row},step="await_drain"}}', f'{{{row},step="boot"}}'
     pair.expect_values(shown, {5: {do_not_reboot: 1}, 25: {boot: 1}}).check()
 
 

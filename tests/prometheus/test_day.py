@@ -86,7 +86,7 @@ ALERTS: Final = (
     # The window opens. The last server that waits begins its maintenance at 23:12.
     Raised(
         *("06:00", "06:25", "ChutesUpgradeWindow warning", ""),
-        ("upgrade window: 3", "hugin: request now.", "chutes-miner tee start-maintenance"),
+        ("upgrade window: 3", "hugin: request.", "chutes-miner tee start-maintenance"),
         *("23:12", "23:40"),
     ),
     Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),

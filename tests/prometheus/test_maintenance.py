@@ -65,7 +65,7 @@ test_alerts_about_maintenance = scenarios(
         .set_maintenance("alpha", "maintenance", at=38)
         .expect_alerts({36: [REFUSED], 50: [MAINTENANCE]}),
         "a server in maintenance that cannot come back is not to be booted": emptied(30, at=0)
-        .set_step("alpha", "cannot come back")
+        .set_step("alpha", "cannot_return")
         .expect_alerts({20: [MAINTENANCE]})
         .expect_text(
             MAINTENANCE,
@@ -120,11 +120,11 @@ test_alerts_about_maintenance = scenarios(
         .set("chutes_server_maintenance_state", 1, at=0, **ALPHA, state="none", exporter="two:2")
         .expect_alerts({30: []}),
         "a free slot, a late server and one that cannot come back need care in a window": upgraded(
-            first=("request now", 4 * HOUR),
+            first=("request", 4 * HOUR),
             second=("wait", 8 * HOUR),
             third=("wait", 13 * HOUR),
-            fourth=("cannot come back", None),
-            fifth=("do not reboot until", None),
+            fourth=("cannot_return", None),
+            fifth=("await_drain", None),
         )
         .expect_alerts({4: [], 10: [WINDOW]})
         .expect_text(
@@ -132,9 +132,9 @@ test_alerts_about_maintenance = scenarios(
             at=10,
             summary="Servers that need care in the upgrade window: 3, 1 will not make it",
             description=(
-                "The window ends in 11h 50m 0s. Later, older servers may not boot. fourth: cannot "
-                "come back. first: request now. second: wait. third: wait. First, for each server "
-                "whose step is `request now`: `chutes-miner tee start-maintenance --name SERVER`. "
+                "The window ends in 11h 50m 0s. Later, older servers may not boot. fourth: "
+                "cannot_return. first: request. second: wait. third: wait. First, for each server "
+                "whose step is `request`: `chutes-miner tee start-maintenance --name SERVER`. "
                 "`chutes-exporter status` has the order."
             ),
         ),
@@ -142,7 +142,7 @@ test_alerts_about_maintenance = scenarios(
         .drop("chutes_server_maintenance_step")
         .expect_alerts({10: [WINDOW]}),
         "a window in which all wait for their turn, and will make it, is silent": upgraded(
-            alpha=("do not reboot until", None), beta=("wait", 8 * HOUR)
+            alpha=("await_drain", None), beta=("wait", 8 * HOUR)
         ).expect_alerts({30: []}),
         "planned maintenance does not explain the loss of another server": Scenario(
             9 * HOUR, {"alpha": 8, "beta": 8, "gamma": 8}, PAIR

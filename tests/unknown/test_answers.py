@@ -175,7 +175,7 @@ def _is_caution(page: Page, key: tuple[str, Labels]) -> bool:
     """Return whether a value is about a server that is not to be rebooted while it is unknown
     whether something runs there, or whether it comes back.
     """
-    labels = dict(key[1]) | {"step": "do not reboot until"}
+    labels = dict(key[1]) | {"step": "await_drain"}
     return key[0] == STEP and page.get(series(STEP, **labels)) == 1
 
 
