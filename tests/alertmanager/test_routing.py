@@ -223,6 +223,8 @@ ChutesMinerDeregistered critical hotkey=5Me
   mutes ChutesScoreHeadingDown warning hotkey=5Me; ChutesMinerEarnsNothing critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesGpusIdle warning hotkey=5Me server=b
   mutes ChutesSignatureRefused critical hotkey=5Me; ChutesMinerSeatAtRisk warning hotkey=5Me
+  mutes ChutesFeedFailing warning hotkey=5Me feed=maintenance
+  keeps ChutesFeedFailing warning hotkey=5Other feed=maintenance; ChutesFeedFailing warning feed=fmv
   keeps ChutesScoreHeadingDown warning hotkey=5Other; ChutesGpusGone warning hotkey=5Me server=a
 ChutesMinerBlacklisted critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerSeatAtRisk critical hotkey=5Me
