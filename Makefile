@@ -42,9 +42,9 @@ test-long: $(DEV) ## Run the longer suites, or one of them: ARGS=soak, release, 
 generate: $(DEV) ## Write all generated files: dashboards, deploy/, references in docs/, golden outputs
 	@$(BIN)/python -m grafana
 	@$(BIN)/python -m deploy.generate
-	@$(BIN)/python -m tests.golden
-	@$(BIN)/python -m tests.screens
-	@$(BIN)/python -m tests.grafana.answers
+	@$(BIN)/python -m tests.golden >/dev/null
+	@$(BIN)/python -m tests.screens >/dev/null
+	@$(BIN)/python -m tests.grafana.answers >/dev/null
 
 bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
