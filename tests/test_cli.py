@@ -52,6 +52,7 @@ REFUSED = {
     f"MINER_SEED=0x12 {NO_API} check --hotkey {HOTKEY}": f"If you remove it, {HOTKEY} is watched",
     f"CHUTES_EXPORTER_HOTKEY={HOTKEY} HOTKEY=/x": "Error: --hotkey-file (CHUTES_EXPORTER_HOTKEY_FI",
     f"HOTKEY=/nowhere {NO_API} check": "HOTKEY): cannot read the hotkey file /nowhere: No such",
+    f"HOTKEY={HOTKEY} {NO_API} check": "No such file or directory. For an address, use --hotkey",
     # The whole subnet is never watched by accident.
     "status": "Error: status needs a miner: add --hotkey or --hotkey-file",
     "--miners WATCHED": "Error: --miners watched needs a watched miner: add --hotkey or --hotkey-",
@@ -78,7 +79,8 @@ REFUSED = {
     "--collector.chain": "Error: --collector.chain needs a node of the chain: add --chain.url",
     "CHUTES_EXPORTER_COLLECTOR_NODES=1": "(CHUTES_EXPORTER_COLLECTOR_NODES) needs a hotkey's key",
     # Other commands.
-    "demo --from 25:00": "'25:00' does not match the format '%H:%M'",
+    "demo --from 25:00": "'25:00' is no time of the day: write",
+    "demo --from 6": "'6' is no time of the day: write hours and minutes, as in 06:00",
     "query nodes": "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key",
     f"advise --hotkey {HOTKEY}": "add --hotkey-file, or set MINER_SS58 with a key",
     f"{MINE} query chute x": "the IDs do not fit: write query chute CHUTE_ID VERSION",

@@ -126,10 +126,11 @@ class Hotkey:
         except (OSError, RuntimeError) as error:
             # RuntimeError: the home directory of an unknown user.
             reason = getattr(error, "strerror", error)
-            raise HotkeyError(
-                f"cannot read the hotkey file {source}: {reason}. Check the path and its "
-                "permissions"
-            ) from None
+            advice = "Check the path and its permissions"
+            with suppress(HotkeyError):
+                parse_address(path.name)
+                advice = "For an address, use --hotkey"
+            raise HotkeyError(f"cannot read the hotkey file {source}: {reason}. {advice}") from None
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         try:

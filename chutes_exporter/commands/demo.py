@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def _parse_time(text: str) -> float:
+    """Return the seconds of the day at a time such as 06:00."""
+    found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no time of the day: write hours and minutes, as in 06:00")
+    return int(found[1]) * HOUR + int(found[2]) * MINUTE
+
+
 @click.command(cls=Command)
 @option(
     "--miner",
@@ -36,8 +45,7 @@ if TYPE_CHECKING:
 @option(
     "--from",
     "start",
-    type=click.DateTime(["%H:%M"]),
-    metavar="HH:MM",
+    type=Parsed("HH:MM", _parse_time),
     default="22:00",
     help="Time of the recorded day at which the demo starts.",
 )
@@ -68,8 +76,7 @@ def demo(**flags: Any) -> None:
 
 async def run_demo(day: Day, hotkey_file: Path, flags: Mapping[str, Any]) -> None:
     """Replay and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again."""
-    start = flags["start"].hour * HOUR + flags["start"].minute * MINUTE
-    replay = Replay(day, at=start, listen=flags["demo_listen_address"])
+    replay = Replay(day, at=flags["start"], listen=flags["demo_listen_address"])
     credentials = Credentials(keys=(day.miners[flags["miner"]],), errors=(), warnings=())
     urls = {"api_url": replay.url, "chain_url": replay.chain_url}
     settings = settings_of({**flags, **urls}, credentials)
